@@ -1,0 +1,157 @@
+//! Document operations and the batch that carries them: one arena of bytes, no allocation per document. Knows nothing
+//! of tables or sinks.
+
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
+
+use crate::position::Version;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Upsert,
+    Delete,
+}
+
+/// One operation on one document, borrowed from its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DocOp<'b> {
+    pub action: Action,
+    pub id: &'b str,
+    /// A hash of `id` that is the same for the whole life of the process; equal ids have equal keys.
+    pub key: u64,
+    pub version: Version,
+    /// The whole document as JSON; empty for a delete.
+    pub body: &'b [u8],
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    action: Action,
+    key: u64,
+    version: Version,
+    id: Range<usize>,
+    body: Range<usize>,
+}
+
+/// Operations in commit order, with their ids and bodies in one buffer.
+#[derive(Debug, Default, Clone)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Batch {
+    /// Appends an upsert; `id` and `body` are copied.
+    pub fn upsert(&mut self, id: &str, key: u64, version: Version, body: &[u8]) {
+        self.push(Action::Upsert, id, key, version, body);
+    }
+
+    pub fn delete(&mut self, id: &str, key: u64, version: Version) {
+        self.push(Action::Delete, id, key, version, &[]);
+    }
+
+    fn push(&mut self, action: Action, id: &str, key: u64, version: Version, body: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(id.as_bytes());
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(body);
+        let end = self.bytes.len();
+        self.entries.push(Entry { action, key, version, id: start..middle, body: middle..end });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What the batch holds of memory, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    pub fn get(&self, at: usize) -> Option<DocOp<'_>> {
+        self.entries.get(at).map(|entry| self.borrow(entry))
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = DocOp<'_>> + DoubleEndedIterator {
+        self.entries.iter().map(|entry| self.borrow(entry))
+    }
+
+    fn borrow<'b>(&'b self, entry: &Entry) -> DocOp<'b> {
+        let id = std::str::from_utf8(&self.bytes[entry.id.clone()]).expect("ids are pushed as &str");
+        DocOp { action: entry.action, id, key: entry.key, version: entry.version, body: &self.bytes[entry.body.clone()] }
+    }
+
+    /// Keeps the operations for which `wanted` says so; the bytes of the others stay until the batch is dropped.
+    pub fn retain(&mut self, mut wanted: impl FnMut(DocOp<'_>) -> bool) {
+        let Self { bytes, entries } = self;
+        entries.retain(|entry| {
+            let id = std::str::from_utf8(&bytes[entry.id.clone()]).expect("ids are pushed as &str");
+            let body = &bytes[entry.body.clone()];
+            wanted(DocOp { action: entry.action, id, key: entry.key, version: entry.version, body })
+        });
+    }
+
+    /// Keeps the last operation of each document: what commit order leaves in the end.
+    pub fn coalesce(&mut self) {
+        if self.entries.len() < 2 {
+            return;
+        }
+        let mut last = hashbrown::HashMap::<&[u8], usize, foldhash::fast::RandomState>::with_capacity_and_hasher(
+            self.entries.len(),
+            foldhash::fast::RandomState::default(),
+        );
+        for (at, entry) in self.entries.iter().enumerate() {
+            last.insert(&self.bytes[entry.id.clone()], at);
+        }
+        if last.len() == self.entries.len() {
+            return;
+        }
+        let mut keep = vec![false; self.entries.len()];
+        last.into_values().for_each(|at| keep[at] = true);
+        let mut at = 0;
+        self.entries.retain(|_| {
+            at += 1;
+            keep[at - 1]
+        });
+    }
+
+    /// Empties the batch and keeps its buffers.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+}
+
+/// Hashes ids to keys and lanes, with one seed for the life of the process.
+#[derive(Debug, Clone, Default)]
+pub struct IdHasher(foldhash::fast::FixedState);
+
+impl IdHasher {
+    pub fn key(&self, id: &str) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write(id.as_bytes());
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_operation_of_a_document_is_left() {
+        let hash = IdHasher::default();
+        let mut batch = Batch::default();
+        for (version, id) in [(1, "a"), (2, "b"), (3, "a")] {
+            batch.upsert(id, hash.key(id), Version(version), b"{}");
+        }
+        batch.delete("b", hash.key("b"), Version(4));
+        batch.coalesce();
+        let left: Vec<_> = batch.iter().map(|op| (op.id, op.version.0, op.action)).collect();
+        assert_eq!(left, [("a", 3, Action::Upsert), ("b", 4, Action::Delete)]);
+    }
+}

@@ -1,0 +1,45 @@
+//! Mutation switch of the rule tests: puts the naive reading of a design rule in the place of the right one, so that
+//! the rule's test can be seen to go red. Builds without debug assertions do not contain it.
+
+/// The rules of `docs/delivery.md` whose naive reading can be switched on by `DRIFTLESS_NAIVE=rule1,rule5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Rule {
+    /// Naive: a watermark is the end of the log, not the set of executed transactions.
+    Window = 1,
+    /// Naive: all operations of one event share the event's version.
+    Versions = 2,
+    /// Naive: every version conflict is a success, and an epoch is the clock alone.
+    Conflicts = 4,
+    /// Naive: versions alone order a document's operations, so two may be in flight.
+    Tombstones = 5,
+    /// Naive: a waiting operation is sent although a newer one of its document is there.
+    LateOperations = 6,
+    /// Naive: today's definition is good for yesterday's events if the column types agree.
+    Definitions = 8,
+    /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
+    ErrorClasses = 14,
+}
+
+/// Whether the naive reading of `rule` is in force. Always false in a release build.
+#[inline]
+pub fn is_naive(rule: Rule) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        use std::sync::OnceLock;
+        static SET: OnceLock<u32> = OnceLock::new();
+        let set = *SET.get_or_init(|| {
+            let named = std::env::var("DRIFTLESS_NAIVE").unwrap_or_default();
+            named
+                .split(',')
+                .filter_map(|name| name.trim().strip_prefix("rule")?.parse::<u32>().ok())
+                .fold(0, |set, number| set | 1u32.checked_shl(number).unwrap_or(0))
+        });
+        set & (1 << (rule as u8)) != 0
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = rule;
+        false
+    }
+}
