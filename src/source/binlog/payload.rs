@@ -49,7 +49,9 @@ impl<'a> Payload<'a> {
             ZSTD => true,
             NONE => false,
             other => {
-                let message = format!("a transaction is compressed by an algorithm that is not known ({other})");
+                let message = format!(
+                    "a transaction is compressed by an algorithm that is not known ({other})"
+                );
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
         };
@@ -97,7 +99,8 @@ impl InnerEvents<'_, '_> {
     #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend from itself")]
     pub fn next(&mut self) -> Result<Option<&[u8]>> {
         if !self.fill(HEADER_LEN)? {
-            let whole = self.inflater.buffer.len() == self.at && self.delivered == self.payload.unpacked_bytes;
+            let whole = self.inflater.buffer.len() == self.at
+                && self.delivered == self.payload.unpacked_bytes;
             return if whole { Ok(None) } else { Err(cut_off()) };
         }
         let mut size = Cursor::new(self.inflater.buffer.get(self.at + 9..).unwrap_or_default());
@@ -163,7 +166,10 @@ fn broken(cause: std::io::Error) -> Error {
 }
 
 fn cut_off() -> Error {
-    Error::new(ErrorKind::Undecodable, "a packed transaction does not hold the events that it says it has")
+    Error::new(
+        ErrorKind::Undecodable,
+        "a packed transaction does not hold the events that it says it has",
+    )
 }
 
 #[cfg(test)]
@@ -213,7 +219,8 @@ mod tests {
             let payload = Payload { compressed: true, unpacked_bytes, bytes: &bytes[..end] };
             assert!(unpack(&mut inflater, &payload).is_err(), "cut at {end}");
         }
-        let payload = Payload { compressed: true, unpacked_bytes: unpacked_bytes + 1, bytes: &bytes };
+        let payload =
+            Payload { compressed: true, unpacked_bytes: unpacked_bytes + 1, bytes: &bytes };
         assert!(unpack(&mut inflater, &payload).is_err());
     }
 

@@ -46,7 +46,10 @@ impl Plan {
     pub fn new(def: &TableDef, wanted: &[usize], map: &TableMap) -> Result<Self> {
         if def.columns.len() != map.columns.len() {
             let (in_log, defined) = (map.columns.len(), def.columns.len());
-            return Err(schema(format!("{} has {in_log} columns in the log, but {defined} as it is defined", def.id)));
+            return Err(schema(format!(
+                "{} has {in_log} columns in the log, but {defined} as it is defined",
+                def.id
+            )));
         }
         let mut steps = Vec::with_capacity(map.columns.len());
         for (column, in_log) in def.columns.iter().zip(&map.columns) {
@@ -61,9 +64,13 @@ impl Plan {
                 return Err(schema(format!("{} has no column number {}", def.id, ordinal + 1)));
             };
             if step.wanted.is_some() {
-                return Err(Error::input(format!("column `{}` of {} is wanted twice", column.name, def.id)));
+                return Err(Error::input(format!(
+                    "column `{}` of {} is wanted twice",
+                    column.name, def.id
+                )));
             }
-            let read = read(column, in_log).map_err(|error| error.context(place(&def.id, &column.name)))?;
+            let read = read(column, in_log)
+                .map_err(|error| error.context(place(&def.id, &column.name)))?;
             step.wanted = Some((slot as u16, read));
             names.push(column.name.clone());
         }
@@ -94,18 +101,22 @@ struct Present<'a> {
 impl<'a, 'p> Reader<'a, 'p> {
     pub fn new(event: &RowsEvent<'a>, plan: &'p Plan) -> Result<Self> {
         let RowsKind::Whole(kind) = event.kind else {
-            let message = format!("an update of {} was logged as differences of JSON documents", plan.table);
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .with_advice("SET PERSIST binlog_row_value_options = '' and start the sessions that write anew"));
+            let message =
+                format!("an update of {} was logged as differences of JSON documents", plan.table);
+            return Err(Error::new(ErrorKind::Unsupported, message).with_advice(
+                "SET PERSIST binlog_row_value_options = '' and start the sessions that write anew",
+            ));
         };
         if event.column_count != plan.steps.len() {
             let (rows, map) = (event.column_count, plan.steps.len());
-            let message = format!("rows of {} have {rows} columns, but {map} were announced", plan.table);
+            let message =
+                format!("rows of {} have {rows} columns, but {map} were announced", plan.table);
             return Err(Error::new(ErrorKind::Undecodable, message));
         }
         let mut cursor = Cursor::new(event.bytes.get(event.bitmaps_at..).unwrap_or_default());
         let first = Present::read(&mut cursor, plan)?;
-        let second = if kind == ChangeKind::Update { Present::read(&mut cursor, plan)? } else { first };
+        let second =
+            if kind == ChangeKind::Update { Present::read(&mut cursor, plan)? } else { first };
         let at = event.bytes.len() - cursor.rest().len();
         Ok(Self { plan, kind, bytes: event.bytes, at, first, second })
     }
@@ -149,7 +160,8 @@ impl<'a, 'p> Reader<'a, 'p> {
             if null {
                 continue;
             }
-            let bytes = step.width.take(&mut cursor).map_err(|error| self.plan.in_column(error, step))?;
+            let bytes =
+                step.width.take(&mut cursor).map_err(|error| self.plan.in_column(error, step))?;
             let Some((slot, read)) = step.wanted else { continue };
             if let Some(value) = row.values.get_mut(usize::from(slot)) {
                 *value = read.value(bytes).map_err(|error| self.plan.in_column(error, step))?;
@@ -182,9 +194,11 @@ impl<'a> Present<'a> {
             plan.names.get(usize::from(slot))
         });
         if let Some(name) = missing {
-            let message = format!("a row image lacks {}, which is mapped", place(&plan.table, name));
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .with_advice("SET PERSIST binlog_row_image = FULL and start the sessions that write anew"));
+            let message =
+                format!("a row image lacks {}, which is mapped", place(&plan.table, name));
+            return Err(Error::new(ErrorKind::Unsupported, message).with_advice(
+                "SET PERSIST binlog_row_image = FULL and start the sessions that write anew",
+            ));
         }
         Ok(Self { bitmap, all: present == columns, null_bytes: present.div_ceil(8) })
     }
@@ -231,7 +245,9 @@ fn width(column: &MapColumn) -> Width {
         k::NEWDECIMAL => Width::Fixed(decimal_len(low, high)),
         k::ENUM | k::SET => Width::Fixed(metadata),
         k::BIT => Width::Fixed(u16::from(high) + u16::from(low > 0)),
-        k::VARCHAR | k::VAR_STRING | k::STRING => Width::Counted(if metadata < 256 { 1 } else { 2 }),
+        k::VARCHAR | k::VAR_STRING | k::STRING => {
+            Width::Counted(if metadata < 256 { 1 } else { 2 })
+        }
         k::TINY_BLOB..=k::BLOB | k::GEOMETRY | k::JSON | k::VECTOR => Width::Counted(low),
         // Only NULL is left: the layout's parser refuses all others.
         _ => Width::Fixed(0),
@@ -261,11 +277,17 @@ fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> {
         C::BigInt { unsigned } => kind == k::LONGLONG && sign(*unsigned),
         C::Float => kind == k::FLOAT,
         C::Double => kind == k::DOUBLE,
-        C::Decimal { precision, scale } => kind == k::NEWDECIMAL && (low, high) == (*precision, *scale),
+        C::Decimal { precision, scale } => {
+            kind == k::NEWDECIMAL && (low, high) == (*precision, *scale)
+        }
         C::Date => matches!(kind, k::DATE | k::NEWDATE),
         C::Time { fsp } => (kind == k::TIME2 && low == *fsp) || (kind == k::TIME && *fsp == 0),
-        C::DateTime { fsp } => (kind == k::DATETIME2 && low == *fsp) || (kind == k::DATETIME && *fsp == 0),
-        C::Timestamp { fsp } => (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && *fsp == 0),
+        C::DateTime { fsp } => {
+            (kind == k::DATETIME2 && low == *fsp) || (kind == k::DATETIME && *fsp == 0)
+        }
+        C::Timestamp { fsp } => {
+            (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && *fsp == 0)
+        }
         C::Year => kind == k::YEAR,
         C::Text => string && in_log.collation.is_none_or(is_utf8),
         C::Binary { length } => kind == k::STRING && in_log.metadata == *length && binary,
@@ -277,7 +299,10 @@ fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> {
     };
     if !agrees {
         let place = place(&def.id, &column.name);
-        let message = format!("{place} is {}, but has type {kind} ({}) in the log", column.declared, in_log.metadata);
+        let message = format!(
+            "{place} is {}, but has type {kind} ({}) in the log",
+            column.declared, in_log.metadata
+        );
         return Err(schema(message));
     }
     match &in_log.name {
@@ -296,11 +321,41 @@ fn is_utf8(collation: u64) -> bool {
 fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
     use ColumnType as C;
     Ok(match column.ty {
-        C::TinyInt { unsigned } => if unsigned { Read::TinyUint } else { Read::TinyInt },
-        C::SmallInt { unsigned } => if unsigned { Read::SmallUint } else { Read::SmallInt },
-        C::MediumInt { unsigned } => if unsigned { Read::MediumUint } else { Read::MediumInt },
-        C::Int { unsigned } => if unsigned { Read::Uint } else { Read::Int },
-        C::BigInt { unsigned } => if unsigned { Read::BigUint } else { Read::BigInt },
+        C::TinyInt { unsigned } => {
+            if unsigned {
+                Read::TinyUint
+            } else {
+                Read::TinyInt
+            }
+        }
+        C::SmallInt { unsigned } => {
+            if unsigned {
+                Read::SmallUint
+            } else {
+                Read::SmallInt
+            }
+        }
+        C::MediumInt { unsigned } => {
+            if unsigned {
+                Read::MediumUint
+            } else {
+                Read::MediumInt
+            }
+        }
+        C::Int { unsigned } => {
+            if unsigned {
+                Read::Uint
+            } else {
+                Read::Int
+            }
+        }
+        C::BigInt { unsigned } => {
+            if unsigned {
+                Read::BigUint
+            } else {
+                Read::BigInt
+            }
+        }
         C::Float => Read::Float,
         C::Double => Read::Double,
         C::Decimal { precision, scale } => Read::Decimal { precision, scale },
@@ -319,7 +374,10 @@ fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
         C::Set { .. } => Read::Set,
         C::Json => Read::Json,
         C::Unsupported { ref reason } => {
-            return Err(Error::new(ErrorKind::Unsupported, format!("{}: {reason}", column.declared)));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: {reason}", column.declared),
+            ));
         }
     })
 }

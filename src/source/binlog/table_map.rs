@@ -73,7 +73,8 @@ pub struct TableMap {
 impl TableMap {
     pub fn parse(event: &TableMapEvent<'_>) -> Result<Self> {
         let table = TableId::new(event.db, event.table);
-        let columns = columns(event.columns).map_err(|error| error.context(format!("the log's layout of {table}")))?;
+        let columns = columns(event.columns)
+            .map_err(|error| error.context(format!("the log's layout of {table}")))?;
         Ok(Self { table_id: event.table_id, table, columns, layout: event.layout.to_vec() })
     }
 
@@ -88,14 +89,24 @@ fn columns(bytes: &[u8]) -> Result<Vec<MapColumn>> {
     let mut cursor = Cursor::new(bytes);
     let count = cursor.lenenc()?;
     if count > MAX_COLUMNS {
-        return Err(Error::new(ErrorKind::Undecodable, format!("{count} columns are more than a table can have")));
+        return Err(Error::new(
+            ErrorKind::Undecodable,
+            format!("{count} columns are more than a table can have"),
+        ));
     }
     let kinds = cursor.bytes(count as usize)?;
     let mut metadata = Cursor::new(cursor.lenenc_bytes()?);
     let mut columns = Vec::with_capacity(kinds.len());
     for &kind in kinds {
         let (kind, metadata) = read_metadata(kind, &mut metadata)?;
-        columns.push(MapColumn { kind, metadata, nullable: false, unsigned: None, collation: None, name: None });
+        columns.push(MapColumn {
+            kind,
+            metadata,
+            nullable: false,
+            unsigned: None,
+            collation: None,
+            name: None,
+        });
     }
     let nulls = cursor.bytes(kinds.len().div_ceil(8))?;
     for (at, column) in columns.iter_mut().enumerate() {
@@ -117,7 +128,9 @@ fn columns(bytes: &[u8]) -> Result<Vec<MapColumn>> {
 
 fn read_metadata(kind: u8, cursor: &mut Cursor<'_>) -> Result<(u8, u16)> {
     Ok(match kind {
-        k::FLOAT | k::DOUBLE | k::TIMESTAMP2 | k::DATETIME2 | k::TIME2 => (kind, cursor.u8()?.into()),
+        k::FLOAT | k::DOUBLE | k::TIMESTAMP2 | k::DATETIME2 | k::TIME2 => {
+            (kind, cursor.u8()?.into())
+        }
         k::TINY_BLOB..=k::BLOB | k::GEOMETRY | k::JSON | k::VECTOR => (kind, cursor.u8()?.into()),
         k::VARCHAR | k::VAR_STRING | k::NEWDECIMAL | k::BIT => (kind, cursor.u16()?),
         k::STRING | k::ENUM | k::SET => {
@@ -141,7 +154,10 @@ fn read_metadata(kind: u8, cursor: &mut Cursor<'_>) -> Result<(u8, u16)> {
         | k::YEAR
         | k::NEWDATE => (kind, 0),
         unknown => {
-            return Err(Error::new(ErrorKind::Unsupported, format!("column type {unknown} is not known")));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("column type {unknown} is not known"),
+            ));
         }
     })
 }

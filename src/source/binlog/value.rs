@@ -18,18 +18,29 @@ pub enum Read {
     BigUint,
     Float,
     Double,
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Date,
-    Time { fsp: u8 },
-    DateTime { fsp: u8 },
-    Timestamp { fsp: u8 },
+    Time {
+        fsp: u8,
+    },
+    DateTime {
+        fsp: u8,
+    },
+    Timestamp {
+        fsp: u8,
+    },
     /// The forms of columns that were made before 5.6.
     OldTime,
     OldDateTime,
     OldTimestamp,
     Year,
     Text,
-    Binary { length: u16 },
+    Binary {
+        length: u16,
+    },
     Bytes,
     Enum,
     Set,
@@ -67,14 +78,18 @@ impl Read {
             Self::Timestamp { fsp } => timestamp(bytes, fsp)?,
             Self::OldTime => old_time(exactly(bytes)?)?,
             Self::OldDateTime => old_date_time(exactly(bytes)?)?,
-            Self::OldTimestamp => Value::Timestamp { seconds: u32::from_le_bytes(exactly(bytes)?), micros: 0, fsp: 0 },
+            Self::OldTimestamp => {
+                Value::Timestamp { seconds: u32::from_le_bytes(exactly(bytes)?), micros: 0, fsp: 0 }
+            }
             Self::Year => {
                 let [years] = exactly(bytes)?;
                 // 0 is the year 0000, all others count from 1900.
                 Value::Year(if years == 0 { 0 } else { 1900 + u16::from(years) })
             }
             Self::Text => Value::Text(bytes),
-            Self::Binary { length } if bytes.len() <= usize::from(length) => Value::Binary { bytes, length },
+            Self::Binary { length } if bytes.len() <= usize::from(length) => {
+                Value::Binary { bytes, length }
+            }
             Self::Binary { .. } => return Err(impossible()),
             Self::Bytes => Value::Bytes(bytes),
             Self::Enum => Value::Enum(match *bytes {
@@ -96,7 +111,11 @@ pub const fn fraction_len(fsp: u8) -> u16 {
 fn date(bytes: [u8; 3]) -> Value<'static> {
     let [a, b, c] = bytes;
     let packed = u32::from_le_bytes([a, b, c, 0]);
-    Value::Date { year: (packed >> 9) as u16, month: (packed >> 5 & 15) as u8, day: (packed & 31) as u8 }
+    Value::Date {
+        year: (packed >> 9) as u16,
+        month: (packed >> 5 & 15) as u8,
+        day: (packed & 31) as u8,
+    }
 }
 
 /// Three bytes of hours, minutes and seconds and the fraction are one signed number, biased so that bytes sort.
@@ -245,8 +264,14 @@ mod tests {
         };
         assert_eq!(read(Read::Time { fsp: 0 }, &[0x80, 0, 0]), time(false, 0, 0, 0, 0, 0));
         assert_eq!(read(Read::Time { fsp: 0 }, &[0x7f, 0xff, 0xff]), time(true, 0, 0, 1, 0, 0));
-        assert_eq!(read(Read::Time { fsp: 2 }, &[0x7f, 0xff, 0xff, 0xff]), time(true, 0, 0, 0, 10_000, 2));
-        assert_eq!(read(Read::Time { fsp: 6 }, &[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff]), time(true, 0, 0, 0, 1, 6));
+        assert_eq!(
+            read(Read::Time { fsp: 2 }, &[0x7f, 0xff, 0xff, 0xff]),
+            time(true, 0, 0, 0, 10_000, 2)
+        );
+        assert_eq!(
+            read(Read::Time { fsp: 6 }, &[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff]),
+            time(true, 0, 0, 0, 1, 6)
+        );
     }
 
     #[test]
@@ -261,12 +286,16 @@ mod tests {
     #[test]
     fn forms_of_columns_made_before_5_6_are_read() {
         let number = 20_231_231_235_958_u64.to_le_bytes();
-        let Value::DateTime { year, month, day, hours, minutes, seconds, .. } = read(Read::OldDateTime, &number) else {
+        let Value::DateTime { year, month, day, hours, minutes, seconds, .. } =
+            read(Read::OldDateTime, &number)
+        else {
             panic!("not a DATETIME")
         };
         assert_eq!((year, month, day, hours, minutes, seconds), (2023, 12, 31, 23, 59, 58));
         let negative = (-8_385_959_i32).to_le_bytes();
-        let Value::Time { negative, hours, minutes, seconds, .. } = read(Read::OldTime, &negative[..3]) else {
+        let Value::Time { negative, hours, minutes, seconds, .. } =
+            read(Read::OldTime, &negative[..3])
+        else {
             panic!("not a TIME")
         };
         assert_eq!((negative, hours, minutes, seconds), (true, 838, 59, 59));

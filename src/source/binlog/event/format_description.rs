@@ -69,7 +69,9 @@ impl FormatDescription {
         let _created = cursor.u32()?;
         let header_len = cursor.u8()?;
         if version != 4 || usize::from(header_len) != HEADER_LEN {
-            return Err(unsupported(&format!("format version {version}, headers of {header_len} bytes")));
+            return Err(unsupported(&format!(
+                "format version {version}, headers of {header_len} bytes"
+            )));
         }
         let lengths = cursor.rest();
         for (kind, known) in KNOWN_LAYOUTS {

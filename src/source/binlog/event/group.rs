@@ -115,6 +115,11 @@ impl<'a> XaPrepare<'a> {
         let format_id = cursor.u32()?;
         let gtrid_len = cursor.u32()? as usize;
         let bqual_len = cursor.u32()? as usize;
-        Ok(Self { one_phase, format_id, gtrid: cursor.bytes(gtrid_len)?, bqual: cursor.bytes(bqual_len)? })
+        Ok(Self {
+            one_phase,
+            format_id,
+            gtrid: cursor.bytes(gtrid_len)?,
+            bqual: cursor.bytes(bqual_len)?,
+        })
     }
 }

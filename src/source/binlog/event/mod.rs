@@ -101,6 +101,9 @@ fn parse<'a>(header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
 
 /// An event that we do not know may be a change that we would miss, so it is never skipped.
 fn unknown_kind(kind: Kind) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("the log has an event of type {}, which is not known", kind.0))
-        .with_advice("MySQL 8.0 to 9.7 are understood; report the server's version")
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("the log has an event of type {}, which is not known", kind.0),
+    )
+    .with_advice("MySQL 8.0 to 9.7 are understood; report the server's version")
 }

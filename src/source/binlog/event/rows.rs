@@ -69,7 +69,8 @@ impl<'a> RowsEvent<'a> {
         let mut cursor = Cursor::new(bytes.get(HEADER_LEN..).unwrap_or_default());
         let table_id = cursor.uint(6)?;
         let flags = cursor.u16()?;
-        let has_extra = !matches!(kind, Kind::WRITE_ROWS_V1 | Kind::UPDATE_ROWS_V1 | Kind::DELETE_ROWS_V1);
+        let has_extra =
+            !matches!(kind, Kind::WRITE_ROWS_V1 | Kind::UPDATE_ROWS_V1 | Kind::DELETE_ROWS_V1);
         if has_extra {
             // The length counts its own two bytes.
             let length = usize::from(cursor.u16()?);

@@ -90,5 +90,6 @@ impl<'a> Query<'a> {
 }
 
 fn file_name(bytes: &[u8]) -> Result<&str> {
-    simdutf8::basic::from_utf8(bytes).map_err(|_| ends_early().context("the next log file's name is not UTF-8"))
+    simdutf8::basic::from_utf8(bytes)
+        .map_err(|_| ends_early().context("the next log file's name is not UTF-8"))
 }
