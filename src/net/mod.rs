@@ -1,1 +1,3 @@
-//! Not yet written.
+//! Outgoing connections. Knows nothing of who is called.
+
+pub mod tls;
