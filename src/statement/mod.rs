@@ -14,3 +14,6 @@ mod parser;
 pub use ast::{Assignment, Mapping, Name, Statement, SyncByTable};
 pub use mapping::{key_list, mapping, mapping_list};
 pub use parser::parse;
+
+#[cfg(test)]
+mod tests;
