@@ -1,1 +1,3 @@
-//! Not yet written.
+//! Back-pressure and patience: what several stages need to wait well. Knows none of them.
+
+pub mod backoff;

@@ -1,1 +1,4 @@
-//! Not yet written.
+//! Outgoing connections: HTTP clients and whom we dare to call. Knows no stage.
+
+pub mod http;
+pub mod trust;
