@@ -1,0 +1,162 @@
+//! Checkpoints by link: how far the stream and the snapshot are acknowledged. Must not know how either goes on.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Durability, Family, State};
+use crate::error::{Error, ErrorKind, Result};
+use crate::position::{Checkpoint, Epoch, Position};
+
+/// How far a link is. Stream and snapshot are one record and so one atomic write: a chunk that is done can never be
+/// found beside a position that is older than the chunk's window.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointRecord {
+    pub checkpoint: Checkpoint,
+    /// None where the link takes no snapshot.
+    pub snapshot: Option<SnapshotRecord>,
+    /// The index that holds what was acknowledged; another UUID under the same name holds nothing of it.
+    pub index_uuid: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    pub done: bool,
+    /// The key of the last row that was copied; None before the first chunk.
+    pub after: Option<Vec<KeyPart>>,
+    /// The highest key when the snapshot began; rows above it come by the stream. None where the table was empty.
+    pub until: Option<Vec<KeyPart>>,
+    pub rows: u64,
+    /// An estimate, for progress and ETA.
+    pub rows_total: u64,
+}
+
+/// One column of a key as a value to bind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyPart {
+    Int(i64),
+    UInt(u64),
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    Bytes(Vec<u8>),
+    Text(String),
+}
+
+/// The checkpoints of all links.
+pub struct Checkpoints<'s> {
+    pub(super) state: &'s State,
+}
+
+impl Checkpoints<'_> {
+    /// Without `sync` the record survives the process but perhaps not the machine; an older one is then found, from
+    /// which the same operations follow again.
+    pub fn put(&self, link: &str, record: &CheckpointRecord, sync: bool) -> Result<()> {
+        let stored = Stored::from(record);
+        let durability = Durability::synced_if(sync);
+        self.state.put(Family::Checkpoints, link.as_bytes(), &stored, durability)
+    }
+
+    pub fn get(&self, link: &str) -> Result<Option<CheckpointRecord>> {
+        let stored: Option<Stored> = self.state.get(Family::Checkpoints, link.as_bytes())?;
+        stored.map(|stored| stored.into_record(link)).transpose()
+    }
+
+    pub fn delete(&self, link: &str) -> Result<()> {
+        self.state.delete(Family::Checkpoints, link.as_bytes(), Durability::Synced)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    epoch: u64,
+    n: u64,
+    file: String,
+    offset: u64,
+    gtids: String,
+    snapshot: Option<SnapshotRecord>,
+    index_uuid: String,
+}
+
+impl From<&CheckpointRecord> for Stored {
+    fn from(record: &CheckpointRecord) -> Self {
+        let Checkpoint { epoch, n, position } = &record.checkpoint;
+        Self {
+            epoch: epoch.0,
+            n: *n,
+            file: position.file.clone(),
+            offset: position.offset,
+            gtids: position.gtids.to_string(),
+            snapshot: record.snapshot.clone(),
+            index_uuid: record.index_uuid.clone(),
+        }
+    }
+}
+
+impl Stored {
+    fn into_record(self, link: &str) -> Result<CheckpointRecord> {
+        let gtids = self.gtids.parse().map_err(|cause: Error| {
+            Error::new(ErrorKind::State, format!("cannot read the checkpoint of link {link}"))
+                .caused_by(cause)
+                .with_advice("the state directory is damaged: restore it, or make the link anew")
+        })?;
+        Ok(CheckpointRecord {
+            checkpoint: Checkpoint {
+                epoch: Epoch(self.epoch),
+                n: self.n,
+                position: Position { file: self.file, offset: self.offset, gtids },
+            },
+            snapshot: self.snapshot,
+            index_uuid: self.index_uuid,
+        })
+    }
+}
+
+fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&BASE64.encode(bytes))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    BASE64.decode(text).map_err(|_| serde::de::Error::custom("not base64"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::open;
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_found_again_with_every_kind_of_key() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let gtids = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:7:ours:1-2".parse().expect("a set");
+        let record = CheckpointRecord {
+            checkpoint: Checkpoint {
+                epoch: Epoch(u64::MAX >> 2),
+                n: 77,
+                position: Position { file: "binlog.000003".into(), offset: 1 << 40, gtids },
+            },
+            snapshot: Some(SnapshotRecord {
+                done: false,
+                after: Some(vec![
+                    KeyPart::Int(i64::MIN),
+                    KeyPart::UInt(u64::MAX),
+                    KeyPart::Bytes(vec![0, 0xff, b'"']),
+                    KeyPart::Text("中\u{0}\"".into()),
+                ]),
+                until: None,
+                rows: 10,
+                rows_total: 20,
+            }),
+            index_uuid: "Zk3".into(),
+        };
+        for sync in [false, true] {
+            let state = open(dir.path());
+            state.checkpoints().put("7", &record, sync).expect("writes");
+            drop(state);
+            let state = open(dir.path());
+            assert_eq!(state.checkpoints().get("7").expect("reads").as_ref(), Some(&record));
+            state.checkpoints().delete("7").expect("deletes");
+            assert_eq!(state.checkpoints().get("7").expect("reads"), None);
+        }
+    }
+}

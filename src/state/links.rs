@@ -1,0 +1,119 @@
+//! Links by id: what each was asked to do, and how it stands. Must not know what the states mean.
+
+use rocksdb::WriteBatch;
+use serde::{Deserialize, Serialize};
+
+use super::{Durability, Family, State, joined_key};
+use crate::error::Result;
+
+/// One link, as it is found again after a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRecord {
+    pub id: String,
+    /// `sql` or `config`: who made it, and so who may drop it.
+    pub origin: String,
+    /// The text as it was given; empty for a link of the configuration.
+    pub statement: String,
+    pub index: String,
+    pub rules: Vec<RuleRecord>,
+    pub keys: Vec<RuleRecord>,
+    pub state: String,
+    pub reason: String,
+    pub restarts: u64,
+    /// Unix seconds.
+    pub created_at: u64,
+    /// Unix seconds.
+    pub updated_at: u64,
+}
+
+/// One column that goes to one field (or, among the keys, into the `_id`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleRecord {
+    pub field: String,
+    pub db: String,
+    pub table: String,
+    pub column: String,
+}
+
+/// All links; every write is synced.
+pub struct Links<'s> {
+    pub(super) state: &'s State,
+}
+
+impl Links<'_> {
+    /// Writes the link under its own id, in the place of what was there.
+    pub fn put(&self, link: &LinkRecord) -> Result<()> {
+        self.state.put(Family::Links, link.id.as_bytes(), link, Durability::Synced)
+    }
+
+    pub fn get(&self, id: &str) -> Result<Option<LinkRecord>> {
+        self.state.get(Family::Links, id.as_bytes())
+    }
+
+    /// In the order of their ids, compared as text.
+    pub fn list(&self) -> Result<Vec<LinkRecord>> {
+        let links = self.state.list(Family::Links, b"")?;
+        Ok(links.into_iter().map(|(_, link)| link).collect())
+    }
+
+    /// Deletes the link with its checkpoint and its definitions, all or nothing: a later link with the same id can
+    /// never go on from them.
+    pub fn delete(&self, id: &str) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.state.family(Family::Links), id);
+        batch.delete_cf(self.state.family(Family::Checkpoints), id);
+        self.state.delete_prefix(Family::Schemas, &joined_key(id, &[""]), &mut batch)?;
+        self.state.write(batch, Durability::Synced)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::open;
+    use super::super::{CheckpointRecord, SchemaRecord};
+    use super::*;
+    use crate::table::{TableDef, TableId};
+
+    fn link(id: &str) -> LinkRecord {
+        let rule = RuleRecord {
+            field: "text".into(),
+            db: "shop".into(),
+            table: "goods".into(),
+            column: "name".into(),
+        };
+        LinkRecord { id: id.into(), rules: vec![rule], restarts: 3, ..LinkRecord::default() }
+    }
+
+    #[test]
+    fn a_link_is_found_again_in_another_life() {
+        let dir = tempfile::tempdir().expect("a directory");
+        open(dir.path()).links().put(&link("2")).expect("writes");
+        open(dir.path()).links().put(&link("1")).expect("writes");
+        let state = open(dir.path());
+        assert_eq!(state.links().list().expect("lists"), [link("1"), link("2")]);
+        assert_eq!(state.links().get("2").expect("reads"), Some(link("2")));
+        assert_eq!(state.links().get("3").expect("reads"), None);
+    }
+
+    #[test]
+    fn a_deleted_link_leaves_no_checkpoint_and_no_definition() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = open(dir.path());
+        let id = TableId::new("shop", "goods");
+        let definition =
+            TableDef { id: id.clone(), columns: vec![], primary_key: vec![], unique_keys: vec![] };
+        let schema = SchemaRecord { definition, read_at: Default::default() };
+        for link_id in ["1", "11"] {
+            state.links().put(&link(link_id)).expect("writes");
+            state.checkpoints().put(link_id, &CheckpointRecord::default(), false).expect("writes");
+            state.schemas().put(link_id, &schema).expect("writes");
+        }
+        state.links().delete("1").expect("deletes");
+        assert_eq!(state.links().get("1").expect("reads"), None);
+        assert_eq!(state.checkpoints().get("1").expect("reads"), None);
+        assert_eq!(state.schemas().get("1", &id).expect("reads"), None);
+        assert!(state.links().get("11").expect("reads").is_some());
+        assert!(state.checkpoints().get("11").expect("reads").is_some());
+        assert!(state.schemas().get("11", &id).expect("reads").is_some());
+    }
+}
