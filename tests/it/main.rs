@@ -1,1 +1,7 @@
-fn main(){}
+//! The one integration binary: the real daemon against real servers. `make test` starts the servers and runs it.
+
+mod support;
+
+mod harness;
+mod tidy;
+mod window_model;
