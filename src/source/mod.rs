@@ -1,7 +1,30 @@
-//! Not yet written.
+//! The source: one MySQL server whose log is tailed and whose tables are copied. Knows nothing of mappings or sinks.
+//!
+//! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
+//! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
+//! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions,
+//! [`preflight`] says what is wrong with a server.
 
-<<<<<<< HEAD
 pub mod binlog;
-=======
+#[cfg(feature = "daemon")]
+pub mod config;
+#[cfg(feature = "daemon")]
+pub mod control;
 pub mod ddl;
->>>>>>> words
+#[cfg(feature = "daemon")]
+mod follower;
+#[cfg(feature = "daemon")]
+pub mod preflight;
+#[cfg(feature = "daemon")]
+mod replication;
+#[cfg(feature = "daemon")]
+pub mod schema;
+#[cfg(feature = "daemon")]
+pub mod snapshot;
+#[cfg(feature = "daemon")]
+pub mod stream;
+#[cfg(feature = "daemon")]
+pub mod tailer;
+
+#[cfg(feature = "daemon")]
+pub use config::Config;
