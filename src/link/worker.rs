@@ -296,7 +296,7 @@ impl Worker {
             return Ok(());
         };
         let window = Window::open(delivered, self.setup.snapshot_config.recorded_bytes);
-        let delivered = window.must_be_executed();
+        let delivered = window.must_be_executed().clone();
         let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
         copier.ask(Request::Chunk { delivered, after, until, rows_max }).await?;
         self.copying = Copying::Reading(window);
