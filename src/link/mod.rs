@@ -1,1 +1,93 @@
-//! Not yet written.
+//! Sync links: the only place that knows all stages, and only wires them.
+//!
+//! A link's way of a row: the source's tailer hands rows events over a queue to the link's [`worker`], which decodes
+//! them and maps them to document operations; an operation goes to the lane of its `_id`; a [`lane`] task takes a batch,
+//! lets the pipeline embed it and the sink write it; and what all lanes have acknowledged becomes the link's checkpoint.
+//! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends.
+
+mod check;
+mod copy;
+mod definition;
+mod end;
+mod lane;
+mod lanes;
+mod start;
+mod status;
+mod supervisor;
+mod worker;
+
+use serde::Deserialize;
+
+pub use check::{Finding, Level, check};
+pub use status::{Progress, State, Status};
+pub use supervisor::{Control, Parts, Supervisor};
+
+use crate::error::Span;
+use crate::mapping;
+use crate::table::TableId;
+
+/// How a link runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How often a checkpoint is written, in milliseconds.
+    pub checkpoint_interval_ms: u64,
+    /// How long a stopping link may take to have its last writes acknowledged, in milliseconds.
+    pub stop_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { checkpoint_interval_ms: 1_000, stop_timeout_ms: 8_000 }
+    }
+}
+
+/// Who made a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Sql,
+    Config,
+}
+
+impl Origin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sql => "sql",
+            Self::Config => "config",
+        }
+    }
+}
+
+/// A link as somebody asks for it.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// `None`: the index's name.
+    pub id: Option<String>,
+    pub origin: Origin,
+    /// The text that the spans point into; kept to be shown.
+    pub statement: String,
+    pub rules: Rules,
+}
+
+#[derive(Debug, Clone)]
+pub enum Rules {
+    Map(mapping::Spec),
+    /// A whole table, or the named columns of it; the primary key becomes the `_id`.
+    Table { table: TableId, table_span: Span, index: String, columns: Option<Vec<(String, Span)>>, columns_span: Span },
+}
+
+impl Rules {
+    pub fn index(&self) -> &str {
+        match self {
+            Self::Map(spec) => &spec.index,
+            Self::Table { index, .. } => index,
+        }
+    }
+
+    pub fn table(&self) -> Option<&TableId> {
+        match self {
+            Self::Map(spec) => spec.rules.first().map(|rule| &rule.table),
+            Self::Table { table, .. } => Some(table),
+        }
+    }
+}

@@ -1,1 +1,5 @@
-//! Not yet written.
+//! Outgoing connections: TLS, HTTP clients, and which endpoints may be called. Knows nothing of who is called.
+
+pub mod http;
+pub mod tls;
+pub mod trust;

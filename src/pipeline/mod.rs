@@ -1,1 +1,1 @@
-//! Not yet written.
+//! The ingest pipeline, emulated.

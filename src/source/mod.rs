@@ -1,1 +1,7 @@
 //! Not yet written.
+
+<<<<<<< HEAD
+pub mod binlog;
+=======
+pub mod ddl;
+>>>>>>> words

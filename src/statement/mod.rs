@@ -1,1 +1,19 @@
-//! Not yet written.
+//! Text to statement: the one language of all doors. Pure; knows nothing of tables, links or servers.
+//!
+//! ```sql
+//! CALL dbms_etl.sync_by_map("search", "products.title(shop.products.name)", "products.id=shop.products.id", "", "");
+//! ```
+//!
+//! Every error holds the bytes of the text that it speaks of, also inside quoted strings with escapes.
+
+pub mod ast;
+mod lexer;
+mod mapping;
+mod parser;
+
+pub use ast::{Assignment, Mapping, Name, Statement, SyncByTable};
+pub use mapping::{key_list, mapping, mapping_list};
+pub use parser::parse;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! Looks everything up that a link needs, and says all that is wrong at once, each with its remedy. Starts nothing.
+
+use crate::error::{Error, ErrorKind};
+use crate::link::{Parts, Rules, Spec, definition};
+use crate::mapping;
+use crate::pipeline;
+use crate::sink;
+use crate::source::snapshot::chunk;
+use crate::source::{control, preflight};
+use crate::table::TableId;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warning,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub level: Level,
+    pub what: String,
+    pub remedy: String,
+}
+
+impl Finding {
+    fn of(error: &Error) -> Self {
+        let remedy = error.advice().unwrap_or("see the message").to_owned();
+        Self { level: Level::Error, what: without_advice(error), remedy }
+    }
+}
+
+fn without_advice(error: &Error) -> String {
+    let report = error.report();
+    match error.advice() {
+        Some(advice) => report.strip_suffix(advice).map_or(report.clone(), |r| r.trim_end_matches("; ").to_owned()),
+        None => report,
+    }
+}
+
+/// Checks the source's settings and privileges, and for each link its table, key, index and vector dimension.
+pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let tables: Vec<TableId> = links.iter().filter_map(|link| link.rules.table().cloned()).collect();
+    let mut conn = match control::connect(&parts.source).await {
+        Ok(conn) => Some(conn),
+        Err(error) => {
+            findings.push(Finding::of(&error));
+            None
+        }
+    };
+    if let Some(conn) = &mut conn {
+        match preflight::preflight(conn, &tables).await {
+            Ok(found) => findings.extend(found.into_iter().map(|finding| Finding {
+                level: match finding.level {
+                    preflight::Level::Error => Level::Error,
+                    preflight::Level::Warning => Level::Warning,
+                },
+                what: finding.what,
+                remedy: finding.remedy,
+            })),
+            Err(error) => findings.push(Finding::of(&error)),
+        }
+    }
+    let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone());
+    let sink = match sink::build(&parts.sink) {
+        Ok(sink) => Some(sink),
+        Err(error) => {
+            findings.push(Finding::of(&error));
+            None
+        }
+    };
+    for link in links {
+        if let Some(conn) = &mut conn {
+            findings.extend(check_mapping(conn, link).await);
+        }
+        if let Some(sink) = &sink {
+            findings.extend(check_index(sink.as_ref(), &pipelines, link).await);
+        }
+    }
+    findings
+}
+
+async fn check_mapping(conn: &mut mysql_async::Conn, link: &Spec) -> Vec<Finding> {
+    let Some(table) = link.rules.table() else { return Vec::new() };
+    // A table that is missing was named by the preflight.
+    let Ok(def) = definition::read(conn, table).await else { return Vec::new() };
+    let spec = match &link.rules {
+        Rules::Map(spec) => spec.clone(),
+        Rules::Table { index, columns, columns_span, .. } => {
+            mapping::Spec::of_table(index, &def, columns.as_deref(), *columns_span)
+        }
+    };
+    let mut errors = mapping::compile(&spec, &def).err().unwrap_or_default();
+    // A missing key was named by the preflight.
+    errors.extend(chunk::check_key(&def).err().filter(|_| !def.primary_key.is_empty()));
+    errors.iter().map(Finding::of).collect()
+}
+
+async fn check_index(sink: &dyn sink::Sink, pipelines: &pipeline::Api, link: &Spec) -> Vec<Finding> {
+    let index = link.rules.index();
+    let target = match sink.prepare(index).await {
+        Ok(target) => target,
+        Err(error) => return vec![Finding::of(&error)],
+    };
+    let Some(name) = &target.default_pipeline else { return Vec::new() };
+    let Some(pipeline) = pipelines.pipeline(name) else {
+        return vec![Finding::of(&super::lane::unknown_pipeline(index, name))];
+    };
+    match pipeline.check(&target.dimensions).await {
+        Ok(()) => Vec::new(),
+        Err(error) if error.kind() == ErrorKind::ModelBusy => {
+            let mut finding = Finding::of(&error);
+            finding.level = Level::Warning;
+            vec![finding]
+        }
+        Err(error) => vec![Finding::of(&error)],
+    }
+}

@@ -1,0 +1,28 @@
+//! How a link's run can end. Decides nothing; the supervisor does.
+
+use crate::error::{Error, Remedy};
+use crate::position::Version;
+
+#[derive(Debug)]
+pub(super) enum End {
+    /// Asked to stop; everything sent was acknowledged, or the time was up.
+    Stopped,
+    /// The link must be stopped as `failed`.
+    Failed(Error),
+    /// The stream must begin again at the last checkpoint.
+    Again(Error),
+    /// The source's next epoch must begin above this version.
+    NewEpoch { above: Version, reason: String },
+    /// The index was deleted and made anew: what was acknowledged is gone.
+    Replaced,
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        match error.remedy() {
+            Remedy::Retry => End::Again(error),
+            Remedy::Stop => End::Stopped,
+            Remedy::Fail | Remedy::Refuse | Remedy::NewEpoch => End::Failed(error),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A link's lanes as its worker sees them: a batch that is being filled for each, and what was sent. Nagle without
+//! waiting: an idle lane is sent to at once, a busy one fills its batch.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use crate::document::{Action, Batch, DocOp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::lane::Number;
+use crate::flow::queue;
+use crate::link::end::End;
+use crate::link::lane::{self, Route, Shared};
+
+/// How a link's lanes are laid out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub lanes: usize,
+    pub in_flight_max: usize,
+    pub bulk_bytes: usize,
+    pub bulk_documents: usize,
+}
+
+pub(super) struct Lanes {
+    lanes: Vec<One>,
+    tasks: JoinSet<()>,
+    ends: mpsc::UnboundedReceiver<End>,
+    progress: Arc<Notify>,
+    layout: Layout,
+}
+
+struct One {
+    open: Batch,
+    sent: Number,
+    queue: queue::Sender<(Number, Batch)>,
+    shared: Arc<Shared>,
+}
+
+impl Lanes {
+    pub fn start(route: Arc<Route>, layout: Layout) -> Self {
+        let progress = Arc::new(Notify::new());
+        let (end_sender, ends) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        let lanes = (0..layout.lanes.max(1))
+            .map(|_| {
+                let shared = Arc::new(Shared::new(layout.in_flight_max, progress.clone()));
+                let (queue, input) = queue::bounded(layout.bulk_bytes);
+                let (route, task_shared) = (route.clone(), shared.clone());
+                let end_sender = end_sender.clone();
+                tasks.spawn(async move {
+                    if let Err(end) = lane::run(route, task_shared, input).await {
+                        let _ = end_sender.send(end);
+                    }
+                });
+                One { open: Batch::default(), sent: 0, queue, shared }
+            })
+            .collect();
+        Self { lanes, tasks, ends, progress, layout }
+    }
+
+    /// Puts an operation into the batch of its document's lane. Call [`Self::send_full`] soon after.
+    pub fn put(&mut self, op: DocOp<'_>) {
+        let count = self.lanes.len() as u64;
+        // The high bits: the low ones choose the bucket of the hash maps.
+        let lane = &mut self.lanes[((op.key >> 32) % count) as usize];
+        match op.action {
+            Action::Upsert => lane.open.upsert(op.id, op.key, op.version, op.body),
+            Action::Delete => lane.open.delete(op.id, op.key, op.version),
+        }
+    }
+
+    pub fn any_is_full(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_full(&self.layout))
+    }
+
+    /// Sends the batches that are full; waits where a lane cannot take more.
+    pub async fn send_full(&mut self) -> Result<()> {
+        for lane in &mut self.lanes {
+            if lane.is_full(&self.layout) {
+                lane.send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what idle lanes have; nothing waits there, so the next acknowledgement is as near as can be.
+    pub async fn send_to_idle(&mut self) -> Result<()> {
+        for lane in &mut self.lanes {
+            if !lane.open.is_empty() && lane.shared.is_idle() {
+                lane.send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn send_all(&mut self) -> Result<()> {
+        for lane in &mut self.lanes {
+            if !lane.open.is_empty() {
+                lane.send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For each lane the number of the batch that holds its last operation.
+    pub fn reached(&self) -> Vec<Number> {
+        self.lanes.iter().map(|lane| lane.sent + u64::from(!lane.open.is_empty())).collect()
+    }
+
+    pub fn done(&self) -> Vec<Number> {
+        self.lanes.iter().map(|lane| lane.shared.done()).collect()
+    }
+
+    /// Resolves when something was acknowledged.
+    pub async fn progress(&self) {
+        self.progress.notified().await;
+    }
+
+    /// The end of a lane that failed, if one did.
+    pub fn failure(&mut self) -> Option<End> {
+        self.ends.try_recv().ok()
+    }
+
+    pub async fn failed(&mut self) -> End {
+        match self.ends.recv().await {
+            Some(end) => end,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sends everything and waits until it is acknowledged.
+    pub async fn drain(&mut self) -> Result<(), End> {
+        self.send_all().await?;
+        let reached = self.reached();
+        loop {
+            if self.done().iter().zip(&reached).all(|(done, reached)| done >= reached) {
+                return Ok(());
+            }
+            tokio::select! {
+                end = self.failed() => return Err(end),
+                () = self.progress() => {}
+                // Two acknowledgements may have shared one notice.
+                () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+            }
+        }
+    }
+
+    /// Ends the tasks at once; what is in flight is replayed by the next life.
+    pub async fn abort(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+impl One {
+    fn is_full(&self, layout: &Layout) -> bool {
+        self.open.size_bytes() >= layout.bulk_bytes || self.open.len() >= layout.bulk_documents
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        let batch = std::mem::take(&mut self.open);
+        self.sent += 1;
+        let bytes = batch.size_bytes();
+        self.queue
+            .send((self.sent, batch), bytes)
+            .await
+            .map_err(|_| Error::new(ErrorKind::Stopped, "a lane has ended"))
+    }
+}

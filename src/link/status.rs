@@ -1,0 +1,238 @@
+//! How a link is: the states it can be in, what it shows, and the shared cell that its tasks write into. Decides
+//! nothing.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::telemetry::metrics::{LinkMetrics, metrics};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Made, not begun.
+    Scheduled,
+    Snapshotting,
+    /// The snapshot is done; the stream is behind.
+    CatchingUp,
+    Running,
+    /// Waits for the source, the model or the sink, and tries again.
+    Recovering,
+    /// Stopped at a clean checkpoint; somebody must act.
+    Failed,
+}
+
+impl State {
+    pub const ALL: [State; 6] = [
+        State::Scheduled,
+        State::Snapshotting,
+        State::CatchingUp,
+        State::Running,
+        State::Recovering,
+        State::Failed,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Scheduled => "scheduled",
+            State::Snapshotting => "snapshotting",
+            State::CatchingUp => "catching_up",
+            State::Running => "running",
+            State::Recovering => "recovering",
+            State::Failed => "failed",
+        }
+    }
+}
+
+/// What a link shows of itself.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub id: String,
+    pub index: String,
+    pub table: String,
+    pub state: State,
+    /// Why it failed or what it waits for; empty when all is well.
+    pub errors: String,
+    /// Age of the oldest unacknowledged change in milliseconds; −1 before the stream.
+    pub latency_ms: i64,
+    pub restarts: u64,
+    /// Unix seconds.
+    pub created_at: u64,
+    /// Unix seconds.
+    pub updated_at: u64,
+    pub snapshot: Option<Progress>,
+    /// The checkpoint's position.
+    pub position: String,
+    pub statement: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    pub rows: u64,
+    /// The server's own estimate.
+    pub rows_total_estimate: u64,
+    pub rows_per_s: f64,
+    pub eta_s: Option<u64>,
+}
+
+/// The cell that a link's tasks share.
+pub(super) struct Live {
+    pub metrics: LinkMetrics,
+    /// Milliseconds, −1 before the stream.
+    lag_ms: AtomicI64,
+    restarts: AtomicU64,
+    changing: Mutex<Changing>,
+}
+
+struct Changing {
+    /// The state but for passing trouble.
+    phase: State,
+    reason: String,
+    /// What a task waits for now, and since when.
+    trouble: Option<String>,
+    updated_at: u64,
+    snapshot: Option<Progress>,
+    snapshot_began: Option<(Instant, u64)>,
+    position: String,
+}
+
+impl Live {
+    pub fn new(link: &str, phase: State, restarts: u64) -> Self {
+        let live = Self {
+            metrics: metrics().link(link),
+            lag_ms: AtomicI64::new(-1),
+            restarts: AtomicU64::new(restarts),
+            changing: Mutex::new(Changing {
+                phase,
+                reason: String::new(),
+                trouble: None,
+                updated_at: unix_seconds(),
+                snapshot: None,
+                snapshot_began: None,
+                position: String::new(),
+            }),
+        };
+        live.metrics.set_state(phase.as_str());
+        live
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Changing) -> T) -> T {
+        let mut changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let result = change(&mut changing);
+        let shown = changing.shown_state();
+        drop(changing);
+        self.metrics.set_state(shown.as_str());
+        result
+    }
+
+    pub fn set_phase(&self, phase: State) {
+        self.change(|c| {
+            if c.phase != phase {
+                c.phase = phase;
+                c.updated_at = unix_seconds();
+            }
+        });
+    }
+
+    pub fn phase(&self) -> State {
+        self.change(|c| c.phase)
+    }
+
+    pub fn fail(&self, reason: String) {
+        self.change(|c| {
+            c.phase = State::Failed;
+            c.reason = reason;
+            c.trouble = None;
+            c.updated_at = unix_seconds();
+        });
+    }
+
+    /// Says what the link waits for.
+    pub fn wait_for(&self, trouble: String) {
+        self.change(|c| {
+            if c.trouble.is_none() {
+                c.updated_at = unix_seconds();
+            }
+            c.trouble = Some(trouble);
+        });
+    }
+
+    pub fn trouble_is_over(&self) {
+        self.change(|c| {
+            if c.trouble.take().is_some() {
+                c.updated_at = unix_seconds();
+            }
+        });
+    }
+
+    pub fn count_restart(&self) -> u64 {
+        self.restarts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    pub fn set_lag_ms(&self, lag_ms: i64) {
+        self.lag_ms.store(lag_ms, Ordering::Relaxed);
+        self.metrics.lag_ms.set(lag_ms);
+    }
+
+    pub fn set_position(&self, position: String) {
+        self.change(|c| c.position = position);
+    }
+
+    /// `rows` of about `rows_total_estimate` are copied; the rate is that of this life of the process.
+    pub fn set_snapshot(&self, rows: u64, rows_total_estimate: u64) {
+        self.metrics.snapshot_rows.set(rows as i64);
+        self.metrics.snapshot_rows_total_estimate.set(rows_total_estimate as i64);
+        self.change(|c| {
+            let (began, rows_before) = *c.snapshot_began.get_or_insert((Instant::now(), rows));
+            let elapsed = began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+            let rows_per_s = (rows - rows_before) as f64 / elapsed;
+            let left = rows_total_estimate.saturating_sub(rows) as f64;
+            let eta_s = (rows_per_s > 0.0).then(|| (left / rows_per_s).ceil() as u64);
+            c.snapshot = Some(Progress { rows, rows_total_estimate, rows_per_s, eta_s });
+        });
+    }
+
+    pub fn forget_snapshot(&self) {
+        self.change(|c| {
+            c.snapshot = None;
+            c.snapshot_began = None;
+        });
+    }
+
+    pub fn snapshot(&self) -> Option<Progress> {
+        self.change(|c| c.snapshot)
+    }
+
+    /// Fills in what changes; the rest is the link's record.
+    pub fn show(&self, status: &mut Status) {
+        status.latency_ms = self.lag_ms.load(Ordering::Relaxed);
+        status.restarts = self.restarts();
+        self.change(|c| {
+            status.state = c.shown_state();
+            status.errors = c.trouble.clone().unwrap_or_else(|| c.reason.clone());
+            status.updated_at = c.updated_at;
+            status.snapshot = c.snapshot;
+            status.position = c.position.clone();
+        });
+    }
+}
+
+impl Changing {
+    fn shown_state(&self) -> State {
+        match (self.phase, &self.trouble) {
+            (State::Failed, _) | (_, None) => self.phase,
+            (_, Some(_)) => State::Recovering,
+        }
+    }
+}
+
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+pub(super) fn unix_millis() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+}

@@ -1,0 +1,95 @@
+//! Events that say where we are and what was said: rotations, heartbeats, statements. Knows nothing of rows.
+
+use crate::error::Result;
+
+use super::super::cursor::{Cursor, ends_early};
+use super::super::header::Header;
+
+/// The log goes on in another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotate<'a> {
+    pub file: &'a str,
+    pub offset: u64,
+}
+
+impl<'a> Rotate<'a> {
+    pub(super) fn parse(data: &'a [u8]) -> Result<Self> {
+        let mut cursor = Cursor::new(data);
+        let offset = cursor.u64()?;
+        Ok(Self { offset, file: file_name(cursor.rest())? })
+    }
+}
+
+/// Nothing happened for a while; the server has sent all up to here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat<'a> {
+    pub file: &'a [u8],
+    pub offset: u64,
+}
+
+impl<'a> Heartbeat<'a> {
+    pub(super) fn parse(header: &Header, data: &'a [u8]) -> Self {
+        Self { file: data, offset: u64::from(header.next_offset) }
+    }
+
+    /// Fields of type, length, value; 0 ends them, 1 is the file, 2 the offset.
+    pub(super) fn parse_v2(data: &'a [u8]) -> Result<Self> {
+        let mut cursor = Cursor::new(data);
+        let mut heartbeat = Self { file: &[], offset: 0 };
+        while !cursor.is_empty() {
+            let field = cursor.lenenc()?;
+            if field == 0 {
+                break;
+            }
+            let value = cursor.lenenc_bytes()?;
+            match field {
+                1 => heartbeat.file = value,
+                2 => heartbeat.offset = Cursor::new(value).lenenc()?,
+                _ => (),
+            }
+        }
+        Ok(heartbeat)
+    }
+}
+
+/// A statement, as it was logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query<'a> {
+    pub thread_id: u32,
+    /// The error that the statement ended with on the source; 0 for none.
+    pub error_code: u16,
+    /// The schema that was current, in UTF-8; may be empty.
+    pub db: &'a [u8],
+    /// In the character set of the client that sent it.
+    pub statement: &'a [u8],
+}
+
+impl<'a> Query<'a> {
+    pub(super) fn parse(data: &'a [u8]) -> Result<Self> {
+        Self::parse_with(data, 0)
+    }
+
+    /// EXECUTE_LOAD_QUERY has thirteen more bytes of fixed part: which file, and where its name stands.
+    pub(super) fn parse_load(data: &'a [u8]) -> Result<Self> {
+        Self::parse_with(data, 13)
+    }
+
+    fn parse_with(data: &'a [u8], more: usize) -> Result<Self> {
+        let mut cursor = Cursor::new(data);
+        let thread_id = cursor.u32()?;
+        let _seconds_taken = cursor.u32()?;
+        let db_len = usize::from(cursor.u8()?);
+        let error_code = cursor.u16()?;
+        let status_len = usize::from(cursor.u16()?);
+        cursor.bytes(more)?;
+        cursor.bytes(status_len)?;
+        let db = cursor.bytes(db_len)?;
+        let _zero = cursor.u8()?;
+        Ok(Self { thread_id, error_code, db, statement: cursor.rest() })
+    }
+}
+
+fn file_name(bytes: &[u8]) -> Result<&str> {
+    simdutf8::basic::from_utf8(bytes)
+        .map_err(|_| ends_early().context("the next log file's name is not UTF-8"))
+}

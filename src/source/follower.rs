@@ -1,0 +1,475 @@
+//! Follows the events of one source in order: counts the bytes that versions are made of, keeps the position, and
+//! sorts what concerns each link. Does no I/O but to hand over; knows nothing of mappings.
+//!
+//! `n` counts the uncompressed bytes of log inside transaction groups: every event from a group's GTID event to its
+//! commit, without its checksum, and the inner events of a compressed payload in the payload's place. Rotations, format
+//! descriptions and heartbeats are in no group. So `n` grows by the same amount over the same transactions, however
+//! they are sent, split into files or compressed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use tokio::sync::oneshot;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::position::{Checkpoint, Gtid, GtidSet, Position, Version};
+use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
+use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
+use crate::source::ddl;
+use crate::source::stream::{Began, Ddl, Item, Rows};
+use crate::source::tailer::{Reserve, Subscription};
+use crate::table::TableId;
+use crate::telemetry::metrics::metrics;
+
+/// Where the stream stands after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A transaction is open.
+    Within,
+    /// No transaction is open.
+    Boundary,
+}
+
+/// What is handed over at once is at least this large, unless the stream pauses.
+const HAND_OVER_BYTES: usize = 256 << 10;
+
+pub struct Follower {
+    /// The last boundary.
+    at: Checkpoint,
+    format: FormatDescription,
+    /// Counted bytes up to the event that is being read.
+    n: u64,
+    group: Option<Group>,
+    /// Table maps by the log's table id; the subscribed ones outlive their transaction, because most come again.
+    tables: HashMap<u64, Table>,
+    subscribers: Vec<Subscriber>,
+    joining: Vec<Subscription>,
+    /// A boundary was passed since the last one was made known.
+    boundary_is_new: bool,
+    reserved: Version,
+    reserve: Reserve,
+}
+
+/// An open transaction.
+struct Group {
+    gtid: Option<Gtid>,
+    committed_at_us: u64,
+    /// BEGIN or XA START was seen: the group ends at its commit, not at the first statement.
+    has_begun: bool,
+    /// The rows count only at a later XA COMMIT.
+    is_xa: bool,
+    /// Rows of a subscribed table were handed over.
+    has_rows: bool,
+}
+
+struct Table {
+    map: Arc<TableMap>,
+    /// Indices of the subscribers that want it; empty for a table that nobody mapped.
+    subscribers: Vec<usize>,
+}
+
+struct Subscriber {
+    subscription: Subscription,
+    /// Until the stream has passed this set, transactions in it were handed over in an earlier life.
+    passed: Option<GtidSet>,
+    items: Vec<Item>,
+    bytes: usize,
+    is_gone: bool,
+}
+
+impl Subscriber {
+    fn push(&mut self, item: Item) {
+        self.bytes += item.size_bytes();
+        self.items.push(item);
+    }
+
+    fn wants(&self, gtid: Option<&Gtid>) -> bool {
+        match (&self.passed, gtid) {
+            (Some(passed), Some(gtid)) => !passed.contains(gtid),
+            _ => true,
+        }
+    }
+
+    async fn flush(&mut self) {
+        if self.items.is_empty() || self.is_gone {
+            return;
+        }
+        let items = std::mem::take(&mut self.items);
+        let bytes = std::mem::take(&mut self.bytes);
+        if self.subscription.queue.send(items, bytes).await.is_err() {
+            self.is_gone = true;
+        }
+    }
+}
+
+impl Follower {
+    pub fn new(start: Checkpoint, reserved: Version, reserve: Reserve) -> Self {
+        Self {
+            n: start.n,
+            at: start,
+            format: FormatDescription::assumed(),
+            group: None,
+            tables: HashMap::new(),
+            subscribers: Vec::new(),
+            joining: Vec::new(),
+            boundary_is_new: false,
+            reserved,
+            reserve,
+        }
+    }
+
+    /// The boundary behind which the stream must be resumed.
+    pub fn resume_at(&self) -> &Checkpoint {
+        &self.at
+    }
+
+    /// The stream begins anew at [`Self::resume_at`]: what was read of an open transaction will come again, with the
+    /// same versions.
+    pub fn reconnected(&mut self) {
+        self.n = self.at.n;
+        self.group = None;
+        self.tables.clear();
+        self.format = FormatDescription::assumed();
+    }
+
+    pub fn wait_to_join(&mut self, subscription: Subscription) {
+        self.joining.push(subscription);
+    }
+
+    /// Reads one event as it came over the connection.
+    pub fn follow(&mut self, bytes: &Bytes) -> Result<Step> {
+        metrics().source_events.inc();
+        metrics().source_bytes.inc_by(bytes.len() as u64);
+        self.keep_reserved(bytes.len())?;
+        let was_open = self.group.is_some();
+        let followed = match self.format.read(bytes) {
+            Ok(event) => self.follow_event(event, bytes).map(|header| (header, was_open)),
+            Err(error) => Err(error),
+        };
+        let (header, was_open) = followed.map_err(|error| {
+            error.context(format!("in {} behind offset {}", self.at.position.file, self.at.position.offset))
+        })?;
+        if self.group.is_some() {
+            return Ok(Step::Within);
+        }
+        if was_open {
+            self.at.n = self.n;
+            self.at.position.offset = u64::from(header.next_offset);
+            self.boundary_is_new = true;
+        }
+        Ok(Step::Boundary)
+    }
+
+    /// `whole` holds the event's bytes.
+    fn follow_event(&mut self, event: Event<'_>, whole: &Bytes) -> Result<Header> {
+        let header = event.header;
+        let counted = event.bytes.len() as u64;
+        match event.body {
+            Body::FormatDescription(format) => {
+                self.format = *format;
+                self.tables.clear();
+                return Ok(header);
+            }
+            Body::Rotate(rotate) => {
+                if self.at.position.file != rotate.file {
+                    self.at.position.file = rotate.file.to_owned();
+                    self.at.position.offset = rotate.offset;
+                }
+                return Ok(header);
+            }
+            Body::GroupStart(start) => self.begin_group(start, &header)?,
+            Body::Payload(payload) => {
+                payload.for_each_event(|inner| {
+                    let event = self.format.clone().read_inner(inner)?;
+                    self.follow_event(event, inner).map(|_| ())
+                })?;
+                return Ok(header);
+            }
+            Body::Query(query) => {
+                self.n += counted;
+                self.follow_query(query);
+                return Ok(header);
+            }
+            Body::TableMap(table) => self.follow_table_map(&table)?,
+            Body::Rows(rows) => self.follow_rows(rows.table_id, whole.slice_ref(event.bytes)),
+            Body::Xid(_) => {
+                self.n += counted;
+                self.end_group();
+                return Ok(header);
+            }
+            Body::XaPrepare(_) => {
+                self.n += counted;
+                self.end_group();
+                return Ok(header);
+            }
+            Body::Incident => {
+                return Err(Error::new(ErrorKind::SourceLost, "the source says that its log lost events (INCIDENT)")
+                    .with_advice("drop the link and create it again"));
+            }
+            Body::PreviousGtids(_)
+            | Body::RowsQuery(_)
+            | Body::Heartbeat(_)
+            | Body::Stop
+            | Body::Other => {}
+        }
+        if self.group.is_some() {
+            self.n += counted;
+        }
+        Ok(header)
+    }
+
+    fn begin_group(&mut self, start: GroupStart, header: &Header) -> Result<()> {
+        let gtid = start.gtid.ok_or_else(|| {
+            Error::new(ErrorKind::SourceRefused, "a transaction in the log has no GTID")
+                .with_advice("set gtid_mode=ON on the source")
+        })?;
+        let committed_at_us = match start.commit_micros {
+            0 => u64::from(header.timestamp) * 1_000_000,
+            micros => micros,
+        };
+        self.group = Some(Group {
+            gtid: Some(gtid),
+            committed_at_us,
+            has_begun: false,
+            is_xa: false,
+            has_rows: false,
+        });
+        Ok(())
+    }
+
+    fn end_group(&mut self) {
+        let gtid = self.group.take().and_then(|group| group.gtid);
+        if let Some(gtid) = gtid {
+            self.at.position.gtids.insert(&gtid);
+        }
+    }
+
+    fn follow_query(&mut self, query: Query<'_>) {
+        let (db, statement) = (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
+        let read = ddl::read(&statement, &db);
+        let Some(group) = &mut self.group else { return };
+        let ends_group = !group.has_begun;
+        let gtid = group.gtid.clone();
+        match &read.kind {
+            ddl::Kind::Begin => group.has_begun = true,
+            ddl::Kind::XaStart(_) => {
+                group.has_begun = true;
+                group.is_xa = true;
+            }
+            ddl::Kind::Commit => self.end_group(),
+            ddl::Kind::Rollback => {
+                if group.has_rows {
+                    self.tell_all(|table| rolled_back(table));
+                }
+                self.end_group();
+            }
+            ddl::Kind::Dml | ddl::Kind::Ddl { .. } => {
+                for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
+                    let table = &subscriber.subscription.table;
+                    if !read.names(table) {
+                        continue;
+                    }
+                    let item = match read.kind {
+                        ddl::Kind::Ddl { changes_columns } => Item::Ddl(Ddl {
+                            tables: read.tables.clone(),
+                            statement: statement.clone().into_owned(),
+                            changes_columns,
+                        }),
+                        _ => Item::Unfollowable(logged_as_statement(table, &statement)),
+                    };
+                    subscriber.push(item);
+                }
+                if ends_group {
+                    self.end_group();
+                }
+            }
+            ddl::Kind::Savepoint
+            | ddl::Kind::XaEnd
+            | ddl::Kind::XaCommit
+            | ddl::Kind::XaRollback
+            | ddl::Kind::Other => {
+                if ends_group {
+                    self.end_group();
+                }
+            }
+        }
+    }
+
+    fn tell_all(&mut self, error: impl Fn(&TableId) -> Error) {
+        let gtid = self.group.as_ref().and_then(|group| group.gtid.clone());
+        for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
+            let error = error(&subscriber.subscription.table);
+            subscriber.push(Item::Unfollowable(error));
+        }
+    }
+
+    fn follow_table_map(&mut self, event: &TableMapEvent<'_>) -> Result<()> {
+        if self.tables.get(&event.table_id).is_some_and(|table| table.map.is_same(event)) {
+            return Ok(());
+        }
+        let wants = |(at, subscriber): (usize, &Subscriber)| {
+            let table = &subscriber.subscription.table;
+            (table.name == event.table && table.db == event.db).then_some(at)
+        };
+        let subscribers: Vec<_> = self.subscribers.iter().enumerate().filter_map(wants).collect();
+        if subscribers.is_empty() {
+            // Rows of a table id that is not known are skipped undecoded.
+            self.tables.remove(&event.table_id);
+            return Ok(());
+        }
+        let map = Arc::new(TableMap::parse(event)?);
+        self.tables.insert(event.table_id, Table { map, subscribers });
+        Ok(())
+    }
+
+    fn follow_rows(&mut self, table_id: u64, event: Bytes) {
+        let (Some(table), Some(group)) = (self.tables.get(&table_id), &mut self.group) else { return };
+        group.has_rows = true;
+        for at in &table.subscribers {
+            let subscriber = &mut self.subscribers[*at];
+            if !subscriber.wants(group.gtid.as_ref()) {
+                continue;
+            }
+            let item = if group.is_xa {
+                Item::Unfollowable(in_xa(&subscriber.subscription.table))
+            } else {
+                Item::Rows(Rows {
+                    map: table.map.clone(),
+                    event: event.clone(),
+                    n: self.n,
+                    committed_at_us: group.committed_at_us,
+                })
+            };
+            subscriber.push(item);
+        }
+    }
+
+    /// Sees to it that every version of the next `bytes` of log is below the durable reservation.
+    fn keep_reserved(&mut self, bytes: usize) -> Result<()> {
+        // A compressed payload holds more than its own length; its bound is 1 GiB.
+        let ahead = (bytes as u64).max(1 << 30);
+        if self.at.epoch.version(self.n + ahead, 0) >= self.reserved {
+            self.reserved = (self.reserve)(self.at.epoch.version(self.n + ahead, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Enough was collected to be handed over.
+    pub fn is_full(&self) -> bool {
+        self.subscribers.iter().any(|subscriber| subscriber.bytes >= HAND_OVER_BYTES)
+    }
+
+    /// Hands over what was collected; waits where a link's queue is full.
+    pub async fn flush(&mut self) {
+        for subscriber in &mut self.subscribers {
+            subscriber.flush().await;
+        }
+    }
+
+    /// Where no transaction is open: makes the boundary known, and lets links leave and join.
+    pub async fn boundary(&mut self) {
+        if self.group.is_some() {
+            return self.flush().await;
+        }
+        if self.boundary_is_new {
+            self.boundary_is_new = false;
+            let boundary = Arc::new(self.at.clone());
+            for subscriber in &mut self.subscribers {
+                if subscriber.passed.as_ref().is_some_and(|passed| self.at.position.gtids.covers(passed)) {
+                    subscriber.passed = None;
+                }
+                if subscriber.passed.is_none() {
+                    subscriber.push(Item::Boundary(boundary.clone()));
+                }
+            }
+        }
+        self.flush().await;
+        self.change_subscribers();
+    }
+
+    fn change_subscribers(&mut self) {
+        let some_left = self.subscribers.iter().any(|s| s.is_gone || s.subscription.queue.is_closed());
+        if !some_left && self.joining.is_empty() {
+            return;
+        }
+        // Tables name their subscribers by index.
+        self.tables.clear();
+        self.subscribers.retain(|s| !s.is_gone && !s.subscription.queue.is_closed());
+        for mut subscription in std::mem::take(&mut self.joining) {
+            let Some((began_at, passed)) = self.join_at(subscription.from.take()) else {
+                // Dropping `began` says so.
+                tracing::warn!(link = subscription.link, "the stream is ahead of the link's checkpoint");
+                continue;
+            };
+            let (began, _) = oneshot::channel();
+            let began = std::mem::replace(&mut subscription.began, began);
+            if began.send(began_at).is_ok() {
+                let items = Vec::new();
+                self.subscribers.push(Subscriber { subscription, passed, items, bytes: 0, is_gone: false });
+            }
+        }
+    }
+
+    /// Where a link with this checkpoint joins, and what it has already; `None` where the stream is beyond it.
+    fn join_at(&self, from: Option<Checkpoint>) -> Option<(Began, Option<GtidSet>)> {
+        let here = || Began { checkpoint: Arc::new(self.at.clone()), is_exact: true };
+        let Some(from) = from else { return Some((here(), None)) };
+        let passed = from.position.gtids;
+        if !passed.covers(&self.at.position.gtids) {
+            return None;
+        }
+        if self.at.position.gtids.covers(&passed) {
+            return Some((here(), None));
+        }
+        let is_exact = from.epoch == self.at.epoch;
+        let (epoch, n) = if is_exact { (from.epoch, from.n) } else { (self.at.epoch, self.at.n) };
+        let position = Position { gtids: passed.clone(), ..from.position };
+        let checkpoint = Arc::new(Checkpoint { epoch, n, position });
+        Some((Began { checkpoint, is_exact }, Some(passed)))
+    }
+
+    /// Tells every link, waiting ones too, the same thing as the last thing.
+    pub async fn broadcast(&mut self, item: impl Fn() -> Item) {
+        for subscriber in &mut self.subscribers {
+            subscriber.push(item());
+            subscriber.flush().await;
+        }
+        for subscription in std::mem::take(&mut self.joining) {
+            let _ = subscription.queue.send(vec![item()], 1).await;
+        }
+    }
+}
+
+fn shortened(statement: &str) -> String {
+    const SHOWN: usize = 300;
+    match statement.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &statement[..end]),
+        None => statement.to_owned(),
+    }
+}
+
+const START_AGAIN: &str = "drop the link and create it again: the snapshot reads what the log does not say";
+
+fn logged_as_statement(table: &TableId, statement: &str) -> Error {
+    // The statement's literals are cells' values, so only its verb is shown.
+    let verb = statement.split_whitespace().next().unwrap_or_default();
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("a data change of {table} was logged as a statement ({} …), not as rows", shortened(verb)),
+    )
+    .with_advice(format!("set binlog_format=ROW for every session on the source, then {START_AGAIN}"))
+}
+
+fn in_xa(table: &TableId) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("rows of {table} were changed in an XA transaction"))
+        .with_advice(format!("XA is not followed yet; {START_AGAIN}"))
+}
+
+fn rolled_back(table: &TableId) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("a transaction that ends in ROLLBACK was logged while {table} is mapped"),
+    )
+    .with_advice(START_AGAIN)
+}

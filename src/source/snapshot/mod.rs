@@ -1,0 +1,34 @@
+//! The initial copy of a table in primary-key chunks, interleaved with the stream. Knows nothing of mappings: the link
+//! tells it which rows changed.
+
+pub mod chunk;
+pub mod scan;
+pub mod watermark;
+pub mod window;
+
+use serde::Deserialize;
+
+/// How a table is copied.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A chunk never has more rows.
+    pub chunk_rows: u32,
+    /// A chunk is sized so that its SELECT takes about this long.
+    pub chunk_target_ms: u64,
+    /// A chunk is sized so that its rows take about this much memory.
+    pub chunk_bytes: usize,
+    /// Ids of rows that change while a chunk is read; more than this, and the chunk is read again, smaller.
+    pub recorded_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            chunk_rows: 50_000,
+            chunk_target_ms: 250,
+            chunk_bytes: 8 << 20,
+            recorded_bytes: 16 << 20,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Reads chunks of one table over a connection of its own, by the binary protocol. Knows nothing of windows.
+
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Params, Row, Value as SqlValue};
+
+use crate::change::Value;
+use crate::error::{Error, Result};
+use crate::source::control;
+use crate::source::snapshot::chunk;
+use crate::state::KeyPart;
+use crate::table::{ColumnType, TableDef};
+
+/// One chunk as it was read.
+pub struct Chunk {
+    rows: Vec<Row>,
+    /// The key of the last row; the next chunk begins after it.
+    pub last_key: Option<Vec<KeyPart>>,
+    /// Nothing is left up to the snapshot's last key.
+    pub is_last: bool,
+    pub elapsed: Duration,
+    pub bytes: usize,
+}
+
+impl Chunk {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Calls `take` with the wanted columns' values of one row.
+    pub fn with_row<T>(
+        &self,
+        row: usize,
+        types: &[&ColumnType],
+        take: impl FnOnce(&[Value<'_>]) -> Result<T>,
+    ) -> Result<T> {
+        let row = &self.rows[row];
+        let of = |(at, ty): (usize, &&ColumnType)| value(row.as_ref(at).unwrap_or(&SqlValue::NULL), ty);
+        let values: Vec<_> = types.iter().enumerate().map(of).collect();
+        take(&values)
+    }
+}
+
+/// Reads the greatest key of the table, or `None` where the table is empty.
+pub async fn last_key(conn: &mut Conn, def: &TableDef) -> Result<Option<Vec<KeyPart>>> {
+    let row: Option<Row> = conn
+        .exec_first(chunk::select_last_key(def), ())
+        .await
+        .map_err(|error| control::error(error).context(format!("cannot read the last key of {}", def.id)))?;
+    Ok(row.map(|row| key_of(&row, 0, def)))
+}
+
+/// The server's own estimate of the table's rows.
+pub async fn estimated_rows(conn: &mut Conn, def: &TableDef) -> Result<u64> {
+    let rows: Option<Option<u64>> = conn
+        .exec_first(
+            "SELECT table_rows FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
+            (&def.id.db, &def.id.name),
+        )
+        .await
+        .map_err(control::error)?;
+    Ok(rows.flatten().unwrap_or(0))
+}
+
+/// Reads the rows after `after` up to `until`, at most `rows_max` of them, in one statement.
+pub async fn read_chunk(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    after: Option<&[KeyPart]>,
+    until: &[KeyPart],
+    rows_max: u32,
+) -> Result<Chunk> {
+    let started = Instant::now();
+    let mut params: Vec<SqlValue> = Vec::new();
+    for key in after.into_iter().chain([until]) {
+        params.extend(chunk::bound_parts(key).iter().map(bind));
+    }
+    params.push(SqlValue::UInt(u64::from(rows_max)));
+    let rows: Vec<Row> = conn
+        .exec(chunk::select(def, wanted, after.is_some()), Params::Positional(params))
+        .await
+        .map_err(|error| control::error(error).context(format!("cannot read a chunk of {}", def.id)))?;
+    let bytes = rows.iter().map(row_bytes).sum();
+    Ok(Chunk {
+        last_key: rows.last().map(|row| key_of(row, wanted.len(), def)),
+        is_last: rows.len() < rows_max as usize,
+        rows,
+        elapsed: started.elapsed(),
+        bytes,
+    })
+}
+
+fn row_bytes(row: &Row) -> usize {
+    let held = |at| match row.as_ref(at) {
+        Some(SqlValue::Bytes(bytes)) => bytes.len(),
+        _ => 0,
+    };
+    (0..row.len()).map(|at| held(at) + size_of::<SqlValue>()).sum()
+}
+
+fn bind(part: &KeyPart) -> SqlValue {
+    match part {
+        KeyPart::Int(number) => SqlValue::Int(*number),
+        KeyPart::UInt(number) => SqlValue::UInt(*number),
+        KeyPart::Bytes(bytes) => SqlValue::Bytes(bytes.clone()),
+        KeyPart::Text(text) => SqlValue::Bytes(text.clone().into_bytes()),
+    }
+}
+
+/// The primary key of a row whose key columns begin at `from`.
+fn key_of(row: &Row, from: usize, def: &TableDef) -> Vec<KeyPart> {
+    (0..def.primary_key.len())
+        .map(|at| match row.as_ref(from + at) {
+            Some(SqlValue::Int(number)) => KeyPart::Int(*number),
+            Some(SqlValue::UInt(number)) => KeyPart::UInt(*number),
+            Some(SqlValue::Bytes(bytes)) => match std::str::from_utf8(bytes) {
+                Ok(text) => KeyPart::Text(text.to_owned()),
+                Err(_) => KeyPart::Bytes(bytes.clone()),
+            },
+            // Dates and times: their literal, as the server reads it back.
+            Some(other) => KeyPart::Text(other.as_sql(true).trim_matches('\'').to_owned()),
+            None => KeyPart::Text(String::new()),
+        })
+        .collect()
+}
+
+/// A value of the binary protocol as the value of a column of this type.
+fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
+    match (value, ty) {
+        (SqlValue::NULL, _) => Value::Null,
+        (SqlValue::Int(number), ColumnType::Year) => Value::Year(*number as u16),
+        (SqlValue::UInt(number), ColumnType::Year) => Value::Year(*number as u16),
+        (SqlValue::Int(number), _) => Value::Int(*number),
+        (SqlValue::UInt(number), _) => Value::UInt(*number),
+        (SqlValue::Float(number), _) => Value::Float(*number),
+        (SqlValue::Double(number), _) => Value::Double(*number),
+        (SqlValue::Bytes(bytes), ColumnType::Decimal { .. }) => Value::DecimalText(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Binary { length }) => {
+            Value::Binary { bytes, length: *length }
+        }
+        (SqlValue::Bytes(bytes), ColumnType::Bytes) => Value::Bytes(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Enum { .. }) => Value::Label(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Set { .. }) => Value::Labels(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Json) => Value::JsonText(bytes),
+        (SqlValue::Bytes(bytes), _) => Value::Text(bytes),
+        (&SqlValue::Date(year, month, day, ..), ColumnType::Date) => Value::Date { year, month, day },
+        (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ColumnType::Timestamp { fsp }) => {
+            Value::Timestamp {
+                seconds: unix_seconds(year, month, day, hours, minutes, seconds),
+                micros,
+                fsp: *fsp,
+            }
+        }
+        (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ty) => {
+            let fsp = if let ColumnType::DateTime { fsp } = ty { *fsp } else { 0 };
+            Value::DateTime { year, month, day, hours, minutes, seconds, micros, fsp }
+        }
+        (&SqlValue::Time(negative, days, hours, minutes, seconds, micros), ty) => {
+            let fsp = if let ColumnType::Time { fsp } = ty { *fsp } else { 0 };
+            let hours = (days * 24 + u32::from(hours)) as u16;
+            Value::Time { negative, hours, minutes, seconds, micros, fsp }
+        }
+    }
+}
+
+/// Seconds since 1970 of a moment in UTC (sessions read TIMESTAMPs in UTC); 0 for the zero timestamp.
+fn unix_seconds(year: u16, month: u8, day: u8, hours: u8, minutes: u8, seconds: u8) -> u32 {
+    if year < 1970 || month == 0 || day == 0 {
+        return 0;
+    }
+    let leap = |year: u32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let year = u32::from(year);
+    let mut days: u32 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
+    const BEFORE_MONTH: [u32; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+    days += BEFORE_MONTH.get(usize::from(month - 1)).copied().unwrap_or(0);
+    if month > 2 && leap(year) {
+        days += 1;
+    }
+    days += u32::from(day) - 1;
+    days * 86_400 + u32::from(hours) * 3_600 + u32::from(minutes) * 60 + u32::from(seconds)
+}
+
+/// The error of a snapshot that met another server than the tailer's.
+pub fn other_server(expected: &str, found: &str) -> Error {
+    Error::new(
+        crate::error::ErrorKind::SourceUnreachable,
+        format!("the snapshot's connection reached server {found}, the stream comes from {expected}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_counted_from_1970() {
+        assert_eq!(unix_seconds(1970, 1, 1, 0, 0, 1), 1);
+        assert_eq!(unix_seconds(2024, 2, 29, 12, 0, 0), 1_709_208_000);
+        assert_eq!(unix_seconds(2024, 3, 1, 0, 0, 0), 1_709_251_200);
+        assert_eq!(unix_seconds(2100, 3, 1, 0, 0, 0), 4_107_542_400);
+        assert_eq!(unix_seconds(0, 0, 0, 0, 0, 0), 0);
+    }
+}

@@ -1,0 +1,53 @@
+//! The set of executed transactions: asks for it, and waits until it holds what the stream delivered.
+
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::position::GtidSet;
+use crate::source::control;
+
+/// What the server has executed, and which server it is.
+pub struct Executed {
+    pub gtids: GtidSet,
+    pub server_uuid: String,
+}
+
+/// Reads both in one statement.
+pub async fn executed(conn: &mut Conn) -> Result<Executed> {
+    let row: Option<(String, String)> = conn
+        .query_first("SELECT @@global.gtid_executed, @@global.server_uuid")
+        .await
+        .map_err(|error| control::error(error).context("cannot read gtid_executed"))?;
+    let (gtids, server_uuid) =
+        row.ok_or_else(|| Error::new(ErrorKind::SourceRefused, "the source has no gtid_executed"))?;
+    Ok(Executed { gtids: gtids.parse()?, server_uuid })
+}
+
+/// How long the server may sleep on our behalf before we look again whether we should stop.
+const WAIT_SECONDS: u32 = 1;
+
+/// Returns when the server has executed all of `gtids`. Commits that hang between log and engine are waited for, for
+/// as long as they hang.
+pub async fn wait_until_executed(conn: &mut Conn, gtids: &GtidSet) -> Result<()> {
+    if gtids.is_empty() {
+        return Ok(());
+    }
+    let text = gtids.to_string();
+    loop {
+        let timed_out: Option<Option<i64>> = conn
+            .exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", (&text, WAIT_SECONDS))
+            .await
+            .map_err(|error| control::error(error).context("cannot wait for executed transactions"))?;
+        match timed_out.flatten() {
+            Some(0) => return Ok(()),
+            Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            None => {
+                return Err(Error::new(ErrorKind::SourceRefused, "WAIT_FOR_EXECUTED_GTID_SET gave no answer")
+                    .with_advice("set gtid_mode=ON on the source"));
+            }
+        }
+    }
+}

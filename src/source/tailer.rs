@@ -1,0 +1,159 @@
+//! Tails the binlog of one source for all its links: reads events, counts versions' bytes, and hands each link what
+//! concerns its tables. Knows nothing of mappings.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::flow::backoff::Backoff;
+use crate::flow::queue;
+use crate::mysql;
+use crate::position::{Checkpoint, Version};
+use crate::source::follower::{Follower, Step};
+use crate::source::stream::{Began, Item};
+use crate::source::{Config, replication};
+use crate::table::TableId;
+use crate::telemetry::metrics::metrics;
+
+/// One link's interest in the stream.
+pub struct Subscription {
+    pub link: String,
+    pub table: TableId,
+    /// The link's checkpoint: transactions in it are not delivered again. `None`: from the next boundary on.
+    pub from: Option<Checkpoint>,
+    pub queue: queue::Sender<Vec<Item>>,
+    /// Told the boundary at which the delivery begins.
+    pub began: oneshot::Sender<Began>,
+}
+
+/// Called, rarely, before versions above the last reservation are given out; returns the new bound. It must be durable
+/// when the call returns.
+pub type Reserve = Box<dyn FnMut(Version) -> Result<Version> + Send>;
+
+/// A running tailer. Dropping the handle does not stop it; `stop` does.
+pub struct Tailer {
+    subscriptions: mpsc::UnboundedSender<Subscription>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Tailer {
+    /// Starts tailing behind `start`. It reconnects by itself for as long as waiting can help.
+    pub fn start(config: Config, start: Checkpoint, reserved: Version, reserve: Reserve) -> Self {
+        let (subscriptions, requests) = mpsc::unbounded_channel();
+        let (stop, stopped) = watch::channel(false);
+        let follower = Follower::new(start, reserved, reserve);
+        let run = Run { config, follower, requests, stopped };
+        Self { subscriptions, stop, task: tokio::spawn(run.run()) }
+    }
+
+    pub fn subscribe(&self, subscription: Subscription) -> Result<()> {
+        self.subscriptions
+            .send(subscription)
+            .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source's tailer has ended"))
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Stops reading and waits for the task to end.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+struct Run {
+    config: Config,
+    follower: Follower,
+    requests: mpsc::UnboundedReceiver<Subscription>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// A boundary is made known at least this often while transactions stream by.
+const BOUNDARY_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Run {
+    async fn run(mut self) {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => {}
+            () = self.run_until_broken() => {}
+        }
+        metrics().source_connected.set(0);
+    }
+
+    async fn run_until_broken(&mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        loop {
+            let error = match self.connect_and_follow(&mut backoff).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            metrics().source_connected.set(0);
+            if error.remedy() != Remedy::Retry {
+                tracing::error!(error = %error.report(), "the stream has ended");
+                let error = Arc::new(error);
+                self.follower.broadcast(|| Item::Broken(error.clone())).await;
+                return;
+            }
+            let wait = backoff.next(None);
+            tracing::warn!(error = %error.report(), retry_in_ms = wait.as_millis() as u64, "the stream broke off");
+            metrics().source_reconnects.inc();
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Follows the stream over one connection until it breaks.
+    async fn connect_and_follow(&mut self, backoff: &mut Backoff) -> Result<()> {
+        let mut events = replication::open(&self.config, self.follower.resume_at()).await?;
+        self.follower.reconnected();
+        metrics().source_connected.set(1);
+        tracing::info!(position = %self.follower.resume_at().position, "following the binlog");
+        let silence_max = Duration::from_millis(self.config.read_timeout_ms());
+        let mut boundary_sent = Instant::now();
+        self.admit(None);
+        self.follower.boundary().await;
+        loop {
+            let event = tokio::select! {
+                biased;
+                request = self.requests.recv() => {
+                    let request = request.ok_or_else(|| Error::new(ErrorKind::Stopped, "nobody follows the source"))?;
+                    self.admit(Some(request));
+                    self.follower.boundary().await;
+                    continue;
+                }
+                event = tokio::time::timeout(silence_max, events.next()) => event,
+            };
+            let event: Bytes = event
+                .map_err(|_| {
+                    Error::new(
+                        ErrorKind::SourceUnreachable,
+                        format!("the source was silent for {} ms, heartbeats included", silence_max.as_millis()),
+                    )
+                })??
+                .ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the source ended the stream"))?;
+            backoff.reset();
+            let step = self.follower.follow(&event)?;
+            let is_due = !events.buffered() || boundary_sent.elapsed() >= BOUNDARY_INTERVAL;
+            if step == Step::Boundary && is_due {
+                boundary_sent = Instant::now();
+                self.admit(None);
+                self.follower.boundary().await;
+            } else if !events.buffered() || self.follower.is_full() {
+                self.follower.flush().await;
+            }
+        }
+    }
+
+    /// Takes new subscriptions in; only called where no transaction is open, or kept until then.
+    fn admit(&mut self, first: Option<Subscription>) {
+        for subscription in first.into_iter().chain(std::iter::from_fn(|| self.requests.try_recv().ok())) {
+            self.follower.wait_to_join(subscription);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a statement says, as data with the place of every name in the text. Knows nothing of tables or mappings.
+
+use crate::error::Span;
+
+/// One statement of the administration language.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    SyncByMap(Mapping),
+    SyncByTable(SyncByTable),
+    ShowSyncLink,
+    ShowSyncLinkById { id: Name },
+    DropSyncLinkById { id: Name },
+}
+
+/// A name as it is meant (quotes and escapes undone), and the bytes of the text that wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    pub text: String,
+    pub span: Span,
+}
+
+/// One table's columns, by rule, to one index: at least one rule and one key, all of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    pub index: Name,
+    pub rules: Vec<Assignment>,
+    /// The columns that make `_id`, in their order.
+    pub keys: Vec<Assignment>,
+}
+
+/// `index.field(db.table.column)` of a mapping list or `index.field=db.table.column` of a key list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    pub index: Name,
+    /// Everything between the index and the parenthesis, dots included.
+    pub field: Name,
+    pub db: Name,
+    pub table: Name,
+    pub column: Name,
+}
+
+impl Assignment {
+    /// From the database's name to the end of the column's.
+    pub fn source_span(&self) -> Span {
+        Span::new(self.db.span.start, self.column.span.end)
+    }
+}
+
+/// `sync_by_table("search", "db.table", "index", "columns")`: the fields are called as the columns are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncByTable {
+    pub db: Name,
+    pub table: Name,
+    pub index: Name,
+    /// `None` for `*` and for an empty list: all columns.
+    pub columns: Option<Vec<Name>>,
+    /// The column list's argument.
+    pub columns_span: Span,
+}

@@ -1,0 +1,487 @@
+//! Statements and mapping strings as users write them, and what is said of those that are wrong.
+
+use super::*;
+use proptest::prelude::*;
+
+const TUTORIAL: &str = r#"call dbms_etl.sync_by_map(
+  "search",
+  "test_index.my_text(db.test_table.t2),test_index.id(db.test_table.id)",
+  "test_index.id=db.test_table.id",
+  "",
+  ""
+);"#;
+
+fn mapping_of(text: &str) -> Mapping {
+    match parse(text) {
+        Ok(Statement::SyncByMap(mapping)) => mapping,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+fn table_of(text: &str) -> SyncByTable {
+    match parse(text) {
+        Ok(Statement::SyncByTable(table)) => table,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+/// `field=db.table.column`, and each name again as its span cuts it out of the text.
+fn written(assignment: &Assignment, text: &str) -> (String, String) {
+    let Assignment { index, field, db, table, column } = assignment;
+    let meant = [index, field, db, table, column].map(|name| name.text.as_str()).join(" ");
+    let cut = [index, field, db, table, column].map(|name| &text[name.span.start..name.span.end]);
+    (meant, cut.join(" "))
+}
+
+fn refusals<'t>(parse: impl Fn(&str) -> Option<crate::error::Error>, texts: &[&'t str]) -> String {
+    let say = |text: &&'t str| match parse(text) {
+        Some(error) => error.point_into(text),
+        None => format!("UNEXPECTEDLY RIGHT: {text}"),
+    };
+    texts.iter().map(say).collect::<Vec<_>>().join("\n\n")
+}
+
+#[test]
+fn the_tutorials_statement_is_read() {
+    let mapping = mapping_of(TUTORIAL);
+    assert_eq!(mapping.index.text, "test_index");
+    let rules: Vec<_> = mapping.rules.iter().map(|rule| written(rule, TUTORIAL)).collect();
+    let same = |text: &str| (text.to_owned(), text.to_owned());
+    assert_eq!(
+        rules,
+        [same("test_index my_text db test_table t2"), same("test_index id db test_table id")]
+    );
+    assert_eq!(written(&mapping.keys[0], TUTORIAL), same("test_index id db test_table id"));
+}
+
+#[test]
+fn case_quotes_comments_and_white_space_do_not_matter() {
+    let text = "/* new */ CALL `DBMS_ETL` . Sync_By_Map -- here\n ('search', '\n  my-index2 . obj.te-xt ( `d``b` . \
+                `t.1`.`c)` ) # rule\n',\n'my-index2._id = `d``b`.`t.1`.`i d`', ' ', '') ; ; -- done";
+    let mapping = mapping_of(text);
+    let (meant, cut) = written(&mapping.rules[0], text);
+    assert_eq!(meant, "my-index2 obj.te-xt d`b t.1 c)");
+    assert_eq!(cut, "my-index2 obj.te-xt `d``b` `t.1` `c)`");
+    assert_eq!(mapping.keys[0].column.text, "i d");
+}
+
+#[test]
+fn the_index_ends_at_the_first_dot_unless_it_is_ticked() {
+    let rules = mapping_list("a.b.c(d.t.x), a.`b.d`(d.t.y)").expect("it is right");
+    assert_eq!((rules[0].index.text.as_str(), rules[0].field.text.as_str()), ("a", "b.c"));
+    assert_eq!(rules[1].field.text, "b.d");
+    let rules = mapping_list("`a.b`.c(d.t.x)").expect("it is right");
+    assert_eq!((rules[0].index.text.as_str(), rules[0].field.text.as_str()), ("a.b", "c"));
+}
+
+#[test]
+fn sync_by_table_takes_a_list_or_all_columns() {
+    let table = table_of("call dbms_etl.sync_by_table('search', 'd.`t``x`', 'logs.2026', 'id, `a b`')");
+    assert_eq!((table.db.text.as_str(), table.table.text.as_str()), ("d", "t`x"));
+    assert_eq!(table.index.text, "logs.2026");
+    let columns = table.columns.expect("there is a list");
+    assert_eq!(columns.iter().map(|c| c.text.as_str()).collect::<Vec<_>>(), ["id", "a b"]);
+    for all in ["*", "", " ", " * "] {
+        let text = format!("CALL dbms_etl.sync_by_table('search', 'd.t', 'i', '{all}')");
+        assert_eq!(table_of(&text).columns, None);
+    }
+}
+
+#[test]
+fn links_are_shown_and_dropped() {
+    assert_eq!(parse("call dbms_etl.show_sync_link()").ok(), Some(Statement::ShowSyncLink));
+    let text = "call dbms_etl.drop_sync_link_by_id('l7');";
+    let Ok(Statement::DropSyncLinkById { id }) = parse(text) else { panic!("{text}") };
+    assert_eq!((id.text.as_str(), &text[id.span.start..id.span.end]), ("l7", "l7"));
+    assert!(matches!(
+        parse("CALL dbms_etl.show_sync_link_by_id(\"7\")"),
+        Ok(Statement::ShowSyncLinkById { id }) if id.text == "7"
+    ));
+}
+
+#[test]
+fn an_error_points_through_quotes_and_escapes() {
+    let text = "CALL dbms_etl.sync_by_map('search', 'i.a(`it''s`.`\\'é`.x), i.a(d.t.y)', 'i.a=d.t.x', '', '')";
+    let error = parse(text).expect_err("the field is given twice");
+    let span = error.span().expect("it has a place");
+    assert_eq!(span.start, text.rfind("i.a(").expect("it is there") + 2);
+    assert_eq!(&text[span.start..span.end], "a");
+}
+
+#[test]
+fn a_wrong_statement_says_what_is_possible() {
+    insta::assert_snapshot!(refusals(|text| parse(text).err(), &[
+        "",
+        "DROP TABLE x",
+        "call",
+        "call sync_by_map('search')",
+        "call dbms_etl.sync_by_mop('search')",
+        "call dbms_etl.frobnicate()",
+        "call other.show_sync_link()",
+        "call dbms_etl.sync_by_sql('x')",
+        "call dbms_etl.show_sync_link",
+        "call dbms_etl.show_sync_link(",
+        "call dbms_etl.show_sync_link('7')",
+        "call dbms_etl.show_sync_link() select 1",
+        "call dbms_etl.show_sync_link(); select 1",
+        "call dbms_etl.show_sync_link_by_id('')",
+        "call dbms_etl.show_sync_link_by_id(x7)",
+        "call dbms_etl.show_sync_link_by_id('7",
+        "call dbms_etl.show_sync_link_by_id('7') /* end",
+        "call /*!50000 dbms_etl */ .show_sync_link()",
+        "call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.a')",
+        "call dbms_etl.sync_by_map('find', 'i.a(d.t.a)', 'i.a=d.t.a', '', '')",
+        "call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', ' ', '', '')",
+        "call dbms_etl.sync_by_map('search', '', 'i.a=d.t.a', '', '')",
+        "call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.a', 'd.t.a=d.u.a', '')",
+        "call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.a', '', 'a > 1')",
+        "call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'j.a=d.t.a', '', '')",
+        "call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.id=d.u.id', '', '')",
+        "call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.b', '', '')",
+        "call dbms_etl.sync_by_table('search', 't', 'i', '*')",
+        "call dbms_etl.sync_by_table('search', 'a.b.c', 'i', '*')",
+        "call dbms_etl.sync_by_table('search', 'a.b', 'My Index', '*')",
+        "call dbms_etl.sync_by_table('search', 'a.b', 'Index', '*')",
+        "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
+        "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
+    ]), @r#"
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id)
+      line 1, column 1
+      | 
+      | ^
+
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id)
+      line 1, column 1
+      | DROP TABLE x
+      | ^^^^
+
+    expected dbms_etl.<procedure>, found the end
+      line 1, column 5
+      | call
+      |     ^
+
+    unknown procedure sync_by_map; did you mean dbms_etl.sync_by_map?
+      line 1, column 6
+      | call sync_by_map('search')
+      |      ^^^^^^^^^^^
+
+    unknown procedure dbms_etl.sync_by_mop; did you mean sync_by_map?
+      line 1, column 15
+      | call dbms_etl.sync_by_mop('search')
+      |               ^^^^^^^^^^^
+
+    unknown procedure dbms_etl.frobnicate; dbms_etl has sync_by_map, sync_by_table, show_sync_link, show_sync_link_by_id, drop_sync_link_by_id
+      line 1, column 15
+      | call dbms_etl.frobnicate()
+      |               ^^^^^^^^^^
+
+    unknown procedure other.show_sync_link; did you mean dbms_etl.show_sync_link?
+      line 1, column 6
+      | call other.show_sync_link()
+      |      ^^^^^^^^^^^^^^^^^^^^
+
+    not yet: dbms_etl.sync_by_sql
+      line 1, column 15
+      | call dbms_etl.sync_by_sql('x')
+      |               ^^^^^^^^^^^
+
+    expected `(` behind the procedure, found the end
+      line 1, column 29
+      | call dbms_etl.show_sync_link
+      |                             ^
+
+    expected argument 1 as a quoted string, found the end
+      line 1, column 30
+      | call dbms_etl.show_sync_link(
+      |                              ^
+
+    dbms_etl.show_sync_link takes 0 arguments, here are 1; it is written dbms_etl.show_sync_link()
+      line 1, column 30
+      | call dbms_etl.show_sync_link('7')
+      |                              ^^^
+
+    expected the end of the statement, found `select`
+      line 1, column 32
+      | call dbms_etl.show_sync_link() select 1
+      |                                ^^^^^^
+
+    one statement at a time
+      line 1, column 33
+      | call dbms_etl.show_sync_link(); select 1
+      |                                 ^^^^^^
+
+    the id is empty; CALL dbms_etl.show_sync_link() lists the links
+      line 1, column 36
+      | call dbms_etl.show_sync_link_by_id('')
+      |                                    ^^
+
+    expected argument 1 as a quoted string, found `x7`
+      line 1, column 36
+      | call dbms_etl.show_sync_link_by_id(x7)
+      |                                    ^^
+
+    this string has no closing '
+      line 1, column 36
+      | call dbms_etl.show_sync_link_by_id('7
+      |                                    ^
+
+    this comment has no closing */
+      line 1, column 41
+      | call dbms_etl.show_sync_link_by_id('7') /* end
+      |                                         ^^
+
+    this version does not read comments that are to be executed
+      line 1, column 6
+      | call /*!50000 dbms_etl */ .show_sync_link()
+      |      ^^
+
+    dbms_etl.sync_by_map takes 5 arguments, here are 3; it is written dbms_etl.sync_by_map("search", mapping list, key list, "", "")
+      line 1, column 62
+      | call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.a')
+      |                                                              ^
+
+    unknown target `find`; the first argument is always "search"
+      line 1, column 27
+      | call dbms_etl.sync_by_map('find', 'i.a(d.t.a)', 'i.a=d.t.a', '', '')
+      |                           ^^^^^^
+
+    the key list is empty; name the columns that make _id: index.field=db.table.column
+      line 1, column 51
+      | call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', ' ', '', '')
+      |                                                   ^^^
+
+    the mapping list is empty; name at least one column: index.field(db.table.column)
+      line 1, column 37
+      | call dbms_etl.sync_by_map('search', '', 'i.a=d.t.a', '', '')
+      |                                     ^^
+
+    not yet: join conditions (argument 4); leave it empty: ""
+      line 1, column 64
+      | call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.a', 'd.t.a=d.u.a', '')
+      |                                                                ^^^^^^^^^^^^^
+
+    not yet: a row filter (argument 5); leave it empty: ""
+      line 1, column 68
+      | call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.a', '', 'a > 1')
+      |                                                                    ^^^^^^^
+
+    one link feeds one index, but here are `i` and `j`; make a link for each index
+      line 1, column 52
+      | call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'j.a=d.t.a', '', '')
+      |                                                    ^
+
+    not yet: joins; a link reads one table, but here are d.t and d.u
+      line 1, column 57
+      | call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.id=d.u.id', '', '')
+      |                                                         ^^^
+
+    field `a` is mapped from column `a`, not from this one
+      line 1, column 60
+      | call dbms_etl.sync_by_map('search', 'i.a(d.t.a)', 'i.a=d.t.b', '', '')
+      |                                                            ^
+
+    expected `.` and a table behind the database, found the end; the second argument is written db.table
+      line 1, column 41
+      | call dbms_etl.sync_by_table('search', 't', 'i', '*')
+      |                                         ^
+
+    expected the end behind the table, found `.`; the second argument is written db.table
+      line 1, column 43
+      | call dbms_etl.sync_by_table('search', 'a.b.c', 'i', '*')
+      |                                           ^
+
+    expected the end of the argument, found `Index`
+      line 1, column 50
+      | call dbms_etl.sync_by_table('search', 'a.b', 'My Index', '*')
+      |                                                  ^^^^^
+
+    `Index` cannot be the name of an index; index names are written in lower case
+      line 1, column 47
+      | call dbms_etl.sync_by_table('search', 'a.b', 'Index', '*')
+      |                                               ^^^^^
+
+    expected nothing behind `*`, found `,`
+      line 1, column 53
+      | call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')
+      |                                                     ^
+
+    column `A` is given twice
+      line 1, column 55
+      | call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')
+      |                                                       ^
+    "#);
+}
+
+#[test]
+fn a_wrong_mapping_list_points_at_the_character() {
+    insta::assert_snapshot!(refusals(|text| mapping_list(text).err(), &[
+        "",
+        "i",
+        "i.a",
+        "i(d.t.a)",
+        "i.a(t.a)",
+        "i.a(d.t.a.b)",
+        "i.a(d.t.a",
+        "i.a(d.t.a) i.b(d.t.b)",
+        "i.a(d.t.a),",
+        "i.a=d.t.a",
+        "i.'a'(d.t.a)",
+        "i.a(d.t.``)",
+        "i.a(d.t.a),\n  i.b(d.u.b)",
+        "i.a(d.t.a), j.b(d.t.b)",
+        "i.a(d.t.a), i.a(d.t.b)",
+        "i._id(d.t.a)",
+        "_i.a(d.t.a)",
+    ]), @r#"
+    the list is empty; a rule is written index.field(db.table.column)
+      line 1, column 1
+      | 
+      | ^
+
+    expected `.` and a field behind the index, found the end; a rule is written index.field(db.table.column)
+      line 1, column 2
+      | i
+      |  ^
+
+    expected `(` behind the field, found the end; a rule is written index.field(db.table.column)
+      line 1, column 4
+      | i.a
+      |    ^
+
+    expected `.` and a field behind the index, found `(`; a rule is written index.field(db.table.column)
+      line 1, column 2
+      | i(d.t.a)
+      |  ^
+
+    expected `.` and a column behind the table, found `)`; a rule is written index.field(db.table.column)
+      line 1, column 8
+      | i.a(t.a)
+      |        ^
+
+    expected `)` behind the column, found `.`; a rule is written index.field(db.table.column)
+      line 1, column 10
+      | i.a(d.t.a.b)
+      |          ^
+
+    expected `)` behind the column, found the end; a rule is written index.field(db.table.column)
+      line 1, column 10
+      | i.a(d.t.a
+      |          ^
+
+    expected `,` or the end, found `i`; a rule is written index.field(db.table.column)
+      line 1, column 12
+      | i.a(d.t.a) i.b(d.t.b)
+      |            ^
+
+    expected the name of an index, found the end; a rule is written index.field(db.table.column)
+      line 1, column 12
+      | i.a(d.t.a),
+      |            ^
+
+    expected `(` behind the field, found `=`; a rule is written index.field(db.table.column)
+      line 1, column 4
+      | i.a=d.t.a
+      |    ^
+
+    expected the name of a field, found a string; a rule is written index.field(db.table.column)
+      line 1, column 3
+      | i.'a'(d.t.a)
+      |   ^^^
+
+    a name is empty
+      line 1, column 9
+      | i.a(d.t.``)
+      |         ^^
+
+    not yet: joins; a link reads one table, but here are d.t and d.u
+      line 2, column 7
+      |   i.b(d.u.b)
+      |       ^^^
+
+    one link feeds one index, but here are `i` and `j`; make a link for each index
+      line 1, column 13
+      | i.a(d.t.a), j.b(d.t.b)
+      |             ^
+
+    field `a` is given twice
+      line 1, column 15
+      | i.a(d.t.a), i.a(d.t.b)
+      |               ^
+
+    no document can have a field called `_id`; choose another name
+      line 1, column 3
+      | i._id(d.t.a)
+      |   ^^^
+
+    `_i` cannot be the name of an index; index names do not begin with `_`, `-` or `+`
+      line 1, column 1
+      | _i.a(d.t.a)
+      | ^^
+    "#);
+}
+
+#[test]
+fn a_wrong_key_list_points_at_the_character() {
+    insta::assert_snapshot!(refusals(|text| key_list(text).err(), &[
+        "i.a(d.t.a)",
+        "i.a=d.t.a)",
+        "i.a=d.t.a, i.b=d.t.A",
+        "i.a==d.t.a",
+    ]), @r#"
+    expected `=` behind the field, found `(`; a key is written index.field=db.table.column
+      line 1, column 4
+      | i.a(d.t.a)
+      |    ^
+
+    expected `,` or the end, found `)`; a key is written index.field=db.table.column
+      line 1, column 10
+      | i.a=d.t.a)
+      |          ^
+
+    column `A` is in the key list twice
+      line 1, column 16
+      | i.a=d.t.a, i.b=d.t.A
+      |                ^^^^^
+
+    expected the name of a database, found `=`; a key is written index.field=db.table.column
+      line 1, column 5
+      | i.a==d.t.a
+      |     ^
+    "#);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,80}") {
+        for error in [parse(&text).err(), mapping_list(&text).err(), key_list(&text).err()].into_iter().flatten() {
+            error.point_into(&text);
+        }
+    }
+
+    #[test]
+    fn an_error_in_a_statement_lies_on_character_boundaries(
+        list in "[a-z.,()=`'\"\\\\é \n#*/!-]{0,40}", keys in "[a-c.=,`\\\\' ]{0,20}",
+    ) {
+        let text = format!("CALL dbms_etl.sync_by_map(\"search\", \"{list}\", '{keys}', '', '')");
+        if let Err(error) = parse(&text) {
+            let span = error.span().expect("every error of a statement has a place");
+            prop_assert!(span.start <= span.end && text.get(span.start..span.end).is_some(), "{span:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_quoted_comes_back(name in "\\PC{1,20}", quote in prop::sample::select(vec!['\'', '"'])) {
+        let ticked = format!("`{}`", name.replace('`', "``"));
+        let list = format!("i.f(d.{ticked}.c)");
+        let quoted: String = list
+            .chars()
+            .flat_map(|c| if c == quote || c == '\\' { vec!['\\', c] } else { vec![c] })
+            .collect();
+        let text = format!("call dbms_etl.sync_by_map('search', {quote}{quoted}{quote}, 'i.f=d.`x`.c', '', '')");
+        match parse(&text) {
+            Ok(Statement::SyncByMap(mapping)) => prop_assert_eq!(&mapping.rules[0].table.text, &name),
+            Ok(other) => prop_assert!(false, "{:?}", other),
+            Err(error) => prop_assert!(name != "x" && error.kind() == crate::error::ErrorKind::Unsupported, "{:?}", error),
+        }
+    }
+}
