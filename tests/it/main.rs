@@ -8,3 +8,7 @@ mod support;
 mod harness;
 mod tidy;
 mod window_model;
+//! Tests against real servers.
+
+mod decoder;
+mod replication;
