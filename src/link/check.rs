@@ -61,7 +61,13 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
             Err(error) => findings.push(Finding::of(&error)),
         }
     }
-    let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone());
+    let pipelines = match pipeline::Api::new(parts.state.clone(), parts.pipeline.clone()) {
+        Ok(pipelines) => Some(pipelines),
+        Err(error) => {
+            findings.push(Finding::of(&error));
+            None
+        }
+    };
     let sink = match sink::build(&parts.sink) {
         Ok(sink) => Some(sink),
         Err(error) => {
@@ -73,8 +79,8 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
         if let Some(conn) = &mut conn {
             findings.extend(check_mapping(conn, link).await);
         }
-        if let Some(sink) = &sink {
-            findings.extend(check_index(sink.as_ref(), &pipelines, link).await);
+        if let (Some(sink), Some(pipelines)) = (&sink, &pipelines) {
+            findings.extend(check_index(sink.as_ref(), pipelines, link).await);
         }
     }
     findings
@@ -98,7 +104,7 @@ async fn check_mapping(conn: &mut mysql_async::Conn, link: &Spec) -> Vec<Finding
 
 async fn check_index(sink: &dyn sink::Sink, pipelines: &pipeline::Api, link: &Spec) -> Vec<Finding> {
     let index = link.rules.index();
-    let target = match sink.prepare(index).await {
+    let target = match sink.inspect(index).await {
         Ok(target) => target,
         Err(error) => return vec![Finding::of(&error)],
     };

@@ -151,7 +151,7 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+                () = stopped(&mut stop) => return Ok(End::Stopped),
                 _ = checkpoint_due.tick() => {
                     self.take_acks();
                     self.write_checkpoint(false)?;
@@ -216,7 +216,11 @@ impl Worker {
         let epoch = self.at.epoch;
         let metrics = &self.setup.live.metrics;
         while reader.next(&mut change)? {
-            metrics.count_row(change.kind);
+            match change.kind {
+                ChangeKind::Insert => metrics.rows_insert.inc(),
+                ChangeKind::Update => metrics.rows_update.inc(),
+                ChangeKind::Delete => metrics.rows_delete.inc(),
+            }
             let lanes = &mut self.setup.lanes;
             if let Some(window) = self.copying.window() {
                 record(window, &self.setup.plan, &change, &mut self.decoder.id)?;
@@ -277,6 +281,7 @@ impl Worker {
             index_uuid: self.setup.index_uuid.clone(),
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        self.setup.live.metrics.checkpoint_written();
         self.setup.live.set_position(record.checkpoint.position.to_string());
         Ok(())
     }
@@ -439,6 +444,12 @@ fn record(window: &mut Window, plan: &mapping::Plan, change: &Change<'_>, id: &m
         window.record(id);
     }
     Ok(())
+}
+
+/// Resolves when the link must stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left to ask for it, which means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn reply_of(copier: &mut Option<Copier>) -> Reply {
