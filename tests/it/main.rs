@@ -4,9 +4,11 @@ mod support;
 
 mod decoder;
 mod harness;
+mod kill;
 mod replication;
 mod rules;
 mod sink;
+mod stops;
 mod tidy;
 mod tutorial;
 mod window_model;

@@ -9,6 +9,8 @@ pub mod mysql;
 pub mod proxy;
 pub mod search;
 pub mod servers;
+pub mod stage;
+pub mod tutorial;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

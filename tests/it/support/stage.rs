@@ -83,6 +83,10 @@ impl Stage {
         .await
     }
 
+    pub async fn until_state_is_not(&self, state: &str) {
+        until(&format!("the link is no longer {state}"), super::MINUTES_2, async || self.status().await.0 != state).await;
+    }
+
     /// Waits until everything that was committed so far has been delivered, whether rightly or not: a row written now
     /// is a document, and nothing is unacknowledged.
     pub async fn settle(&self) {
