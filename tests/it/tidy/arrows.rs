@@ -30,16 +30,41 @@ const ARROWS: [(&str, &[&str]); 21] = [
     // `state` for the catalog of pipelines alone: decision 0006.
     ("pipeline", &["document", "flow", "state", "connector"]),
     ("sink", &["position", "document", "flow", "net"]),
-    ("link", &[
-        "position", "table", "change", "document", "flow", "state", "source", "mapping", "connector", "pipeline",
-        "sink",
-    ]),
+    (
+        "link",
+        &[
+            "position",
+            "table",
+            "change",
+            "document",
+            "flow",
+            "state",
+            "source",
+            "mapping",
+            "connector",
+            "pipeline",
+            "sink",
+        ],
+    ),
     ("statement", &[]),
     ("admin", &["mysql", "net", "state", "link", "statement"]),
-    ("config", &[
-        "flow", "net", "mysql", "state", "source", "mapping", "connector", "pipeline", "sink", "link", "statement",
-        "admin",
-    ]),
+    (
+        "config",
+        &[
+            "flow",
+            "net",
+            "mysql",
+            "state",
+            "source",
+            "mapping",
+            "connector",
+            "pipeline",
+            "sink",
+            "link",
+            "statement",
+            "admin",
+        ],
+    ),
     ("cli", &["net", "state", "link", "statement", "admin", "config"]),
 ];
 
@@ -54,10 +79,14 @@ fn a_forbidden_arrow_is_found_however_it_is_written() {
     let src = tempfile::tempdir().expect("a temporary folder can be made");
     let write = |name: &str, text: &str| {
         let path = src.path().join(name);
-        fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder can be made");
+        fs::create_dir_all(path.parent().expect("a file is in a folder"))
+            .expect("a folder can be made");
         fs::write(path, text).expect("a file can be written");
     };
-    write("lib.rs", "pub mod error; // why\n#[cfg(x)]\npub mod net;\npub mod mysql;\npub mod source;\npub mod sink;\npub mod odd;\n");
+    write(
+        "lib.rs",
+        "pub mod error; // why\n#[cfg(x)]\npub mod net;\npub mod mysql;\npub mod source;\npub mod sink;\npub mod odd;\n",
+    );
     write("error.rs", "");
     write("net/mod.rs", "use crate::{\n    error::Error,\n    mysql::{a, b},\n};\n");
     write("mysql/mod.rs", "use crate::net; // crate::sink\nmod tests {\n    use super::*;\n}\n");
@@ -83,16 +112,21 @@ fn the_table_of_arrows_follows_the_order_of_lib() {
     let order = modules(&super::root().join("src"));
     let place = |name: &str| order.iter().position(|module| module == name);
     for (module, known) in ARROWS {
-        let at = place(module).unwrap_or_else(|| panic!("`{module}` of the table is not in lib.rs"));
+        let at =
+            place(module).unwrap_or_else(|| panic!("`{module}` of the table is not in lib.rs"));
         for name in known {
-            assert!(place(name) < Some(at), "the table lets `{module}` know `{name}`, which stands below it");
+            assert!(
+                place(name) < Some(at),
+                "the table lets `{module}` know `{name}`, which stands below it"
+            );
         }
     }
 }
 
 fn check(src: &Path) -> Vec<String> {
     let order = modules(src);
-    let places: BTreeMap<&str, usize> = order.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+    let places: BTreeMap<&str, usize> =
+        order.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
     let table: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
     let mut errors = Vec::new();
     for module in &order {
@@ -102,12 +136,19 @@ fn check(src: &Path) -> Vec<String> {
         };
         for file in files_of(src, module) {
             let text = super::read(&file);
-            let at = |line: usize| format!("{}:{line}", file.strip_prefix(src).unwrap_or(&file).display());
+            let at = |line: usize| {
+                format!("{}:{line}", file.strip_prefix(src).unwrap_or(&file).display())
+            };
             if let Some(line) = escape(src, &file, module, &text) {
-                errors.push(format!("{}: say `crate::`, not `super::`, for another module", at(line)));
+                errors.push(format!(
+                    "{}: say `crate::`, not `super::`, for another module",
+                    at(line)
+                ));
             }
             for (line, target) in crate_paths(&text) {
-                let Some(place) = places.get(target.as_str()).filter(|_| target != *module) else { continue };
+                let Some(place) = places.get(target.as_str()).filter(|_| target != *module) else {
+                    continue;
+                };
                 if *place > places[module.as_str()] {
                     errors.push(format!(
                         "{}: `{module}` names `{target}`, which stands below it in lib.rs",
@@ -136,9 +177,12 @@ pub fn modules(src: &Path) -> Vec<String> {
 
 /// Where the top file of a module reaches its neighbours by `super::`, if it does. Its tests mean the module itself.
 fn escape(src: &Path, file: &Path, module: &str, text: &str) -> Option<usize> {
-    let is_top = file == src.join(format!("{module}.rs")) || file == src.join(module).join("mod.rs");
+    let is_top =
+        file == src.join(format!("{module}.rs")) || file == src.join(module).join("mod.rs");
     let mut lines = text.lines().take_while(|line| !line.starts_with("mod tests")).enumerate();
-    let found = lines.find(|(_, line)| is_top && super::without_comment(line).trim_start().starts_with("use super::"));
+    let found = lines.find(|(_, line)| {
+        is_top && super::without_comment(line).trim_start().starts_with("use super::")
+    });
     found.map(|(at, _)| at + 1)
 }
 
