@@ -1,5 +1,7 @@
 //! Rows as bytes, built by hand: images of few columns, bits that mean nothing, bytes that end early.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::source::binlog::{Body, FormatDescription};
 use crate::table::{Column, ColumnType};
@@ -129,4 +131,47 @@ fn columns_that_changed_places_are_noticed_where_the_log_names_them() {
 fn a_column_is_wanted_once_and_must_be_there() {
     assert!(Plan::new(&definition(), &[1, 1], &layout(b"")).is_err());
     assert!(Plan::new(&definition(), &[3], &layout(b"")).is_err());
+}
+
+proptest! {
+    /// Whatever a layout and its rows are made of, there is an end and no panic.
+    #[test]
+    fn no_layout_and_no_rows_make_it_panic(
+        columns in prop::collection::vec(any::<u8>(), 0..80),
+        rows in prop::collection::vec(any::<u8>(), 0..120),
+        kinds in prop::collection::vec(prop::sample::select(vec![1, 3, 9, 13, 15, 17, 18, 19, 245, 246, 252]), 0..9),
+        well_formed in any::<bool>(),
+        kind in 23_u8..40,
+    ) {
+        let mut data = vec![7, 0, 0, 0, 0, 0, 0, 0, 2, b'd', b'b', 0, 1, b't', 0];
+        if well_formed {
+            data.push(kinds.len() as u8);
+            data.extend_from_slice(&kinds);
+            data.push(columns.len() as u8);
+        }
+        data.extend_from_slice(&columns);
+        data.extend_from_slice(&rows);
+        let bytes = event(19, &data);
+        let read = FormatDescription::assumed().read_inner(&bytes).expect("its head is well formed");
+        let Body::TableMap(head) = read.body else { panic!("no layout") };
+        let Ok(map) = TableMap::parse(&head) else { return Ok(()) };
+        let def = TableDef {
+            columns: map.columns.iter().map(|_| Column {
+                name: "x".into(),
+                ty: ColumnType::Unsupported { reason: String::new() },
+                nullable: true,
+                declared: String::new(),
+            }).collect(),
+            ..definition()
+        };
+        let Ok(plan) = Plan::new(&def, &[], &map) else { return Ok(()) };
+        let mut data = vec![7, 0, 0, 0, 0, 0, 1, 0, 2, 0, map.columns.len() as u8];
+        data.extend_from_slice(&rows);
+        let bytes = event(kind, &data);
+        let Ok(read) = FormatDescription::assumed().read_inner(&bytes) else { return Ok(()) };
+        let Body::Rows(head) = read.body else { return Ok(()) };
+        let Ok(mut reader) = Reader::new(&head, &plan) else { return Ok(()) };
+        let mut change = Change::reusable(ChangeKind::Insert);
+        while reader.next(&mut change).unwrap_or(false) {}
+    }
 }
