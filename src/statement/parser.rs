@@ -115,7 +115,9 @@ fn unknown_procedure(written: &str, span: Span, name: &str) -> Error {
     let names = PROCEDURES.iter().map(|procedure| procedure.name);
     let lower = shortened(&name.to_lowercase());
     let advice = match nearest(&lower, names.clone()) {
-        Some(near) if written.to_lowercase().starts_with("dbms_etl.") => format!("did you mean {near}?"),
+        Some(near) if written.to_lowercase().starts_with("dbms_etl.") => {
+            format!("did you mean {near}?")
+        }
         Some(near) => format!("did you mean {SCHEMA}.{near}?"),
         None => format!("{SCHEMA} has {}", names.collect::<Vec<_>>().join(", ")),
     };
@@ -197,7 +199,9 @@ fn check_count(procedure: &Procedure, arguments: &[Argument], parentheses: Span)
 fn sync_by_map(arguments: &[Argument]) -> Result<Statement> {
     let [target, rules, keys, joins, filter] = arguments else { return Err(miscounted()) };
     expect_search(target)?;
-    for (argument, what) in [(joins, "join conditions (argument 4)"), (filter, "a row filter (argument 5)")] {
+    for (argument, what) in
+        [(joins, "join conditions (argument 4)"), (filter, "a row filter (argument 5)")]
+    {
         if !argument.text.text.trim().is_empty() {
             let error = Error::new(ErrorKind::Unsupported, format!("not yet: {what}"));
             return Err(error.at(argument.span).with_advice("leave it empty: \"\""));
@@ -238,7 +242,9 @@ fn expect_search(target: &Argument) -> Result<()> {
         return Ok(());
     }
     let message = format!("unknown target `{}`", shortened(&target.text.text));
-    Err(Error::input(message).at(target.span).with_advice("the first argument is always \"search\""))
+    Err(Error::input(message)
+        .at(target.span)
+        .with_advice("the first argument is always \"search\""))
 }
 
 fn read_table(source: &Argument) -> Result<(Name, Name)> {
