@@ -1,5 +1,5 @@
-//! The grammar of statements: `CALL dbms_etl.<procedure>(<strings>)`; what the strings mean is `procedures`'. Without recursion, so no input can exhaust the
-//! stack.
+//! The grammar of statements: `CALL dbms_etl.<procedure>(<strings>)`; what the strings mean is said in `procedures`.
+//! Without recursion, so no input can exhaust the stack.
 
 use super::ast::{Name, Statement};
 use super::lexer::{Kind, Lexer, Token, shortened};
