@@ -25,7 +25,7 @@ pub(super) struct Layout {
 pub(super) struct Lanes {
     lanes: Vec<One>,
     tasks: JoinSet<()>,
-    ends: mpsc::UnboundedReceiver<End>,
+    ends: mpsc::Receiver<End>,
     progress: Arc<Notify>,
     layout: Layout,
 }
@@ -40,7 +40,7 @@ struct One {
 impl Lanes {
     pub fn start(route: Arc<Route>, layout: Layout) -> Self {
         let progress = Arc::new(Notify::new());
-        let (end_sender, ends) = mpsc::unbounded_channel();
+        let (end_sender, ends) = mpsc::channel(layout.lanes.max(1));
         let mut tasks = JoinSet::new();
         let lanes = (0..layout.lanes.max(1))
             .map(|_| {
@@ -50,7 +50,7 @@ impl Lanes {
                 let end_sender = end_sender.clone();
                 tasks.spawn(async move {
                     if let Err(end) = lane::run(route, task_shared, input).await {
-                        let _ = end_sender.send(end);
+                        let _ = end_sender.send(end).await;
                     }
                 });
                 One { open: Batch::default(), sent: 0, queue, shared }
@@ -171,7 +171,9 @@ impl One {
         let bytes = self.open.size_bytes();
         let Some(room) = self.queue.try_reserve(bytes).map_err(has_ended)? else { return Ok(()) };
         self.sent += 1;
-        self.queue.send_reserved((self.sent, std::mem::take(&mut self.open)), room).map_err(has_ended)
+        self.queue
+            .send_reserved((self.sent, std::mem::take(&mut self.open)), room)
+            .map_err(has_ended)
     }
 }
 

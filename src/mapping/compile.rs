@@ -84,7 +84,7 @@ pub fn compile(spec: &Spec, def: &TableDef) -> Result<Plan, Vec<Error>> {
         columns: wanted.iter().map(|ordinal| def.columns[*ordinal].clone()).collect(),
         fields: fields.map(|(at, (rule, ordinal))| field(at, rule, slot(ordinal))).collect(),
         keys: keys.iter().map(slot).collect(),
-        hasher: IdHasher::default(),
+        hasher: IdHasher,
         wanted,
     })
 }

@@ -75,8 +75,14 @@ impl Pipeline {
             let began = Instant::now();
             let in_time = |_: &DocOp<'_>| began.elapsed() < PATIENCE;
             if batch::run(&self.models, processor, &batch, dimensions, &in_time).await?.is_empty() {
-                let what = format!("model {} gave no answer in {} s", processor.model_id, PATIENCE.as_secs());
-                return Err(Error::new(ErrorKind::ModelBusy, what).with_advice("look at its endpoint"));
+                let what = format!(
+                    "model {} gave no answer in {} s",
+                    processor.model_id,
+                    PATIENCE.as_secs()
+                );
+                return Err(
+                    Error::new(ErrorKind::ModelBusy, what).with_advice("look at its endpoint")
+                );
             }
         }
         Ok(())

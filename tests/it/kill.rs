@@ -18,7 +18,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
@@ -34,7 +35,8 @@ impl Load {
     fn start(stage: &Stage, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let statements = Arc::new(AtomicU64::new(0));
-        let writers: [fn(&mut Random) -> Vec<String>; 3] = [single_rows, shifted_range, swapped_keys];
+        let writers: [fn(&mut Random) -> Vec<String>; 3] =
+            [single_rows, shifted_range, swapped_keys];
         let tasks = writers
             .into_iter()
             .enumerate()
@@ -47,7 +49,10 @@ impl Load {
                     let mut session = mysql.session().await;
                     while !stop.load(Ordering::Relaxed) {
                         for sql in writer(&mut random) {
-                            session.query_drop(sql.replace("{t}", &table)).await.expect("the load's statement runs");
+                            session
+                                .query_drop(sql.replace("{t}", &table))
+                                .await
+                                .expect("the load's statement runs");
                             statements.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -83,7 +88,10 @@ fn shifted_range(random: &mut Random) -> Vec<String> {
     let to = from + 400;
     vec![
         format!("UPDATE {{t}} SET id = id + 1 WHERE id BETWEEN {from} AND {to} ORDER BY id DESC"),
-        format!("UPDATE {{t}} SET id = id - 1, a = 'v{}' WHERE id BETWEEN {from} AND {to} + 1 ORDER BY id", random.below(1_000)),
+        format!(
+            "UPDATE {{t}} SET id = id - 1, a = 'v{}' WHERE id BETWEEN {from} AND {to} + 1 ORDER BY id",
+            random.below(1_000)
+        ),
     ]
 }
 
@@ -109,8 +117,14 @@ fn numbers(from: u32, count: u32) -> String {
 async fn fill(stage: &Stage, from: u32, count: u32) {
     use mysql_async::prelude::Queryable;
     let mut session = stage.mysql.session().await;
-    session.query_drop("SET SESSION cte_max_recursion_depth = 10000000").await.expect("a session variable");
-    session.query_drop(numbers(from, count).replace("{t}", &format!("{}.t", stage.db))).await.expect("rows are made");
+    session
+        .query_drop("SET SESSION cte_max_recursion_depth = 10000000")
+        .await
+        .expect("a session variable");
+    session
+        .query_drop(numbers(from, count).replace("{t}", &format!("{}.t", stage.db)))
+        .await
+        .expect("rows are made");
 }
 
 /// What the kills have met.
@@ -123,13 +137,19 @@ struct Met {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_under_load_lose_nothing() {
-    let seed = std::env::var("KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_secs())
-    });
+    let seed =
+        std::env::var("KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(1, |now| now.as_secs())
+        });
     eprintln!("kill test: seed {seed} (KILL_SEED repeats it)");
     let mut random = Random(seed);
     let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| {
-        setup.set("snapshot.chunk_rows", 1_000).set("sink.bulk_documents", 500).set("link.checkpoint_interval_ms", 200)
+        setup
+            .set("snapshot.chunk_rows", 1_000)
+            .set("sink.bulk_documents", 500)
+            .set("link.checkpoint_interval_ms", 200)
     })
     .await;
     fill(&stage, 0, ROWS_BEFORE).await;
@@ -165,12 +185,18 @@ async fn twenty_kills_under_load_lose_nothing() {
 async fn one_large_transaction(mysql: &crate::support::mysql::Mysql, db: &str) {
     use mysql_async::prelude::Queryable;
     let mut session = mysql.session().await;
-    session.query_drop("SET SESSION cte_max_recursion_depth = 10000000").await.expect("a session variable");
+    session
+        .query_drop("SET SESSION cte_max_recursion_depth = 10000000")
+        .await
+        .expect("a session variable");
     for sql in [
         numbers(1_000_000, 100_000),
         "UPDATE {t} SET b = CONCAT(b, '!') WHERE id BETWEEN 1000000 AND 1100000".to_owned(),
     ] {
-        session.query_drop(sql.replace("{t}", &format!("{db}.t"))).await.expect("the large transaction runs");
+        session
+            .query_drop(sql.replace("{t}", &format!("{db}.t")))
+            .await
+            .expect("the large transaction runs");
     }
 }
 

@@ -3,10 +3,10 @@
 
 use serde_json::json;
 
+use crate::support::SECONDS_30;
 use crate::support::daemon::Setup;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::Stage;
-use crate::support::SECONDS_30;
 
 async fn running_link() -> Stage {
     let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup: Setup| setup).await;
@@ -23,25 +23,38 @@ async fn fails_after(statements: &[&str]) -> String {
     stage.exec("INSERT INTO {t} VALUES (3, 'before', 'the end')").await;
     let mut session = stage.mysql.session().await;
     for sql in statements {
-        session.query_drop(sql.replace("{t}", &format!("{}.t", stage.db))).await.expect("the statement runs");
+        session
+            .query_drop(sql.replace("{t}", &format!("{}.t", stage.db)))
+            .await
+            .expect("the statement runs");
     }
     let message = stage.until_state("failed").await;
-    let doc = stage.search.doc(&stage.index, "3").await.expect("what was before the stop is written");
+    let doc =
+        stage.search.doc(&stage.index, "3").await.expect("what was before the stop is written");
     assert_eq!(doc.source, json!({"id": 3, "a": "before", "b": "the end"}));
     message["errors"].as_str().expect("a reason").replace(&stage.db, "db")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_an_xa_transaction_stop_the_link() {
-    let reason =
-        fails_after(&["XA START 'x'", "UPDATE {t} SET a = 'xa' WHERE id = 1", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'"])
-            .await;
+    let reason = fails_after(&[
+        "XA START 'x'",
+        "UPDATE {t} SET a = 'xa' WHERE id = 1",
+        "XA END 'x'",
+        "XA PREPARE 'x'",
+        "XA COMMIT 'x'",
+    ])
+    .await;
     assert!(reason.starts_with("rows of db.t were changed in an XA transaction"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_logged_as_a_statement_stops_the_link() {
-    let reason = fails_after(&["SET SESSION binlog_format = STATEMENT", "UPDATE {t} SET a = 'st' WHERE id = 1"]).await;
+    let reason = fails_after(&[
+        "SET SESSION binlog_format = STATEMENT",
+        "UPDATE {t} SET a = 'st' WHERE id = 1",
+    ])
+    .await;
     assert!(reason.starts_with("a data change of db.t was logged as a statement"), "{reason}");
 }
 
@@ -61,7 +74,12 @@ async fn truncating_a_mapped_table_stops_the_link() {
 async fn what_does_not_concern_the_columns_leaves_the_link_running() {
     let stage = running_link().await;
     stage.exec("ALTER TABLE {t} ADD INDEX by_a (a), COMMENT = 'indexed'").await;
-    for sql in ["CREATE TABLE other (id INT PRIMARY KEY)", "INSERT INTO other VALUES (1)", "ALTER TABLE other ADD x GEOMETRY", "DROP TABLE other"] {
+    for sql in [
+        "CREATE TABLE other (id INT PRIMARY KEY)",
+        "INSERT INTO other VALUES (1)",
+        "ALTER TABLE other ADD x GEOMETRY",
+        "DROP TABLE other",
+    ] {
         let qualified = sql.replace("other", &format!("{}.other", stage.db));
         stage.mysql.exec(qualified).await;
     }
@@ -73,10 +91,17 @@ async fn what_does_not_concern_the_columns_leaves_the_link_running() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_link_goes_on_after_a_restart_when_its_cause_is_gone() {
     let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup: Setup| setup).await;
-    let strict = json!({"properties": {"a": {"type": "keyword", "ignore_above": 100}}, "dynamic": "strict"});
+    let strict =
+        json!({"properties": {"a": {"type": "keyword", "ignore_above": 100}}, "dynamic": "strict"});
     stage.search.ok("PUT", &format!("/{}/_mapping", stage.index), Some(strict)).await;
-    let without_b = stage.search.index("narrow", json!({"mappings": {"dynamic": "strict", "properties": {
-        "id": {"type": "long"}, "a": {"type": "keyword"}}}})).await;
+    let without_b = stage
+        .search
+        .index(
+            "narrow",
+            json!({"mappings": {"dynamic": "strict", "properties": {
+        "id": {"type": "long"}, "a": {"type": "keyword"}}}}),
+        )
+        .await;
     stage.index = without_b;
     stage.exec("INSERT INTO {t} VALUES (1, 'a', 'b')").await;
     stage.link().await;
@@ -97,12 +122,20 @@ async fn columns_that_cannot_be_mapped_are_named_when_the_link_is_made() {
     stage.mysql.exec(format!("CREATE TABLE {db}.odd (id INT PRIMARY KEY, place POINT, flags BIT(3), old VARCHAR(9) CHARSET latin1)")).await;
     let index = &stage.index;
     let make = |column: &str| {
-        format!("CALL dbms_etl.sync_by_map('search', '{index}.x({db}.odd.{column})', '{index}.id={db}.odd.id', '', '')")
+        format!(
+            "CALL dbms_etl.sync_by_map('search', '{index}.x({db}.odd.{column})', '{index}.id={db}.odd.id', '', '')"
+        )
     };
     for (column, named) in [("place", "point"), ("flags", "bit(3)"), ("old", "latin1")] {
         let refused = stage.daemon.try_sql(&make(column)).await.expect_err("it cannot be mapped");
         assert!(refused.contains(&format!("`{column}`")) && refused.contains(named), "{refused}");
     }
-    let refused = stage.daemon.try_sql(&make("missing")).await.expect_err("there is no such column");
-    assert!(refused.contains(&format!("unknown column `missing` in {db}.odd; it has id, place, flags, old")), "{refused}");
+    let refused =
+        stage.daemon.try_sql(&make("missing")).await.expect_err("there is no such column");
+    assert!(
+        refused.contains(&format!(
+            "unknown column `missing` in {db}.odd; it has id, place, flags, old"
+        )),
+        "{refused}"
+    );
 }
