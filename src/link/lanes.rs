@@ -2,6 +2,7 @@
 //! waiting: an idle lane is sent to at once, a busy one fills its batch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -21,6 +22,9 @@ pub(super) struct Layout {
     pub bulk_bytes: usize,
     pub bulk_documents: usize,
 }
+
+/// Far longer than it takes a task to end.
+const END_FOLLOWS_IN: Duration = Duration::from_secs(5);
 
 pub(super) struct Lanes {
     lanes: Vec<One>,
@@ -122,9 +126,14 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.shared.done()).collect()
     }
 
-    /// The end of a lane that failed, if one did.
-    pub fn failure(&mut self) -> Option<End> {
-        self.ends.try_recv().ok()
+    /// Why a lane no longer takes batches: its end follows its closing at once.
+    pub async fn why_closed(&mut self) -> End {
+        match tokio::time::timeout(END_FOLLOWS_IN, self.ends.recv()).await {
+            Ok(Some(end)) => end,
+            Ok(None) | Err(_) => {
+                End::Again(Error::new(ErrorKind::SinkBusy, "a lane has ended without a reason"))
+            }
+        }
     }
 
     /// Resolves when something was acknowledged, or fails with the end of a lane that failed. Cancel safe.

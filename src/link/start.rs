@@ -90,7 +90,7 @@ async fn set_up_patiently(
                 live.trouble_is_over();
                 return Ok(setup);
             }
-            Err(End::Again(error)) => {
+            Err(End::Wait(error)) => {
                 tracing::warn!(link = record.id, error = %error.report(), "the link waits");
                 live.wait_for(error.report());
                 // An index that does not exist can be made, a source can come back.

@@ -21,7 +21,7 @@ use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
 use crate::sink::{self, Sink};
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
-use crate::source::tailer::{Subscription, Tailer};
+use crate::source::tailer::{Durable, Subscription, Tailer};
 use crate::source::{self, control, snapshot};
 use crate::state::{LinkRecord, RuleRecord, SourceRecord};
 use crate::table::TableId;
@@ -239,17 +239,17 @@ impl Inner {
 
     /// Subscribes a link to the stream, which is started if it does not run.
     pub async fn join_stream(
-        &self,
+        self: &Arc<Self>,
         link: &str,
         table: &TableId,
         from: Option<Checkpoint>,
-    ) -> Result<(Began, queue::Receiver<Vec<Item>>, String)> {
+    ) -> Result<(Began, queue::Receiver<Vec<Item>>, String), End> {
         let (queue, input) = queue::bounded(self.parts.memory_limit_bytes / 8);
         let (began_sender, began) = oneshot::channel();
         let server_uuid = {
             let mut run = self.run.lock().await;
             if run.tailer.as_ref().is_none_or(Tailer::has_ended) {
-                let (tailer, server_uuid) = self.start_tailer().await?;
+                let (tailer, server_uuid) = self.start_tailer().await.map_err(wait_or_fail)?;
                 run.tailer = Some(tailer);
                 run.server_uuid = server_uuid;
             }
@@ -266,12 +266,13 @@ impl Inner {
             run.server_uuid.clone()
         };
         let ahead = |_| {
-            Error::new(ErrorKind::SourceUnreachable, "the stream is not at this link's checkpoint")
+            let what = "the stream is ahead of this link's checkpoint";
+            End::Again(Error::new(ErrorKind::SourceUnreachable, what))
         };
         Ok((began.await.map_err(ahead)?, input, server_uuid))
     }
 
-    async fn start_tailer(&self) -> Result<(Tailer, String)> {
+    async fn start_tailer(self: &Arc<Self>) -> Result<(Tailer, String)> {
         let mut conn = control::connect(&self.parts.source).await?;
         let executed = watermark::executed(&mut conn).await?;
         let record = self.parts.state.source().get()?;
@@ -301,7 +302,18 @@ impl Inner {
             highest.store(reserved.0, Ordering::Release);
             Ok(reserved)
         });
-        Ok((Tailer::start(self.parts.source.clone(), start, reserved, reserve), server_uuid))
+        let inner = Arc::downgrade(self);
+        let report = Box::new(move |trouble: Option<String>| {
+            let Some(inner) = inner.upgrade() else { return };
+            for entry in lock(&inner.links).values() {
+                match &trouble {
+                    Some(trouble) => entry.live.wait_for(trouble.clone()),
+                    None => entry.live.trouble_is_over(),
+                }
+            }
+        });
+        let durable = Durable { reserved, reserve };
+        Ok((Tailer::start(self.parts.source.clone(), start, durable, report), server_uuid))
     }
 
     /// The checkpoints of the links that run or are about to.
@@ -364,6 +376,10 @@ impl Inner {
     }
 }
 
+fn wait_or_fail(error: Error) -> End {
+    if error.remedy() == Remedy::Retry { End::Wait(error) } else { error.into() }
+}
+
 /// Wishes for a restart that may wait; one restart serves them all.
 const RESTARTS_WAITING_MAX: usize = 64;
 
@@ -407,7 +423,7 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
                 record.reason = error.report();
             });
         }
-        End::Again(error) => {
+        End::Again(error) | End::Wait(error) => {
             live.wait_for(error.report());
             inner.ask_restart(&id, &live, Restart::default());
         }

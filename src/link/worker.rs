@@ -127,7 +127,8 @@ impl Worker {
     pub async fn run(mut self) -> End {
         let end = match self.work().await {
             Ok(end) => end,
-            Err(end) => self.setup.lanes.failure().unwrap_or(end),
+            Err(End::Stopped) => self.setup.lanes.why_closed().await,
+            Err(end) => end,
         };
         let is_clean = matches!(end, End::Stopped)
             || matches!(&end, End::Failed(error) if is_of_the_source(error));

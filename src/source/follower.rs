@@ -13,13 +13,13 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{Checkpoint, Gtid, GtidSet, Position, Version};
+use crate::position::{Checkpoint, Gtid, GtidSet, Position};
 use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
 use crate::source::stream::{Began, Ddl, Item, Rows};
-use crate::source::tailer::{Reserve, Subscription};
+use crate::source::tailer::{Durable, Subscription};
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
 
@@ -51,8 +51,7 @@ pub struct Follower {
     joining: Vec<Subscription>,
     /// A boundary was passed since the last one was made known.
     boundary_is_new: bool,
-    reserved: Version,
-    reserve: Reserve,
+    durable: Durable,
     /// Made with the first compressed transaction.
     inflater: Option<Inflater>,
 }
@@ -110,7 +109,7 @@ impl Subscriber {
 }
 
 impl Follower {
-    pub fn new(start: Checkpoint, reserved: Version, reserve: Reserve) -> Self {
+    pub fn new(start: Checkpoint, durable: Durable) -> Self {
         Self {
             n: start.n,
             at: start,
@@ -120,8 +119,7 @@ impl Follower {
             subscribers: Vec::new(),
             joining: Vec::new(),
             boundary_is_new: false,
-            reserved,
-            reserve,
+            durable,
             inflater: None,
         }
     }
@@ -378,8 +376,9 @@ impl Follower {
     fn keep_reserved(&mut self, bytes: usize) -> Result<()> {
         // A compressed payload holds more than its own length; its bound is 1 GiB.
         let ahead = (bytes as u64).max(1 << 30);
-        if self.at.epoch.version(self.n + ahead, 0) >= self.reserved {
-            self.reserved = (self.reserve)(self.at.epoch.version(self.n + ahead, 0))?;
+        if self.at.epoch.version(self.n + ahead, 0) >= self.durable.reserved {
+            self.durable.reserved =
+                (self.durable.reserve)(self.at.epoch.version(self.n + ahead, 0))?;
         }
         Ok(())
     }

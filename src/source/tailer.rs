@@ -32,6 +32,15 @@ pub struct Subscription {
 /// when the call returns.
 pub type Reserve = Box<dyn FnMut(Version) -> Result<Version> + Send>;
 
+/// The bound up to which versions may be given out, and how it is raised.
+pub struct Durable {
+    pub reserved: Version,
+    pub reserve: Reserve,
+}
+
+/// Told why the stream stands still, and that it goes on again.
+pub type Report = Box<dyn Fn(Option<String>) + Send + Sync>;
+
 /// A running tailer. Dropping the handle does not stop it; `stop` does.
 pub struct Tailer {
     subscriptions: mpsc::Sender<Subscription>,
@@ -41,11 +50,11 @@ pub struct Tailer {
 
 impl Tailer {
     /// Starts tailing behind `start`. It reconnects by itself for as long as waiting can help.
-    pub fn start(config: Config, start: Checkpoint, reserved: Version, reserve: Reserve) -> Self {
+    pub fn start(config: Config, start: Checkpoint, durable: Durable, report: Report) -> Self {
         let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let follower = Follower::new(start, reserved, reserve);
-        let run = Run { config, follower, requests, stopped };
+        let follower = Follower::new(start, durable);
+        let run = Run { config, follower, requests, stopped, report };
         Self { subscriptions, stop, task: tokio::spawn(run.run()) }
     }
 
@@ -70,6 +79,7 @@ struct Run {
     follower: Follower,
     requests: mpsc::Receiver<Subscription>,
     stopped: watch::Receiver<bool>,
+    report: Report,
 }
 
 /// Links that may wait at once to join the stream.
@@ -105,6 +115,7 @@ impl Run {
             let wait = backoff.next(None);
             tracing::warn!(error = %error.report(), retry_in_ms = wait.as_millis() as u64, "the stream broke off");
             metrics().source_reconnects.inc();
+            (self.report)(Some(error.report()));
             tokio::time::sleep(wait).await;
         }
     }
@@ -114,6 +125,7 @@ impl Run {
         let mut events = replication::open(&self.config, self.follower.resume_at()).await?;
         self.follower.reconnected();
         metrics().source_connected.set(1);
+        (self.report)(None);
         tracing::info!(position = %self.follower.resume_at().position, "following the binlog");
         let silence_max = Duration::from_millis(self.config.read_timeout_ms());
         let mut boundary_sent = Instant::now();
