@@ -1,13 +1,15 @@
 //! The ingest pipeline, emulated: the processors of a `PUT _ingest/pipeline/NAME` run on document operations before they
 //! are written. Knows nothing of sources and sinks.
 //!
-//! `api` speaks ml-commons' JSON and keeps the definitions; a [`Pipeline`] is one of them, ready to run; `batch` asks
-//! the model for the texts of many documents at once; `text_embedding` and `fields` find the texts in a document and
-//! put the vectors beside them.
+//! `api` speaks ml-commons' JSON and keeps the definitions; a [`Pipeline`] is one of them, ready to run; `batch` and
+//! `asking` get the vectors for the texts of many documents at once; `text_embedding`, `fields` and `json` find the
+//! texts in a document and put the vectors beside them.
 
 mod api;
+mod asking;
 mod batch;
 mod fields;
+mod json;
 mod processors;
 mod text_embedding;
 
