@@ -33,8 +33,8 @@ fn record(number: u64) -> CheckpointRecord {
 fn child_that_writes_until_it_is_killed() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
     let state = open(dir.as_ref());
-    for number in 1.. {
-        state.checkpoints().put("1", &record(number), number % 64 == 0).expect("writes");
+    for number in 1u64.. {
+        state.checkpoints().put("1", &record(number), number.is_multiple_of(64)).expect("writes");
         if number == 2_000 {
             std::fs::write(std::path::Path::new(&dir).join("busy"), "").expect("writes");
         }
