@@ -218,7 +218,7 @@ async fn rule_6(reading: Reading) {
     })
     .await;
 
-    model.behave(Behaviour::FailTexts { containing: "poison".to_owned(), status: 503 });
+    model.behave(Behaviour::Refuse("poison".to_owned(), 503));
     let asked = model.requests().len();
     stage.exec("INSERT INTO {t} VALUES (1, 'poison', 'x')").await;
     until("the model was asked and refused", SECONDS_10, async || model.requests().len() > asked)
@@ -252,7 +252,7 @@ async fn rule_8(reading: Reading) {
     stage.daemon.stop().await;
     stage.exec("INSERT INTO {t} VALUES (5, 'a5', 'b5')").await;
     stage.exec("ALTER TABLE {t} RENAME COLUMN a TO b, RENAME COLUMN b TO a").await;
-    stage.daemon.spawn_again();
+    stage.daemon.start_again().await;
     let found = until("row 5 is a document", SECONDS_30, async || {
         stage.search.doc(&stage.index, "5").await
     })
