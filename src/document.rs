@@ -1,8 +1,9 @@
 //! Document operations and the batch that carries them: one arena of bytes, no allocation per document. Knows nothing
 //! of tables or sinks.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::position::Version;
 
@@ -17,8 +18,7 @@ pub enum Action {
 pub struct DocOp<'b> {
     pub action: Action,
     pub id: &'b str,
-    /// A hash of `id` that is the same for the whole life of the process; equal ids have equal keys.
-    pub key: u64,
+    pub key: Key,
     pub version: Version,
     /// The whole document as JSON; empty for a delete.
     pub body: &'b [u8],
@@ -27,7 +27,7 @@ pub struct DocOp<'b> {
 #[derive(Debug, Clone)]
 struct Entry {
     action: Action,
-    key: u64,
+    key: Key,
     version: Version,
     id: Range<usize>,
     body: Range<usize>,
@@ -42,15 +42,15 @@ pub struct Batch {
 
 impl Batch {
     /// Appends an upsert; `id` and `body` are copied.
-    pub fn upsert(&mut self, id: &str, key: u64, version: Version, body: &[u8]) {
+    pub fn upsert(&mut self, id: &str, key: Key, version: Version, body: &[u8]) {
         self.push(Action::Upsert, id, key, version, body);
     }
 
-    pub fn delete(&mut self, id: &str, key: u64, version: Version) {
+    pub fn delete(&mut self, id: &str, key: Key, version: Version) {
         self.push(Action::Delete, id, key, version, &[]);
     }
 
-    fn push(&mut self, action: Action, id: &str, key: u64, version: Version, body: &[u8]) {
+    fn push(&mut self, action: Action, id: &str, key: Key, version: Version, body: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(id.as_bytes());
         let middle = self.bytes.len();
@@ -126,15 +126,23 @@ impl Batch {
     }
 }
 
-/// Hashes ids to keys and lanes, with one seed for the life of the process.
-#[derive(Debug, Clone, Default)]
-pub struct IdHasher(foldhash::fast::FixedState);
+/// A document as the lanes know it: 128 bits of keyed hash of its `_id`, the same for the whole life of the process.
+///
+/// Lanes take two operations with equal keys for operations of one document, and may drop the older. So a key must
+/// never be shared: 64 bits would collide within a year of billions of rows, and a hash without a secret seed could be
+/// made to.
+pub type Key = u128;
+
+/// Hashes ids to keys; all hashers of a process agree.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct IdHasher;
 
 impl IdHasher {
-    pub fn key(&self, id: &str) -> u64 {
-        let mut hasher = self.0.build_hasher();
-        hasher.write(id.as_bytes());
-        hasher.finish()
+    pub fn key(self, id: &str) -> Key {
+        type Seeded = foldhash::quality::RandomState;
+        static SEEDS: OnceLock<[Seeded; 2]> = OnceLock::new();
+        let [high, low] = SEEDS.get_or_init(|| [Seeded::default(), Seeded::default()]);
+        (Key::from(high.hash_one(id)) << 64) | Key::from(low.hash_one(id))
     }
 }
 
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn only_the_last_operation_of_a_document_is_left() {
-        let hash = IdHasher::default();
+        let hash = IdHasher;
         let mut batch = Batch::default();
         for (version, id) in [(1, "a"), (2, "b"), (3, "a")] {
             batch.upsert(id, hash.key(id), Version(version), b"{}");

@@ -29,7 +29,10 @@ impl Backoff {
     /// The wait before the next try. A server's wish is a lower bound: the jitter comes on top of it, at most one
     /// base step, so that all who were told the same second do not come in the same millisecond.
     pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
-        let step = self.base.saturating_mul(1u32.checked_shl(self.tries).unwrap_or(u32::MAX)).min(self.cap);
+        let step = self
+            .base
+            .saturating_mul(1u32.checked_shl(self.tries).unwrap_or(u32::MAX))
+            .min(self.cap);
         let share = (self.random.hash_one(self.tries) >> 11) as f64 / (1u64 << 53) as f64;
         self.tries = self.tries.saturating_add(1);
         match retry_after {
@@ -61,7 +64,8 @@ mod tests {
         for _ in 0..50 {
             let mut backoff = Backoff::new(BASE, CAP);
             for tries in 0..80 {
-                let step = BASE.saturating_mul(1u32.checked_shl(tries).unwrap_or(u32::MAX)).min(CAP);
+                let step =
+                    BASE.saturating_mul(1u32.checked_shl(tries).unwrap_or(u32::MAX)).min(CAP);
                 assert!(backoff.next(None) <= step, "try {tries}");
             }
         }

@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::document::{Batch, DocOp};
+use crate::document::{Batch, DocOp, Key};
 use crate::naive::{Rule, is_naive};
 use crate::position::Version;
 
@@ -30,8 +30,8 @@ pub struct Lane {
     queued: VecDeque<(Number, Batch)>,
     queued_bytes: usize,
     /// The newest queued version of each document that has an operation in `queued`.
-    newest: HashMap<u64, Version, Hasher>,
-    in_flight: HashSet<u64, Hasher>,
+    newest: HashMap<Key, Version, Hasher>,
+    in_flight: HashSet<Key, Hasher>,
     in_flight_batches: usize,
     in_flight_max: usize,
     /// Every batch up to this one is done.
@@ -100,7 +100,7 @@ impl Lane {
     }
 
     /// Batch `number`, which held the documents `keys`, is acknowledged. Returns the number up to which all are.
-    pub fn finish(&mut self, number: Number, keys: impl IntoIterator<Item = u64>) -> Number {
+    pub fn finish(&mut self, number: Number, keys: impl IntoIterator<Item = Key>) -> Number {
         for key in keys {
             self.in_flight.remove(&key);
         }
@@ -122,7 +122,7 @@ impl Lane {
 mod tests {
     use super::*;
 
-    fn batch(ops: &[(u64, u64)]) -> Batch {
+    fn batch(ops: &[(Key, u64)]) -> Batch {
         let mut batch = Batch::default();
         for &(key, version) in ops {
             batch.upsert(&key.to_string(), key, Version(version), b"{}");
@@ -149,7 +149,7 @@ mod tests {
     fn different_documents_are_pipelined_up_to_the_limit() {
         let mut lane = Lane::new(2);
         for number in 1..=3 {
-            lane.push(number, batch(&[(number, number)]));
+            lane.push(number, batch(&[(Key::from(number), number)]));
         }
         assert_eq!(lane.take().map(|(number, _)| number), Some(1));
         assert_eq!(lane.take().map(|(number, _)| number), Some(2));

@@ -47,6 +47,12 @@ struct Item<T> {
     _room: OwnedSemaphorePermit,
 }
 
+/// Room in a queue that is kept for one item.
+pub struct Room {
+    permit: OwnedSemaphorePermit,
+    charged: usize,
+}
+
 impl<T> Sender<T> {
     /// Waits until `bytes` of room are free. Cancel safe: a cancelled send has sent nothing.
     pub async fn send(&self, value: T, bytes: usize) -> Result<(), Closed> {
@@ -60,6 +66,22 @@ impl<T> Sender<T> {
         let room = acquired.map_err(|_| Closed)?;
         self.gauge.fetch_add(charged, Ordering::Relaxed);
         self.items.send(Item { value, bytes: charged, _room: room }).map_err(|_| Closed)
+    }
+
+    /// Room for `bytes`, if it is free now.
+    pub fn try_reserve(&self, bytes: usize) -> Result<Option<Room>, Closed> {
+        if self.items.is_closed() {
+            return Err(Closed);
+        }
+        let charged = bytes.clamp(1, self.capacity);
+        let permit = self.room.clone().try_acquire_many_owned(charged as u32).ok();
+        Ok(permit.map(|permit| Room { permit, charged }))
+    }
+
+    pub fn send_reserved(&self, value: T, room: Room) -> Result<(), Closed> {
+        self.gauge.fetch_add(room.charged, Ordering::Relaxed);
+        let item = Item { value, bytes: room.charged, _room: room.permit };
+        self.items.send(item).map_err(|_| Closed)
     }
 
     pub fn is_closed(&self) -> bool {

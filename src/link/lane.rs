@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
-use crate::document::{Batch, DocOp};
+use crate::document::{Batch, DocOp, Key};
 use crate::error::{Error, ErrorKind, Remedy};
 use crate::flow::backoff::Backoff;
 use crate::flow::lane::{Lane, Number};
@@ -92,7 +92,7 @@ pub(super) async fn run(
                 None => is_open = false,
             },
             Some(delivered) = in_flight.next(), if !in_flight.is_empty() => {
-                let (number, keys): (Number, Vec<u64>) = delivered?;
+                let (number, keys): (Number, Vec<Key>) = delivered?;
                 let done = shared.lane().finish(number, keys);
                 shared.done.store(done, Ordering::Release);
                 shared.progress.notify_one();
@@ -107,7 +107,7 @@ async fn deliver(
     shared: &Shared,
     number: Number,
     batch: Batch,
-) -> Result<(Number, Vec<u64>), End> {
+) -> Result<(Number, Vec<Key>), End> {
     let keys = batch.iter().map(|op| op.key).collect();
     let mut left = embed(route, shared, batch).await?;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));

@@ -61,9 +61,8 @@ impl Lanes {
 
     /// Puts an operation into the batch of its document's lane. Call [`Self::send_full`] soon after.
     pub fn put(&mut self, op: DocOp<'_>) {
-        let count = self.lanes.len() as u64;
-        // The high bits: the low ones choose the bucket of the hash maps.
-        let lane = &mut self.lanes[((op.key >> 32) % count) as usize];
+        let count = self.lanes.len();
+        let lane = &mut self.lanes[(op.key as usize) % count];
         match op.action {
             Action::Upsert => lane.open.upsert(op.id, op.key, op.version, op.body),
             Action::Delete => lane.open.delete(op.id, op.key, op.version),
@@ -94,6 +93,17 @@ impl Lanes {
         Ok(())
     }
 
+    /// Shows busy lanes what waits for them, where they have room to look ahead: a newer operation of a document
+    /// cancels an older one that is stuck in an embedding or in retries.
+    pub fn show_to_busy(&mut self) -> Result<()> {
+        for lane in &mut self.lanes {
+            if !lane.open.is_empty() {
+                lane.try_send()?;
+            }
+        }
+        Ok(())
+    }
+
     pub async fn send_all(&mut self) -> Result<()> {
         for lane in &mut self.lanes {
             if !lane.open.is_empty() {
@@ -112,20 +122,17 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.shared.done()).collect()
     }
 
-    /// Resolves when something was acknowledged.
-    pub async fn progress(&self) {
-        self.progress.notified().await;
-    }
-
     /// The end of a lane that failed, if one did.
     pub fn failure(&mut self) -> Option<End> {
         self.ends.try_recv().ok()
     }
 
-    pub async fn failed(&mut self) -> End {
-        match self.ends.recv().await {
-            Some(end) => end,
-            None => std::future::pending().await,
+    /// Resolves when something was acknowledged, or fails with the end of a lane that failed. Cancel safe.
+    pub async fn progress(&mut self) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            Some(end) = self.ends.recv() => Err(end),
+            () = self.progress.notified() => Ok(()),
         }
     }
 
@@ -137,12 +144,7 @@ impl Lanes {
             if self.done().iter().zip(&reached).all(|(done, reached)| done >= reached) {
                 return Ok(());
             }
-            tokio::select! {
-                end = self.failed() => return Err(end),
-                () = self.progress() => {}
-                // Two acknowledgements may have shared one notice.
-                () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
-            }
+            self.progress().await?;
         }
     }
 
@@ -161,9 +163,18 @@ impl One {
         let batch = std::mem::take(&mut self.open);
         self.sent += 1;
         let bytes = batch.size_bytes();
-        self.queue
-            .send((self.sent, batch), bytes)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Stopped, "a lane has ended"))
+        self.queue.send((self.sent, batch), bytes).await.map_err(has_ended)
     }
+
+    /// Sends if the lane's queue is empty.
+    fn try_send(&mut self) -> Result<()> {
+        let bytes = self.open.size_bytes();
+        let Some(room) = self.queue.try_reserve(bytes).map_err(has_ended)? else { return Ok(()) };
+        self.sent += 1;
+        self.queue.send_reserved((self.sent, std::mem::take(&mut self.open)), room).map_err(has_ended)
+    }
+}
+
+fn has_ended(_: queue::Closed) -> Error {
+    Error::new(ErrorKind::Stopped, "a lane has ended")
 }

@@ -91,7 +91,7 @@ impl Supervisor {
     /// Opens the sink, takes up the links in the state, and makes those of the configuration.
     pub fn start(parts: Parts, declared: Vec<Spec>) -> Result<Control> {
         let sink = sink::build(&parts.sink)?;
-        let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone());
+        let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone())?;
         let highest = parts.state.source().get()?.map_or(0, |record| record.highest_version);
         let (restarts, requests) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {

@@ -23,6 +23,7 @@ use crate::link::status::{Live, State, unix_millis};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
 use crate::position::{Checkpoint, GtidSet};
+use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
 use crate::source::snapshot::window::Window;
 use crate::source::snapshot::{self, chunk};
@@ -74,6 +75,9 @@ pub(super) struct Worker {
     acked: Option<Mark>,
     snapshot_logged: Instant,
 }
+
+/// A busy lane is shown what waits for it this often.
+const SHOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Where the snapshot stands.
 enum Copying {
@@ -134,6 +138,8 @@ impl Worker {
     async fn work(&mut self) -> Result<End, End> {
         let mut checkpoint_due = tokio::time::interval(self.setup.checkpoint_interval);
         checkpoint_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut show_due = tokio::time::interval(SHOW_INTERVAL);
+        show_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.setup.stop.clone();
         if self.is_at_boundary {
             self.note_mark();
@@ -146,15 +152,16 @@ impl Worker {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
-                end = self.setup.lanes.failed() => return Err(end),
                 _ = checkpoint_due.tick() => {
                     self.take_acks();
                     self.write_checkpoint(false)?;
                 }
-                () = self.setup.lanes.progress() => {
+                progress = self.setup.lanes.progress() => {
+                    progress?;
                     self.take_acks();
                     self.setup.lanes.send_to_idle().await?;
                 }
+                _ = show_due.tick() => self.setup.lanes.show_to_busy()?,
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
                 items = self.setup.input.recv() => {
                     let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
@@ -204,8 +211,8 @@ impl Worker {
             self.decoder.plan = Some((rows.map.clone(), plan));
         }
         let (_, plan) = self.decoder.plan.as_ref().expect("it was just made");
-        let mut reader = rows::Reader::new(&rows.event, plan)?;
-        let mut change = Change::reusable(reader.kind());
+        let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, plan)?;
+        let mut change = Change::reusable(ChangeKind::Insert);
         let epoch = self.at.epoch;
         let metrics = &self.setup.live.metrics;
         while reader.next(&mut change)? {
@@ -296,7 +303,7 @@ impl Worker {
             return Ok(());
         };
         let window = Window::open(delivered, self.setup.snapshot_config.recorded_bytes);
-        let delivered = window.must_be_executed();
+        let delivered = window.must_be_executed().clone();
         let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
         copier.ask(Request::Chunk { delivered, after, until, rows_max }).await?;
         self.copying = Copying::Reading(window);
@@ -362,7 +369,6 @@ impl Worker {
         let plan = &self.setup.plan;
         let types: Vec<_> = plan.wanted().iter().map(|at| &self.setup.def.columns[*at].ty).collect();
         let version = self.at.version();
-        let hasher = IdHasher::default();
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {
             let is_new = chunk.with_row(row, &types, |values| {
@@ -376,7 +382,7 @@ impl Worker {
                 Ok(true)
             })?;
             if is_new {
-                let key = hasher.key(&id);
+                let key = IdHasher.key(&id);
                 self.setup.lanes.put(DocOp { action: Action::Upsert, id: &id, key, version, body: &body });
                 if self.setup.lanes.any_is_full() {
                     self.setup.lanes.send_full().await?;

@@ -1,10 +1,247 @@
-//! Not yet written.
+//! The one JSON form of each column type; `docs/types.md` is its page, and a test holds both together.
+//!
+//! A value comes from the log or from a SELECT, which carry many types differently. Whatever is said of a form, its
+//! digits or its labels is taken from the column's type and not from the value, so that both give the same bytes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::escape::{check_utf8, write_string};
+use super::json_binary::write_json_binary;
+use super::moment::{Clock, Date, Moment, utc};
+use super::packed_decimal::write_packed_decimal;
 use crate::change::Value;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::table::ColumnType;
 
 /// Writes the one JSON form of `value`, a value of a column of type `ty`, behind what `out` holds.
 pub fn write(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()> {
-    let _ = (value, ty, out);
+    match (*value, ty) {
+        (Value::Null, _) => out.extend_from_slice(b"null"),
+        (Value::Int(number), ty) if is_integer(ty) => write_integer(number, out),
+        (Value::UInt(number), ty) if is_integer(ty) => write_integer(number, out),
+        (Value::Year(year), ColumnType::Year) => write_integer(year, out),
+        (Value::Float(number), ColumnType::Float) => write_float(number, number.is_finite(), out)?,
+        (Value::Double(number), ColumnType::Double) => {
+            write_float(number, number.is_finite(), out)?;
+        }
+        (Value::PackedDecimal { bytes, precision, scale }, ColumnType::Decimal { .. }) => {
+            write_packed_decimal(bytes, precision, scale, out)?;
+        }
+        (Value::DecimalText(digits), ColumnType::Decimal { .. }) => write_decimal(digits, out)?,
+        (Value::Text(text), ColumnType::Text) => write_string(text, out)?,
+        (Value::Binary { bytes, .. } | Value::Bytes(bytes), ColumnType::Binary { length }) => {
+            write_padded(bytes, (*length).into(), out)?;
+        }
+        (Value::Bytes(bytes), ColumnType::Bytes) => write_base64(bytes, out)?,
+        (Value::Enum(number), ColumnType::Enum { labels }) => write_label(number, labels, out)?,
+        (Value::Label(label), ColumnType::Enum { .. }) => write_string(label, out)?,
+        (Value::Set(bits), ColumnType::Set { labels }) => write_set(bits, labels, out)?,
+        (Value::Labels(labels), ColumnType::Set { .. }) => {
+            write_array(labels.split(|byte| *byte == b','), out)?;
+        }
+        (Value::JsonBinary(bytes), ColumnType::Json) => write_json_binary(bytes, out)?,
+        (Value::JsonText(text), ColumnType::Json) => write_json_text(text, out)?,
+        _ => write_moment(value, ty, out)?,
+    }
     Ok(())
+}
+
+fn is_integer(ty: &ColumnType) -> bool {
+    matches!(
+        ty,
+        ColumnType::TinyInt { .. }
+            | ColumnType::SmallInt { .. }
+            | ColumnType::MediumInt { .. }
+            | ColumnType::Int { .. }
+            | ColumnType::BigInt { .. }
+            | ColumnType::Year
+    )
+}
+
+/// A value that its column's type cannot have: the definition is not that of the row.
+fn foreign(ty: &ColumnType) -> Error {
+    let message = format!("its value is none of type {}", kind_of(ty));
+    Error::new(ErrorKind::Schema, message)
+}
+
+/// The type without its labels, which may be anything.
+fn kind_of(ty: &ColumnType) -> String {
+    let text = format!("{ty:?}");
+    text.split([' ', '{']).next().unwrap_or_default().to_owned()
+}
+
+fn write_integer(number: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn write_float(number: impl zmij::Float, is_finite: bool, out: &mut Vec<u8>) -> Result<()> {
+    if !is_finite {
+        // No column of MySQL can hold one, so the bytes were not a number of this type.
+        return Err(Error::new(ErrorKind::Undecodable, "its number is not finite"));
+    }
+    out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
+    Ok(())
+}
+
+/// Digits as a SELECT gives them; ZEROFILL's zeros in front are no JSON.
+fn write_decimal(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (&b"-"[..], digits),
+        digits => (&b""[..], digits),
+    };
+    let point = memchr::memchr(b'.', digits);
+    let (whole, fraction) = digits.split_at(point.unwrap_or(digits.len()));
+    let are_digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    let fraction_is_right = fraction.is_empty() || fraction.len() > 1 && are_digits(&fraction[1..]);
+    if digits.is_empty() || !are_digits(whole) || !fraction_is_right {
+        return Err(Error::new(ErrorKind::Undecodable, "its digits are not a decimal number"));
+    }
+    let zeros = whole.iter().take_while(|digit| **digit == b'0').count();
+    let whole = &whole[zeros..];
+    out.extend_from_slice(sign);
+    out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
+    out.extend_from_slice(fraction);
+    Ok(())
+}
+
+fn write_moment(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()> {
+    let moment = match moment(value, ty)? {
+        Some((moment, true)) => moment,
+        Some((_, false)) => {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        None => return Err(foreign(ty)),
+    };
+    out.push(b'"');
+    out.extend_from_slice(moment.as_str().as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
+/// The digits of a date or time, and whether it is one that the calendar has; `None` if the type is none of a moment.
+pub(super) fn moment(value: &Value<'_>, ty: &ColumnType) -> Result<Option<(Moment, bool)>> {
+    let found = match (*value, ty) {
+        (Value::Date { year, month, day }, ColumnType::Date) => {
+            let date = Date { year, month, day };
+            (Moment::of_date(date), !date.is_partial())
+        }
+        (
+            Value::Time { negative, hours, minutes, seconds, micros, .. },
+            ColumnType::Time { fsp },
+        ) => {
+            let clock = Clock { hours, minutes, seconds, micros };
+            (Moment::of_time(negative, clock, *fsp), true)
+        }
+        (
+            Value::DateTime { year, month, day, hours, minutes, seconds, micros, .. },
+            ColumnType::DateTime { fsp } | ColumnType::Timestamp { fsp },
+        ) => {
+            let date = Date { year, month, day };
+            let clock = Clock { hours: hours.into(), minutes, seconds, micros };
+            let utc = matches!(ty, ColumnType::Timestamp { .. });
+            (Moment::of_date_time(date, clock, *fsp, utc), !date.is_partial())
+        }
+        (Value::Timestamp { seconds: 0, micros: 0, .. }, ColumnType::Timestamp { fsp }) => {
+            let date = Date { year: 0, month: 0, day: 0 };
+            let clock = Clock { hours: 0, minutes: 0, seconds: 0, micros: 0 };
+            (Moment::of_date_time(date, clock, *fsp, true), false)
+        }
+        (Value::Timestamp { seconds, micros, .. }, ColumnType::Timestamp { fsp }) => {
+            let (date, clock) = utc(seconds, micros);
+            (Moment::of_date_time(date, clock, *fsp, true), true)
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(found))
+}
+
+fn write_padded(bytes: &[u8], length: usize, out: &mut Vec<u8>) -> Result<()> {
+    // A BINARY column has at most 255 bytes, so the padded value fits on the stack.
+    let mut padded = [0u8; 255];
+    match padded.get_mut(..length) {
+        Some(padded) if bytes.len() < length => {
+            padded[..bytes.len()].copy_from_slice(bytes);
+            write_base64(padded, out)
+        }
+        None if bytes.len() < length => Err(foreign(&ColumnType::Binary { length: 0 })),
+        _ => write_base64(bytes, out),
+    }
+}
+
+fn write_base64(bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let start = out.len() + 1;
+    out.push(b'"');
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    BASE64.encode_slice(bytes, &mut out[start..]).expect("there is room for each three bytes");
+    out.push(b'"');
+    Ok(())
+}
+
+fn write_label(number: u16, labels: &[String], out: &mut Vec<u8>) -> Result<()> {
+    let label = match number.checked_sub(1) {
+        // The error value, which MySQL shows as the empty string.
+        None => "",
+        Some(at) => labels.get(usize::from(at)).ok_or_else(|| {
+            let message = format!("its label has number {number} of {}", labels.len());
+            Error::new(ErrorKind::Schema, message)
+        })?,
+    };
+    write_string(label.as_bytes(), out)
+}
+
+fn write_set(bits: u64, labels: &[String], out: &mut Vec<u8>) -> Result<()> {
+    if labels.len() < 64 && bits >> labels.len() != 0 {
+        let message = format!("it has a label behind the last of {}", labels.len());
+        return Err(Error::new(ErrorKind::Schema, message));
+    }
+    let named = labels.iter().take(64).enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+    write_array(named.map(|(_, label)| label.as_bytes()), out)
+}
+
+/// Empty labels are left out: the text of a SELECT cannot tell a set of one empty label from a set of none.
+fn write_array<'l>(labels: impl Iterator<Item = &'l [u8]>, out: &mut Vec<u8>) -> Result<()> {
+    out.push(b'[');
+    for (at, label) in labels.filter(|label| !label.is_empty()).enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_string(label, out)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+/// The server's text is JSON already; only the white space outside of its strings goes.
+fn write_json_text(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let mut rest = check_utf8(text)?.as_bytes();
+    let start = out.len();
+    out.reserve(rest.len());
+    while !rest.is_empty() {
+        let quote = memchr::memchr(b'"', rest).unwrap_or(rest.len());
+        let (outside, string) = rest.split_at(quote);
+        out.extend(outside.iter().filter(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')));
+        let (string, behind) = string.split_at(string_length(string));
+        out.extend_from_slice(string);
+        rest = behind;
+    }
+    if out.len() == start {
+        // A JSON column that was added NOT NULL to a filled table holds no bytes; the server reads them as null.
+        out.extend_from_slice(b"null");
+    }
+    Ok(())
+}
+
+/// How many bytes the JSON string has that `text` begins with; all of them if it is not closed.
+fn string_length(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if text[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    text.len()
 }

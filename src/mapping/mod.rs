@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Changes to document operations: which columns of a row become which fields, what the `_id` is, and how values are
 //! written as JSON. Pure; knows nothing of where a change came from or where a document goes.
 //!
@@ -6,9 +7,12 @@
 
 mod apply;
 mod compile;
+mod escape;
 pub mod json;
-mod json_binary;
-mod packed_decimal;
+pub mod json_binary;
+mod key;
+mod moment;
+pub mod packed_decimal;
 
 pub use apply::Scratch;
 pub use compile::{Plan, compile};
@@ -46,7 +50,29 @@ impl Spec {
         columns: Option<&[(String, Span)]>,
         span: Span,
     ) -> Self {
-        let _ = (columns, span, def);
-        Self { index: index.to_owned(), rules: Vec::new(), keys: Vec::new() }
+        // A listed column is named as the server spells it; an unknown one stays, for the compiler to complain of.
+        let rule = |name: &str, span: Span| {
+            let known = def.ordinal(name).map(|ordinal| &def.columns[ordinal].name);
+            let column = known.map_or(name, String::as_str).to_owned();
+            Rule { field: column.clone(), table: def.id.clone(), column, span, field_span: span }
+        };
+        let rules = match columns {
+            Some(columns) => columns.iter().map(|(name, span)| rule(name, *span)).collect(),
+            None => def.columns.iter().map(|column| rule(&column.name, span)).collect(),
+        };
+        let primary = Some(&def.primary_key).filter(|key| !key.is_empty());
+        let key = primary.or(def.unique_keys.first()).map_or(&[][..], Vec::as_slice);
+        let keys = key.iter().filter_map(|ordinal| def.columns.get(*ordinal));
+        let keys = keys.map(|column| rule(&column.name, span)).collect();
+        Self { index: index.to_owned(), rules, keys }
     }
 }
+
+#[cfg(test)]
+mod tests;
+=======
+//! Not yet written.
+
+pub mod json_binary;
+pub mod packed_decimal;
+>>>>>>> wire

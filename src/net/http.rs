@@ -108,7 +108,8 @@ pub fn reason(error: &reqwest::Error, timeout: Duration) -> String {
     if error.is_timeout() && !error.is_connect() {
         return format!("no answer within {} ms", timeout.as_millis());
     }
-    let mut text = if error.is_connect() { "cannot connect" } else { "the connection broke off" }.to_owned();
+    let mut text =
+        if error.is_connect() { "cannot connect" } else { "the connection broke off" }.to_owned();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         // Only the innermost cause tells something; the ones between say "client error".
@@ -156,10 +157,12 @@ fn http_date(text: &str) -> Option<u64> {
     let month = parts.next().filter(|name| name.len() == 3)?;
     let month = MONTHS.find(month).filter(|at| at % 3 == 0)? as u64 / 3 + 1;
     let year: u64 = parts.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
-    let [hour, minute, second] = [parts.next()?, parts.next()?, parts.next()?].map(|part| part.parse::<u64>().ok());
+    let [hour, minute, second] =
+        [parts.next()?, parts.next()?, parts.next()?].map(|part| part.parse::<u64>().ok());
     // Days since 1970 by counting years from March, so that the leap day comes last.
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day.checked_sub(1)? - 719_468;
+    let days =
+        365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day.checked_sub(1)? - 719_468;
     Some(((days * 24 + hour?) * 60 + minute?) * 60 + second?)
 }
 
@@ -176,14 +179,27 @@ mod tests {
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {
         assert_eq!(asked("7", 0), Some(Duration::from_secs(7)));
-        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770), Some(Duration::from_secs(7)));
-        assert_eq!(asked("Thu, 29 Feb 2024 00:00:00 GMT", 1_709_164_800 - 5), Some(Duration::from_secs(5)));
+        assert_eq!(
+            asked("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(
+            asked("Thu, 29 Feb 2024 00:00:00 GMT", 1_709_164_800 - 5),
+            Some(Duration::from_secs(5))
+        );
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", 900_000_000), Some(Duration::ZERO));
     }
 
     #[test]
     fn a_retry_after_that_means_nothing_is_ignored() {
-        for value in ["", "soon", "-1", "Sun, 00 Nov 1994 08:49:37 GMT", "Sun, 06 Foo 1994 08:49:37 GMT", "x, GMT"] {
+        for value in [
+            "",
+            "soon",
+            "-1",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+            "x, GMT",
+        ] {
             assert_eq!(asked(value, 0), None, "{value}");
         }
     }

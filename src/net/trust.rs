@@ -32,9 +32,12 @@ impl Trust {
             .iter()
             .map(|pattern| {
                 // The group keeps `a|b` whole; parsing the pattern alone first keeps `a)(b` from closing it.
-                Regex::new(pattern).and_then(|_| Regex::new(&format!(r"\A(?:{pattern})\z"))).map_err(|error| {
-                    Error::input(format!("cannot use `{pattern}` as a regular expression")).caused_by(error)
-                })
+                Regex::new(pattern)
+                    .and_then(|_| Regex::new(&format!(r"\A(?:{pattern})\z")))
+                    .map_err(|error| {
+                        Error::input(format!("cannot use `{pattern}` as a regular expression"))
+                            .caused_by(error)
+                    })
             })
             .collect::<Result<_>>()?;
         Ok(Self { endpoints, private_ip })
@@ -150,7 +153,8 @@ impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let name = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             if found.iter().any(|address| is_private(address.ip())) {
                 return Err(PrivateAddress(name).into());
             }
@@ -164,7 +168,8 @@ mod tests {
     use super::*;
 
     fn trust(patterns: &[&str]) -> Trust {
-        Trust::new(&patterns.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(), false).expect("patterns parse")
+        Trust::new(&patterns.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(), false)
+            .expect("patterns parse")
     }
 
     #[test]
@@ -172,11 +177,18 @@ mod tests {
         let tutorial = trust(&["^https://dashscope.aliyuncs.com/compatible-mode.*$"]);
         assert!(tutorial.allows("https://dashscope.aliyuncs.com/compatible-mode/v1/embeddings"));
         assert!(!tutorial.allows("http://dashscope.aliyuncs.com/compatible-mode/v1/embeddings"));
-        assert!(!tutorial.allows("https://evil.example/?https://dashscope.aliyuncs.com/compatible-mode/v1"));
+        assert!(
+            !tutorial
+                .allows("https://evil.example/?https://dashscope.aliyuncs.com/compatible-mode/v1")
+        );
         let without_anchors = trust(&["https://a\\.example/v1", "b|c"]);
         assert!(without_anchors.allows("https://a.example/v1"));
         assert!(!without_anchors.allows("https://a.example/v1/x"));
-        assert!(without_anchors.allows("c") && !without_anchors.allows("cc") && !without_anchors.allows("bx"));
+        assert!(
+            without_anchors.allows("c")
+                && !without_anchors.allows("cc")
+                && !without_anchors.allows("bx")
+        );
         assert!(!trust(&[]).allows("https://a.example/"));
     }
 
@@ -189,14 +201,37 @@ mod tests {
     #[test]
     fn private_addresses_are_known_in_every_dress() {
         let private = [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254", "0.0.0.0",
-            "100.100.100.200", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "fec0::1", "::ffff:10.0.0.1",
-            "64:ff9b::7f00:1", "2002:7f00:1::", "::127.0.0.1", "ff02::1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.100.100.200",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "fec0::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "::127.0.0.1",
+            "ff02::1",
         ];
         for ip in private {
             assert!(is_private(ip.parse().expect("an address")), "{ip}");
         }
-        for ip in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+        for ip in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
             assert!(!is_private(ip.parse().expect("an address")), "{ip}");
         }
     }
@@ -204,19 +239,30 @@ mod tests {
     #[test]
     fn an_address_in_the_url_is_read_like_the_connection_reads_it() {
         let closed = trust(&[]);
-        let hidden =
-            ["http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://[::ffff:7f00:1]/", "http://LocalHost./"];
+        let hidden = [
+            "http://127.1/",
+            "http://0x7f000001/",
+            "http://2130706433/",
+            "http://[::ffff:7f00:1]/",
+            "http://LocalHost./",
+        ];
         for url in hidden {
             let url = Url::parse(url).expect("a URL");
             assert!(closed.private_host(&url).is_some(), "{url}");
             assert!(Trust::new(&[], true).expect("no patterns").private_host(&url).is_none());
         }
-        assert_eq!(closed.private_host(&Url::parse("https://api.example.com/").expect("a URL")), None);
+        assert_eq!(
+            closed.private_host(&Url::parse("https://api.example.com/").expect("a URL")),
+            None
+        );
     }
 
     #[tokio::test]
     async fn a_name_that_leads_to_a_private_address_is_not_called() {
-        let options = super::super::http::Options { resolver: Some(PublicOnly::resolver()), ..Default::default() };
+        let options = super::super::http::Options {
+            resolver: Some(PublicOnly::resolver()),
+            ..Default::default()
+        };
         let client = super::super::http::client(options).expect("a client");
         // `localhost` is refused by its name before; here it stands for any name that resolves inwards.
         let error = client.get("http://localhost:1/").send().await.expect_err("refused");

@@ -1,1 +1,175 @@
-//! Not yet written.
+//! Where document operations are written: the contract of a sink, its configuration, and the registry. Must not know
+//! where operations come from or what a checkpoint is.
+
+mod opensearch;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::document::Batch;
+use crate::error::{Error, Result, nearest};
+use crate::position::Version;
+
+/// The longest `_id` in bytes of UTF-8 that an index takes; one that is longer fails the whole request it is in.
+pub const ID_BYTES_MAX: usize = 512;
+
+/// Writes document operations to one cluster.
+///
+/// * **A batch has one operation per `_id`**: the caller coalesces. Answers are matched by index, `_id` and action, so
+///   with two operations on one document they would be ambiguous.
+/// * **Order.** Within a batch no order is kept; between calls neither. The caller keeps at most one operation of a
+///   document in flight; versions do the rest.
+/// * **Parallel calls** are welcome, also on the same target.
+/// * **Duplicates** are harmless: an operation that is written again with the same version ends in the same document.
+/// * **`Ok` promises** one [`Outcome`] for each operation, in the batch's order. Only [`Outcome::Done`] means that the
+///   operation is durable in the index that `target` names. It says nothing of visibility to a search.
+/// * **`Err` promises nothing**: any part of the batch may have been written. The whole batch may be written again.
+/// * A write never creates an index, and never waits for room: patience is the caller's.
+pub trait Sink: Send + Sync {
+    /// Looks at the index (or the alias) `index` without changing anything.
+    fn inspect<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Target>>;
+
+    /// Looks at the index and makes what writing to it needs. An index that is not there is `NotFound`.
+    fn prepare<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Target>>;
+
+    /// The UUID of the index behind `index`; None where there is none. Cheap.
+    fn uuid<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+
+    /// Writes all operations of `batch`, as said above.
+    fn write<'a>(
+        &'a self,
+        target: &'a Target,
+        batch: &'a Batch,
+    ) -> BoxFuture<'a, Result<Vec<Outcome>>>;
+}
+
+/// An index that is ready to be written to, as it was when it was looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The concrete index.
+    pub index: String,
+    /// The alias through which everything is written: it dies with the index, so a write cannot create another one.
+    pub alias: String,
+    /// Another UUID under the same name is another index, which holds nothing of ours.
+    pub uuid: String,
+    pub default_pipeline: Option<String>,
+    /// Runs even where we ask for no pipeline.
+    pub final_pipeline: Option<String>,
+    /// What becomes of a field that the mapping does not have.
+    pub dynamic: Dynamic,
+    /// Field by dotted path → type, objects included.
+    pub fields: HashMap<String, String>,
+    /// Vector field by dotted path → dimension.
+    pub dimensions: HashMap<String, usize>,
+}
+
+/// What an index does with a field that its mapping does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dynamic {
+    /// It is added, with a guessed type.
+    #[default]
+    Adds,
+    /// It is kept in the source and not searchable.
+    Ignores,
+    /// The document is refused.
+    Refuses,
+}
+
+/// What became of one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written, durable; also a delete that found nothing.
+    Done,
+    /// The index holds `current`, which is above the operation's version. Whether that is good, the caller knows.
+    Conflict { current: Version },
+    /// Not written; waiting can help.
+    Retry { reason: String },
+    /// Not written, and not before somebody mends something outside of the document.
+    Blocked { reason: String },
+    /// Not written, and never will be as it is.
+    Refused { reason: String },
+}
+
+/// How a cluster is reached and how much is sent to it at once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `http://host:port`; used in turn, one that does not answer is left out for a while.
+    pub addresses: Vec<String>,
+    pub user: Option<String>,
+    pub password: Option<SecretString>,
+    pub password_file: Option<PathBuf>,
+    /// Certificates in PEM that are trusted beside those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Ordered writers of a link.
+    pub lanes: usize,
+    /// Requests that one lane may have in flight.
+    pub inflight: usize,
+    /// A request holds at most so many bytes, or one operation.
+    pub bulk_bytes: usize,
+    pub bulk_documents: usize,
+    pub connect_timeout_ms: u64,
+    pub timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            kind: "opensearch".into(),
+            addresses: vec!["http://127.0.0.1:9200".into()],
+            user: None,
+            password: None,
+            password_file: None,
+            ca_file: None,
+            lanes: 4,
+            inflight: 2,
+            bulk_bytes: 5 << 20,
+            bulk_documents: 5_000,
+            connect_timeout_ms: 5_000,
+            timeout_ms: 60_000,
+        }
+    }
+}
+
+/// The sink that `config` asks for. Nothing is connected yet.
+pub fn build(config: &Config) -> Result<Arc<dyn Sink>> {
+    match config.kind.as_str() {
+        "opensearch" => Ok(Arc::new(opensearch::OpenSearch::new(config)?)),
+        other => {
+            let advice = match nearest(other, ["opensearch"]) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "this version has the type `opensearch`".into(),
+            };
+            Err(Error::input(format!("unknown sink type `{other}`")).with_advice(advice))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_type_is_told_the_nearest() {
+        let config = Config { kind: "opensaerch".into(), ..Config::default() };
+        let error = build(&config).err().expect("refused");
+        assert_eq!(error.report(), "unknown sink type `opensaerch`; did you mean `opensearch`?");
+    }
+
+    #[test]
+    fn an_address_must_be_one_and_holds_no_password() {
+        for address in ["localhost:9200", "http://me:sesame@localhost:9200", "ftp://x"] {
+            let config = Config { addresses: vec![address.into()], ..Config::default() };
+            let error = build(&config).err().expect("refused");
+            assert!(!error.report().contains("sesame"), "{}", error.report());
+        }
+        assert!(build(&Config { addresses: vec![], ..Config::default() }).is_err());
+    }
+}

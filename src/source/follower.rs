@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Checkpoint, Gtid, GtidSet, Position, Version};
 use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
+use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
 use crate::source::stream::{Began, Ddl, Item, Rows};
@@ -30,6 +31,9 @@ pub enum Step {
     /// No transaction is open.
     Boundary,
 }
+
+/// The server's own bound of an event.
+const INNER_EVENT_BYTES_MAX: usize = 1 << 30;
 
 /// What is handed over at once is at least this large, unless the stream pauses.
 const HAND_OVER_BYTES: usize = 256 << 10;
@@ -49,6 +53,8 @@ pub struct Follower {
     boundary_is_new: bool,
     reserved: Version,
     reserve: Reserve,
+    /// Made with the first compressed transaction.
+    inflater: Option<Inflater>,
 }
 
 /// An open transaction.
@@ -116,6 +122,7 @@ impl Follower {
             boundary_is_new: false,
             reserved,
             reserve,
+            inflater: None,
         }
     }
 
@@ -180,10 +187,7 @@ impl Follower {
             }
             Body::GroupStart(start) => self.begin_group(start, &header)?,
             Body::Payload(payload) => {
-                payload.for_each_event(|inner| {
-                    let event = self.format.clone().read_inner(inner)?;
-                    self.follow_event(event, inner).map(|_| ())
-                })?;
+                self.follow_payload(&payload)?;
                 return Ok(header);
             }
             Body::Query(query) => {
@@ -217,6 +221,22 @@ impl Follower {
             self.n += counted;
         }
         Ok(header)
+    }
+
+    /// A compressed transaction: its inner events count as if they had come alone.
+    fn follow_payload(&mut self, payload: &Payload<'_>) -> Result<()> {
+        let mut inflater = match self.inflater.take() {
+            Some(inflater) => inflater,
+            None => Inflater::new(INNER_EVENT_BYTES_MAX)?,
+        };
+        let format = self.format.clone();
+        let mut events = inflater.open(payload)?;
+        while let Some(inner) = events.next()? {
+            let inner = Bytes::copy_from_slice(inner);
+            self.follow_event(format.read_inner(&inner)?, &inner)?;
+        }
+        self.inflater = Some(inflater);
+        Ok(())
     }
 
     fn begin_group(&mut self, start: GroupStart, header: &Header) -> Result<()> {

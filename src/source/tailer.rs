@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::flow::queue;
-use crate::mysql;
 use crate::position::{Checkpoint, Version};
 use crate::source::follower::{Follower, Step};
 use crate::source::stream::{Began, Item};

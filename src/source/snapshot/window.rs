@@ -24,7 +24,6 @@
 
 use hashbrown::HashSet;
 
-use crate::naive::{Rule, is_naive};
 use crate::position::GtidSet;
 
 /// One window, opened at a boundary.
@@ -51,9 +50,9 @@ impl Window {
         }
     }
 
-    /// What the server must have executed before the SELECT. Empty: it need not wait.
-    pub fn must_be_executed(&self) -> GtidSet {
-        if is_naive(Rule::Window) { GtidSet::default() } else { self.delivered.clone() }
+    /// What the server must have executed before the SELECT.
+    pub fn must_be_executed(&self) -> &GtidSet {
+        &self.delivered
     }
 
     /// Notes that the stream delivered a change of the row with this id.

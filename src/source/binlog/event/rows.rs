@@ -65,6 +65,12 @@ pub struct RowsEvent<'a> {
 }
 
 impl<'a> RowsEvent<'a> {
+    /// Reads a rows event again that was read once: `bytes` are its [`super::Event::bytes`].
+    pub fn read(bytes: &'a [u8]) -> Result<Self> {
+        let kind = bytes.get(4).copied().ok_or_else(super::super::cursor::ends_early)?;
+        Self::parse(Kind(kind), bytes)
+    }
+
     pub(super) fn parse(kind: Kind, bytes: &'a [u8]) -> Result<Self> {
         let mut cursor = Cursor::new(bytes.get(HEADER_LEN..).unwrap_or_default());
         let table_id = cursor.uint(6)?;

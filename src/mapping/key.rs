@@ -1,0 +1,60 @@
+//! The text of a key column inside an `_id`. Equal keys have equal texts and different keys different ones; a text is
+//! written as it is, without JSON's escapes. Knows nothing of how parts are joined.
+
+use super::escape::check_utf8;
+use super::json::{moment, write};
+use crate::change::Value;
+use crate::error::{Error, ErrorKind, Result};
+use crate::table::{Column, ColumnType};
+
+/// Why a column cannot be part of an `_id`, if it cannot.
+pub(super) fn refusal(column: &Column) -> Option<&'static str> {
+    match &column.ty {
+        ColumnType::Enum { .. } => Some("the log names its values by number, and numbers move when labels change"),
+        ColumnType::Set { .. } => Some("the log names its values by bits, and bits move when labels change"),
+        ColumnType::Json => Some("equal JSON values can be written in several ways"),
+        ColumnType::Float | ColumnType::Double => Some("its values are not exact"),
+        ColumnType::Bytes if column.declared.to_lowercase().contains("blob") => {
+            Some("its values are longer than an _id may be")
+        }
+        _ => None,
+    }
+}
+
+/// Writes the text of one key column behind what `out` holds; `escaped` puts `\` before `\` and `|`.
+pub(super) fn write_part(
+    value: &Value<'_>,
+    ty: &ColumnType,
+    escaped: bool,
+    spare: &mut Vec<u8>,
+    out: &mut String,
+) -> Result<()> {
+    match *value {
+        Value::Null => return Err(Error::new(ErrorKind::Schema, "it is NULL")),
+        Value::Int(number) => out.push_str(itoa::Buffer::new().format(number)),
+        Value::UInt(number) => out.push_str(itoa::Buffer::new().format(number)),
+        Value::Text(text) if escaped => push_escaped(check_utf8(text)?, out),
+        Value::Text(text) => out.push_str(check_utf8(text)?),
+        _ => match moment(value, ty)? {
+            // Zero and partial dates too: as keys they are different rows, though they are null in the document.
+            Some((moment, _)) => out.push_str(moment.as_str()),
+            None => {
+                spare.clear();
+                write(value, ty, spare)?;
+                out.push_str(check_utf8(spare)?.trim_matches('"'));
+            }
+        },
+    }
+    Ok(())
+}
+
+fn push_escaped(text: &str, out: &mut String) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr2(b'\\', b'|', rest.as_bytes()) {
+        out.push_str(&rest[..at]);
+        out.push('\\');
+        out.push_str(&rest[at..=at]);
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
+}

@@ -1,0 +1,307 @@
+//! Requests to the nodes of one cluster: which node, with which credentials, and what its refusals mean. Must not know
+//! what the requests are for.
+
+use std::fs;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use opensearch::auth::Credentials;
+use opensearch::http::Method;
+use opensearch::http::headers::HeaderMap;
+use opensearch::http::request::JsonBody;
+use opensearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+use super::Config;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a node that did not answer is left out while others do.
+const REST: Duration = Duration::from_secs(5);
+
+/// An answer to a bulk is far smaller; more than this is not from a search node.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+pub(super) struct Http {
+    nodes: Vec<Node>,
+    next: AtomicUsize,
+    client: reqwest::Client,
+    user: Option<String>,
+    password: Option<SecretString>,
+    timeout: Duration,
+    /// Rests are counted in milliseconds from here.
+    started: Instant,
+}
+
+struct Node {
+    url: String,
+    /// None where certificates of our own must be trusted, which the crate's transport cannot be told without a second
+    /// TLS library: control requests then go through `client` too.
+    transport: Option<Transport>,
+    resting_until_ms: AtomicU64,
+}
+
+/// A node's whole answer.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    retry_after: Option<String>,
+    pub(super) body: Bytes,
+}
+
+impl Http {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        // Whoever comes first has installed it; it is the same one.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        if config.addresses.is_empty() {
+            return Err(Error::input("the sink has no address")
+                .with_advice("give `addresses`, for example [\"http://127.0.0.1:9200\"]"));
+        }
+        let password = password(config)?;
+        let nodes = config
+            .addresses
+            .iter()
+            .map(|address| Node::new(address, config, password.as_ref()))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            nodes,
+            next: AtomicUsize::new(0),
+            client: client(config)?,
+            user: config.user.clone(),
+            password,
+            timeout: Duration::from_millis(config.timeout_ms),
+            started: Instant::now(),
+        })
+    }
+
+    /// A request about an index, an alias, settings or a mapping.
+    pub(super) async fn control(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer> {
+        let node = self.pick();
+        let answer = match &node.transport {
+            Some(transport) => through_crate(transport, method, path, body, self.timeout).await,
+            None => self.through_client(node, method, path, body).await,
+        };
+        self.note(node, answer)
+    }
+
+    /// A bulk request; `body` goes out as it is.
+    pub(super) async fn bulk(&self, path: &str, body: Vec<u8>) -> Result<Answer> {
+        let node = self.pick();
+        let request = self
+            .client
+            .post(format!("{}{path}", node.url))
+            .header(CONTENT_TYPE, "application/x-ndjson")
+            .body(body);
+        let answer = self.execute(request).await;
+        self.note(node, answer)
+    }
+
+    async fn through_client(
+        &self,
+        node: &Node,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let method = match method {
+            Method::Get => reqwest::Method::GET,
+            Method::Put => reqwest::Method::PUT,
+            Method::Post => reqwest::Method::POST,
+            Method::Delete => reqwest::Method::DELETE,
+            Method::Head => reqwest::Method::HEAD,
+        };
+        let mut request = self.client.request(method, format!("{}{path}", node.url));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.execute(request).await
+    }
+
+    async fn execute(&self, request: reqwest::RequestBuilder) -> Result<Answer, Failure> {
+        let request = match (&self.user, &self.password) {
+            (Some(user), password) => {
+                request.basic_auth(user, password.as_ref().map(|password| password.expose_secret()))
+            }
+            (None, _) => request,
+        };
+        let mut response =
+            request.send().await.map_err(|cause| Box::new(cause.without_url()) as Failure)?;
+        let status = response.status().as_u16();
+        let retry_after = text_of(response.headers().get(RETRY_AFTER));
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|cause| cause.without_url())? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(format!("the answer has more than {ANSWER_BYTES_MAX} bytes").into());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, retry_after, body: body.freeze() })
+    }
+
+    /// The next node that is not resting; the next one of all where every node is.
+    fn pick(&self) -> &Node {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let now = self.now_ms();
+        let node = |step: usize| &self.nodes[start.wrapping_add(step) % self.nodes.len()];
+        (0..self.nodes.len())
+            .map(node)
+            .find(|node| node.resting_until_ms.load(Ordering::Relaxed) <= now)
+            .unwrap_or_else(|| node(0))
+    }
+
+    fn note(&self, node: &Node, answer: Result<Answer, Failure>) -> Result<Answer> {
+        let resting_until =
+            if answer.is_ok() { 0 } else { self.now_ms() + REST.as_millis() as u64 };
+        node.resting_until_ms.store(resting_until, Ordering::Relaxed);
+        answer.map_err(|cause| {
+            Error::new(ErrorKind::SinkBusy, format!("cannot reach the sink at {}", node.url))
+                .caused_by(cause)
+        })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn through_crate(
+    transport: &Transport,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+    timeout: Duration,
+) -> Result<Answer, Failure> {
+    let body = body.map(JsonBody::new);
+    let response =
+        transport.send(method, path, HeaderMap::new(), None::<&()>, body, Some(timeout)).await?;
+    let status = response.status_code().as_u16();
+    let retry_after = text_of(response.headers().get(RETRY_AFTER));
+    Ok(Answer { status, retry_after, body: response.bytes().await? })
+}
+
+impl Node {
+    fn new(address: &str, config: &Config, password: Option<&SecretString>) -> Result<Self> {
+        let wrong = |what: &str| {
+            Error::input(format!("an address of the sink {what}"))
+                .with_advice("write it as http://host:port or https://host:port")
+        };
+        let url = url::Url::parse(address).map_err(|_| wrong("is not a URL"))?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(wrong("is neither http:// nor https://"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::input("an address of the sink holds a user or a password")
+                .with_advice("give them as `user` and `password_file`"));
+        }
+        let transport = match config.ca_file {
+            Some(_) => None,
+            None => {
+                let pool = SingleNodeConnectionPool::new(url.clone());
+                let mut builder = TransportBuilder::new(pool).disable_proxy();
+                if let Some(user) = &config.user {
+                    let password = password.map_or("", |password| password.expose_secret());
+                    builder = builder.auth(Credentials::Basic(user.clone(), password.to_owned()));
+                }
+                Some(builder.build().map_err(unusable)?)
+            }
+        };
+        let url = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { url, transport, resting_until_ms: AtomicU64::new(0) })
+    }
+}
+
+fn client(config: &Config) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .no_proxy()
+        .no_gzip()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+        .timeout(Duration::from_millis(config.timeout_ms));
+    if let Some(path) = &config.ca_file {
+        let unreadable = |cause: Failure| {
+            Error::input(format!("cannot read the certificates in {}", path.display()))
+                .caused_by(cause)
+                .with_advice("`ca_file` names a file of certificates in PEM")
+        };
+        let pem = fs::read(path).map_err(|cause| unreadable(cause.into()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|cause| unreadable(cause.into()))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(unusable)
+}
+
+fn password(config: &Config) -> Result<Option<SecretString>> {
+    if config.password.is_some() {
+        return Ok(config.password.clone());
+    }
+    let Some(path) = &config.password_file else { return Ok(None) };
+    let text = fs::read_to_string(path).map_err(|cause| {
+        Error::input(format!("cannot read the sink's password in {}", path.display()))
+            .caused_by(cause)
+    })?;
+    Ok(Some(SecretString::from(text.trim_end_matches(['\r', '\n']))))
+}
+
+fn unusable(cause: impl Into<Failure>) -> Error {
+    Error::new(ErrorKind::Io, "cannot make an HTTP client for the sink").caused_by(cause)
+}
+
+fn text_of(header: Option<&reqwest::header::HeaderValue>) -> Option<String> {
+    header.and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Result<Value> {
+        serde_json::from_slice(&self.body).map_err(|cause| {
+            Error::new(ErrorKind::SinkBusy, "the sink's answer is not JSON").caused_by(cause)
+        })
+    }
+
+    /// What a status that is not 200 means for a request as a whole, where no document can be to blame.
+    pub(super) fn into_error(self, tried: &str) -> Error {
+        let kind = match self.status {
+            408 | 429 | 500.. => ErrorKind::SinkBusy,
+            _ => ErrorKind::SinkBlocked,
+        };
+        let mut message = format!("cannot {tried}: the sink answered {}", self.status);
+        if let Some(reason) = self.reason() {
+            message.push(' ');
+            message.push_str(&reason);
+        }
+        if let Some(wait) = &self.retry_after {
+            message.push_str(" and asks to come again after ");
+            message.push_str(wait);
+            message.push_str(if wait.bytes().all(|b| b.is_ascii_digit()) { " s" } else { "" });
+        }
+        let advice = match self.status {
+            401 => Some("check `user` and `password` of the sink"),
+            403 => {
+                Some("give the sink's user the right to read and write the index and its aliases")
+            }
+            _ => None,
+        };
+        let error = Error::new(kind, message);
+        match advice {
+            Some(advice) => error.with_advice(advice),
+            None => error,
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        const REASON_CHARS_MAX: usize = 300;
+        let answer: Value = serde_json::from_slice(&self.body).ok()?;
+        let error = &answer["error"];
+        let kind = error["type"].as_str().or_else(|| error.as_str())?;
+        let reason = error["reason"].as_str().unwrap_or_default();
+        Some(format!("{kind}: {reason}").chars().take(REASON_CHARS_MAX).collect())
+    }
+}

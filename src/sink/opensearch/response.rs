@@ -1,0 +1,369 @@
+//! Bulk answers: bytes to outcomes, and the one table of error classes (rule 14). Pure; input from outside never
+//! panics.
+//!
+//! An answer's items are not in the order of the request when several fail in a pipeline, so each is matched by index,
+//! `_id` and action. An error's class follows from its type, not from its status: a missing model is 404 and a write
+//! block 403, yet no document is to blame.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::{Outcome, Placed, Target};
+use crate::document::Action;
+use crate::error::{Error, ErrorKind, Result};
+use crate::naive::{Rule, is_naive};
+use crate::position::Version;
+
+/// Reasons are for people; this much of one is enough.
+const REASON_BYTES_MAX: usize = 400;
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    items: Vec<Item<'a>>,
+}
+
+/// One of the two is there; what we did not send or only sent as a guard has neither.
+#[derive(Deserialize)]
+struct Item<'a> {
+    #[serde(borrow)]
+    index: Option<Answered<'a>>,
+    #[serde(borrow)]
+    delete: Option<Answered<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Answered<'a> {
+    #[serde(borrow, default)]
+    _index: Cow<'a, str>,
+    #[serde(borrow, default)]
+    _id: Cow<'a, str>,
+    #[serde(default)]
+    status: u16,
+    #[serde(borrow)]
+    error: Option<ItemError<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ItemError<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    caused_by: Option<Box<ItemError<'a>>>,
+}
+
+impl ItemError<'_> {
+    fn reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or("")
+    }
+
+    fn cause_kind(&self) -> &str {
+        self.caused_by.as_ref().map_or("", |cause| &cause.kind)
+    }
+}
+
+/// Writes the outcome of every operation of `part` that `body` answers for to its place in `outcomes`.
+pub(super) fn read(
+    target: &Target,
+    part: &[Placed<'_>],
+    body: &[u8],
+    outcomes: &mut [Option<Outcome>],
+) -> Result<()> {
+    let answer: Answer<'_> = serde_json::from_slice(body).map_err(|cause| {
+        Error::new(ErrorKind::SinkBusy, "the sink's answer to a bulk makes no sense")
+            .caused_by(cause)
+            .with_advice(
+                "look whether something between driftless and the cluster answers instead of it",
+            )
+    })?;
+    let mut by_document = None;
+    for (at, item) in answer.items.iter().enumerate() {
+        let (action, answered) = match (&item.index, &item.delete) {
+            (Some(answered), _) => (Action::Upsert, answered),
+            (None, Some(answered)) => (Action::Delete, answered),
+            (None, None) => continue,
+        };
+        // Nearly always the item at the same place is the one, and comparing is cheaper than looking up.
+        let same_place =
+            part.get(at).filter(|(_, op)| op.action == action && op.id == answered._id);
+        let place = match same_place {
+            Some((place, _)) => Some(*place),
+            None => by_document
+                .get_or_insert_with(|| index_by_document(part))
+                .get(&(action == Action::Delete, &*answered._id))
+                .copied(),
+        };
+        if let Some(outcome) = place.and_then(|place| outcomes.get_mut(place)) {
+            *outcome = Some(outcome_of(target, answered));
+        }
+    }
+    Ok(())
+}
+
+type ByDocument<'b> = hashbrown::HashMap<(bool, &'b str), usize, foldhash::fast::RandomState>;
+
+fn index_by_document<'b>(part: &[Placed<'b>]) -> ByDocument<'b> {
+    part.iter().map(|(place, op)| ((op.action == Action::Delete, op.id), *place)).collect()
+}
+
+fn outcome_of(target: &Target, answered: &Answered<'_>) -> Outcome {
+    let Some(error) = &answered.error else {
+        if answered._index != target.index {
+            let reason = format!("{} no longer leads to {}", target.alias, target.index);
+            return Outcome::Blocked { reason };
+        }
+        return match answered.status {
+            // 404 is a delete that found nothing.
+            200..300 | 404 => Outcome::Done,
+            status => Outcome::Retry { reason: format!("status {status} without an error") },
+        };
+    };
+    let reason = describe(error);
+    if error.kind == "version_conflict_engine_exception" {
+        return match current_version(error.reason()) {
+            Some(current) => Outcome::Conflict { current },
+            None => Outcome::Blocked { reason },
+        };
+    }
+    let class = if is_naive(Rule::ErrorClasses) {
+        class_by_status(answered.status)
+    } else {
+        class_by_type(error, answered.status)
+    };
+    match class {
+        Class::Document => Outcome::Refused { reason },
+        Class::Patience => Outcome::Retry { reason },
+        Class::Systemic => Outcome::Blocked { reason },
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// This document can never be written.
+    Document,
+    /// The cluster will be able to later.
+    Patience,
+    /// Somebody has to mend something.
+    Systemic,
+}
+
+fn class_by_type(error: &ItemError<'_>, status: u16) -> Class {
+    match &*error.kind {
+        "mapper_parsing_exception"
+        | "document_parsing_exception"
+        | "strict_dynamic_mapping_exception"
+        | "parsing_exception"
+        | "json_parse_exception"
+        | "x_content_parse_exception"
+        | "not_x_content_exception"
+        | "stream_constraints_exception"
+        | "max_bytes_length_exceeded_exception" => Class::Document,
+        "illegal_argument_exception" if blames_the_document(error) => Class::Document,
+        "es_rejected_execution_exception"
+        | "opensearch_rejected_execution_exception"
+        | "rejected_execution_exception"
+        | "circuit_breaking_exception"
+        | "process_cluster_event_timeout_exception"
+        | "unavailable_shards_exception"
+        | "no_shard_available_action_exception"
+        | "timeout_exception"
+        | "elasticsearch_timeout_exception"
+        | "opensearch_timeout_exception"
+        | "receive_timeout_transport_exception"
+        | "node_closed_exception"
+        | "node_disconnected_exception"
+        | "node_not_connected_exception"
+        | "connect_transport_exception"
+        | "send_request_transport_exception"
+        | "already_closed_exception"
+        | "shard_not_found_exception"
+        | "illegal_index_shard_state_exception"
+        | "index_shard_not_started_exception"
+        | "index_shard_recovering_exception"
+        | "not_cluster_manager_exception"
+        | "not_master_exception"
+        | "cluster_manager_not_discovered_exception"
+        | "master_not_discovered_exception"
+        | "failed_to_commit_cluster_state_exception" => Class::Patience,
+        "index_not_found_exception" | "index_closed_exception" | "security_exception" => {
+            Class::Systemic
+        }
+        // A full disk (429) and a missing manager (503) pass; a write block (403) is somebody's will.
+        _ if status == 429 || status >= 500 => Class::Patience,
+        _ => Class::Systemic,
+    }
+}
+
+/// `illegal_argument_exception` is everybody's: of a value that no index takes, and of a pipeline or a write index that
+/// is not there. What is not known to be the document's is not held against it.
+fn blames_the_document(error: &ItemError<'_>) -> bool {
+    const OF_A_DOCUMENT: [&str; 7] = [
+        "immense term",
+        "is too large, must be <=",
+        "Vector dimension mismatch",
+        "cannot be changed from type",
+        "can't merge a non",
+        "can't be changed from nested",
+        "can't be changed from non-nested",
+    ];
+    error.cause_kind() == "max_bytes_length_exceeded_exception"
+        || OF_A_DOCUMENT.iter().any(|part| error.reason().contains(part))
+}
+
+/// The naive reading of rule 14.
+fn class_by_status(status: u16) -> Class {
+    match status {
+        429 | 500.. => Class::Patience,
+        _ => Class::Document,
+    }
+}
+
+/// `[id]: version conflict, current version [7] is higher than the one provided [5]`. The last one counts: the id may
+/// say the same.
+fn current_version(reason: &str) -> Option<Version> {
+    let (_, rest) = reason.rsplit_once("current version [")?;
+    let (number, _) = rest.split_once(']')?;
+    number.parse().ok().map(Version)
+}
+
+/// Type and reason, without the parts in which the server quotes the document.
+fn describe(error: &ItemError<'_>) -> String {
+    const QUOTES: [&str; 3] =
+        [". Preview of field's value", "The prefix of the first immense term", "For input string"];
+    let mut reason = error.reason();
+    for quote in QUOTES {
+        reason = reason.split(quote).next().unwrap_or(reason);
+    }
+    let end = reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len()));
+    let mut text = format!("{}: {}", error.kind, reason[..end].trim_end());
+    if let Some(cause) = &error.caused_by {
+        text.push_str(" (");
+        text.push_str(&cause.kind);
+        // The one cause whose text holds numbers only, and without which nobody knows what to do.
+        if cause.reason().starts_with("Vector dimension mismatch") {
+            text.push_str(": ");
+            text.push_str(cause.reason().get(..80).unwrap_or(cause.reason()));
+        }
+        text.push(')');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Batch;
+
+    fn target() -> Target {
+        Target { index: "goods".into(), alias: "goods.driftless".into(), ..Target::default() }
+    }
+
+    fn batch() -> Batch {
+        let mut batch = Batch::default();
+        batch.upsert("a", 0, Version(5), b"{}");
+        batch.upsert("b", 0, Version(6), b"{}");
+        batch.delete("c", 0, Version(7));
+        batch
+    }
+
+    fn outcomes(body: &str) -> Vec<Option<Outcome>> {
+        let batch = batch();
+        let part: Vec<_> = batch.iter().enumerate().collect();
+        let mut outcomes = vec![None; batch.len()];
+        read(&target(), &part, body.as_bytes(), &mut outcomes).expect("is an answer");
+        outcomes
+    }
+
+    fn outcome(status: u16, error: &str) -> Outcome {
+        let body = format!(
+            r#"{{"items":[{{"index":{{"_index":"goods","_id":"a","status":{status},"error":{error}}}}}]}}"#
+        );
+        outcomes(&body)[0].clone().expect("is answered")
+    }
+
+    #[test]
+    fn items_are_matched_by_id_and_action_in_any_order() {
+        let body = r#"{"items":[
+            {"update":{"_index":"goods","_id":"driftless-guard","status":404,"error":{"type":"document_missing_exception"}}},
+            {"delete":{"_index":"goods","_id":"c","status":404}},
+            {"delete":{"_index":"goods","_id":"a","status":200}},
+            {"index":{"_index":"goods","_id":"b","status":429,"error":{"type":"circuit_breaking_exception","reason":"full"}}},
+            {"index":{"_index":"goods","_id":"unknown","status":200}},
+            {"index":{"_index":"goods","_id":"a","status":200}}]}"#;
+        let retry = Outcome::Retry { reason: "circuit_breaking_exception: full".into() };
+        assert_eq!(outcomes(body), [Some(Outcome::Done), Some(retry), Some(Outcome::Done)]);
+    }
+
+    #[test]
+    fn a_write_that_went_to_another_index_is_not_done() {
+        let body = r#"{"items":[{"index":{"_index":"goods.driftless","_id":"a","status":201}}]}"#;
+        assert!(matches!(outcomes(body)[0], Some(Outcome::Blocked { .. })));
+    }
+
+    #[test]
+    fn the_current_version_is_not_taken_from_the_id() {
+        let reason = "[current version [9]]: version conflict, current version [7] is higher than the one provided [5]";
+        let error =
+            format!(r#"{{"type":"version_conflict_engine_exception","reason":"{reason}"}}"#);
+        assert_eq!(outcome(409, &error), Outcome::Conflict { current: Version(7) });
+    }
+
+    #[test]
+    fn rule_14_classes_go_by_type() {
+        let class = |status, kind: &str, reason: &str| {
+            let error =
+                ItemError { kind: kind.into(), reason: Some(reason.into()), caused_by: None };
+            class_by_type(&error, status)
+        };
+        let of = "illegal_argument_exception";
+        assert_eq!(class(400, "mapper_parsing_exception", ""), Class::Document);
+        assert_eq!(
+            class(400, of, "Document contains at least one immense term in"),
+            Class::Document
+        );
+        assert_eq!(class(400, of, "pipeline with id [x] does not exist"), Class::Systemic);
+        assert_eq!(
+            class(400, of, "Limit of total fields [1000] has been exceeded"),
+            Class::Systemic
+        );
+        assert_eq!(class(403, "cluster_block_exception", "write (api)"), Class::Systemic);
+        assert_eq!(class(429, "cluster_block_exception", "flood-stage"), Class::Patience);
+        assert_eq!(class(503, "cluster_block_exception", "no master"), Class::Patience);
+        assert_eq!(class(404, "resource_not_found_exception", "model"), Class::Systemic);
+        assert_eq!(class(404, "index_not_found_exception", "require_alias"), Class::Systemic);
+        assert_eq!(class(429, "status_exception", "remote"), Class::Patience);
+        assert_eq!(class(400, "something_new_exception", ""), Class::Systemic);
+    }
+
+    #[test]
+    fn a_reason_does_not_quote_the_document() {
+        let error = r#"{"type":"mapper_parsing_exception",
+            "reason":"failed to parse field [n] of type [integer] in document with id 'a'. Preview of field's value: 'sesame'",
+            "caused_by":{"type":"number_format_exception","reason":"For input string: \"sesame\""}}"#;
+        let Outcome::Refused { reason } = outcome(400, error) else { panic!("is refused") };
+        assert_eq!(
+            reason,
+            "mapper_parsing_exception: failed to parse field [n] of type [integer] in document with id 'a' (number_format_exception)"
+        );
+        let error = r#"{"type":"mapper_parsing_exception","reason":"failed to parse field [v]",
+            "caused_by":{"type":"illegal_argument_exception","reason":"Vector dimension mismatch. Expected: 3, Given: 2"}}"#;
+        let Outcome::Refused { reason } = outcome(400, error) else { panic!("is refused") };
+        assert!(reason.ends_with("Expected: 3, Given: 2)"), "{reason}");
+    }
+
+    #[test]
+    fn nonsense_is_an_error_and_no_panic() {
+        let batch = batch();
+        let part: Vec<_> = batch.iter().enumerate().collect();
+        for body in ["", "<html>", r#"{"items":[{"index":3}]}"#] {
+            let mut outcomes = vec![None; 3];
+            let error =
+                read(&target(), &part, body.as_bytes(), &mut outcomes).expect_err("no answer");
+            assert_eq!(error.kind(), ErrorKind::SinkBusy);
+        }
+        assert_eq!(outcomes("{}"), [None, None, None]);
+    }
+}

@@ -1,0 +1,281 @@
+//! The design rules that the delivery contract stands on, each as the interleaving that breaks its naive reading. Every
+//! test runs twice: with the right reading it must hold, with the naive one put in its place (`DRIFTLESS_NAIVE`) it
+//! must be seen to break. Rule 1 is also a model, in `window_model`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::Setup;
+use crate::support::model::{Behaviour, Model};
+use crate::support::proxy::Request;
+use crate::support::servers::{self, Flavour};
+use crate::support::stage::{Stage, difference, index_body};
+use crate::support::tutorial::Door;
+use crate::support::{SECONDS_10, SECONDS_30, until, unique};
+
+/// Which reading is in force.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Reading {
+    Right,
+    Naive,
+}
+
+impl Reading {
+    fn of(self, rule: &str) -> impl FnOnce(Setup) -> Setup + use<'_> {
+        move |setup| if self == Reading::Naive { setup.naive(rule) } else { setup }
+    }
+}
+
+async fn holds(stage: &Stage) -> Result<(), String> {
+    stage.settle().await;
+    difference(&stage.found().await, &stage.expected().await)
+}
+
+fn assert_only_right_holds(reading: Reading, held: Result<(), String>) {
+    match reading {
+        Reading::Right => assert_eq!(held, Ok(())),
+        Reading::Naive => assert!(held.is_err(), "the naive reading was not seen to break, so this test proves nothing"),
+    }
+}
+
+/// Commits hang between log and engine while a snapshot begins: what the stream passed is not yet to be seen.
+async fn rule_1(reading: Reading) {
+    let server = servers::own_mysql(Flavour::Mysql97, &[]).await;
+    let stage = Stage::set(server.client(), reading.of("rule1")).await;
+    stage.exec("INSERT INTO {t} WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT i, 'old', 'old' FROM n").await;
+    // Another link, so that the stream runs and passes the held commits before the snapshot begins.
+    let other = stage.search.index("other", index_body()).await;
+    stage.mysql.exec(format!("CREATE TABLE {}.other (id BIGINT PRIMARY KEY, a VARCHAR(9), b VARCHAR(9))", stage.db)).await;
+    let statement = stage.statement().replace(&stage.index, &other).replace(".t.", ".other.");
+    stage.daemon.sql(&statement).await;
+    let events = || async { stage.daemon.metric("driftless_source_events_total").await.unwrap_or(0.0) };
+    for sql in [
+        "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",
+        "SET GLOBAL rpl_semi_sync_source_timeout = 5000",
+        "SET GLOBAL rpl_semi_sync_source_wait_no_replica = 1",
+        "SET GLOBAL rpl_semi_sync_source_enabled = 1",
+    ] {
+        stage.mysql.exec(sql).await;
+    }
+    let before = events().await;
+    let held = [
+        "UPDATE {t} SET a = 'new' WHERE id = 5",
+        "DELETE FROM {t} WHERE id = 7",
+        "UPDATE {t} SET id = 1009 WHERE id = 9",
+        "INSERT INTO {t} VALUES (2000, 'new', 'new')",
+    ];
+    let commits: Vec<_> = held
+        .iter()
+        .map(|sql| {
+            let (mysql, sql) = (stage.mysql.clone(), sql.replace("{t}", &format!("{}.t", stage.db)));
+            tokio::spawn(async move { mysql.exec(sql).await })
+        })
+        .collect();
+    // Four transactions of at least four events each.
+    until("the stream has passed the held commits", SECONDS_10, async || events().await >= before + 16.0).await;
+    assert!(!commits.iter().any(tokio::task::JoinHandle::is_finished), "the commits are not held");
+    stage.link().await;
+    for commit in commits {
+        commit.await.expect("the held commit ends");
+    }
+    stage.mysql.exec("SET GLOBAL rpl_semi_sync_source_enabled = 0").await;
+    assert_only_right_holds(reading, holds(&stage).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_1_a_watermark_is_what_was_executed() {
+    rule_1(Reading::Right).await;
+    rule_1(Reading::Naive).await;
+}
+
+/// One rows event deletes and writes the same keys.
+async fn rule_2(reading: Reading) {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule2")).await;
+    stage.link().await;
+    stage.exec("INSERT INTO {t} WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i, 'x', 'y' FROM n").await;
+    stage.until_equal("50 rows are documents", SECONDS_30).await;
+    stage.exec("UPDATE {t} SET id = id + 1 ORDER BY id DESC").await;
+    stage.until_equal("the keys have moved", SECONDS_30).await;
+    let versions: Vec<_> = stage.proxy.requests().iter().flat_map(versions_of).collect();
+    let distinct: BTreeSet<_> = versions.iter().collect();
+    assert!(versions.len() > 100, "{} operations", versions.len());
+    let held = if distinct.len() == versions.len() { Ok(()) } else { Err("operations share a version".to_owned()) };
+    assert_only_right_holds(reading, held);
+}
+
+/// The versions of a bulk's action lines.
+fn versions_of(bulk: &Request) -> Vec<u64> {
+    let version = |line: &str| -> Option<u64> {
+        let action: Value = serde_json::from_str(line).ok()?;
+        let action = action.get("index").or_else(|| action.get("delete"))?;
+        action.get("version")?.as_u64()
+    };
+    bulk.text().lines().filter_map(version).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_2_every_operation_has_a_version_of_its_own() {
+    rule_2(Reading::Right).await;
+    rule_2(Reading::Naive).await;
+}
+
+/// A document holds a version above all that we ever gave out.
+async fn rule_4(reading: Reading) {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule4")).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'ours', 'ours'), (2, 'ours', 'ours')").await;
+    let path = format!("/{}/_doc/1?version={}&version_type=external_gte", stage.index, 1u64 << 61);
+    stage.search.ok("PUT", &path, Some(json!({"id": 1, "a": "foreign"}))).await;
+    stage.link().await;
+    assert_only_right_holds(reading, holds(&stage).await);
+    if reading == Reading::Right {
+        let (_, message) = stage.status().await;
+        assert_ne!(message["restart_times"], "0", "a new epoch began: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_4_a_foreign_version_is_not_taken_for_success() {
+    rule_4(Reading::Right).await;
+    rule_4(Reading::Naive).await;
+}
+
+/// A write is late, its document's delete is not, and the index has forgotten the delete when the write arrives.
+async fn rule_5(reading: Reading) {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| {
+        reading.of("rule5")(setup).set("sink.bulk_documents", 1).set("sink.inflight", 4)
+    })
+    .await;
+    let settings = json!({"index": {"gc_deletes": "100ms"}});
+    stage.search.ok("PUT", &format!("/{}/_settings", stage.index), Some(settings)).await;
+    stage.link().await;
+    stage.settle().await;
+    let late = stage.proxy.hold_next_request();
+    stage.exec("INSERT INTO {t} VALUES (1, 'late', 'late')").await;
+    late.arrived().await;
+    let forwarded = stage.proxy.forwarded();
+    stage.exec("DELETE FROM {t} WHERE id = 1").await;
+    if reading == Reading::Naive {
+        until("the delete has overtaken", SECONDS_10, async || stage.proxy.forwarded() > forwarded).await;
+        // A later write that finds the tombstone expired takes it out of the shard's memory.
+        let forget = format!("/{}/_doc/other", stage.index);
+        let started = std::time::Instant::now();
+        until("tombstones have expired", SECONDS_10, async || {
+            stage.search.ok("PUT", &forget, Some(json!({"id": 0}))).await;
+            stage.search.refresh(&stage.index).await;
+            started.elapsed() > Duration::from_millis(1_500)
+        })
+        .await;
+        stage.search.ok("DELETE", &forget, None).await;
+    }
+    late.open();
+    assert_only_right_holds(reading, holds(&stage).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_5_one_operation_of_a_document_is_in_flight() {
+    rule_5(Reading::Right).await;
+    rule_5(Reading::Naive).await;
+}
+
+/// A document waits for its embedding, and is deleted meanwhile.
+async fn rule_6(reading: Reading) {
+    let model = Model::start().await;
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule6")).await;
+    let door = Door::Driftless(&stage.daemon);
+    let model_id = door.deploy_model(&model.address()).await;
+    let pipeline = unique("rule_6");
+    let body = json!({"processors": [{"text_embedding": {"model_id": model_id, "field_map": {"a": "vector"}}}]});
+    let (status, answer) = stage.daemon.request("PUT", &format!("/_ingest/pipeline/{pipeline}"), Some(body)).await;
+    assert!(status < 300, "{answer}");
+    let settings = json!({"index": {"default_pipeline": pipeline}});
+    stage.search.ok("PUT", &format!("/{}/_settings", stage.index), Some(settings)).await;
+    stage.link().await;
+    stage.exec("INSERT INTO {t} VALUES (2, 'fine', 'x')").await;
+    until("the first row is a document", SECONDS_30, async || stage.search.doc(&stage.index, "2").await.is_some()).await;
+
+    model.behave(Behaviour::FailTexts { containing: "poison".to_owned(), status: 503 });
+    let asked = model.requests().len();
+    stage.exec("INSERT INTO {t} VALUES (1, 'poison', 'x')").await;
+    until("the model was asked and refused", SECONDS_10, async || model.requests().len() > asked).await;
+    stage.exec("DELETE FROM {t} WHERE id = 1").await;
+    let lag = format!("driftless_link_lag_ms{{link=\"{}\"}}", stage.index);
+    let acknowledged = tokio::time::timeout(
+        SECONDS_10,
+        until("all is acknowledged", SECONDS_30, async || stage.daemon.metric(&lag).await == Some(0.0)),
+    );
+    let held = acknowledged.await.map_err(|_| "the deleted row still waits for its embedding".to_owned());
+    assert_only_right_holds(reading, held);
+    assert!(stage.search.doc(&stage.index, "1").await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_6_a_newer_operation_cancels_a_waiting_one() {
+    rule_6(Reading::Right).await;
+    rule_6(Reading::Naive).await;
+}
+
+/// Two columns of one type change places while the daemon is down.
+async fn rule_8(reading: Reading) {
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule8")).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a1', 'b1')").await;
+    stage.link().await;
+    stage.settle().await;
+    stage.daemon.stop().await;
+    stage.exec("INSERT INTO {t} VALUES (5, 'a5', 'b5')").await;
+    stage.exec("ALTER TABLE {t} RENAME COLUMN a TO b, RENAME COLUMN b TO a").await;
+    stage.daemon.spawn_again();
+    let found = until("row 5 is a document", SECONDS_30, async || stage.search.doc(&stage.index, "5").await).await;
+    let right = json!({"id": 5, "a": "a5", "b": "b5"});
+    let held = if found.source == right { Ok(()) } else { Err(format!("{}", found.source)) };
+    assert_only_right_holds(reading, held);
+    if reading == Reading::Right {
+        let message = stage.until_state("failed").await;
+        let errors = message["errors"].as_str().unwrap_or_default();
+        assert!(errors.contains("RENAME COLUMN a TO b"), "the statement is named: {errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_8_a_definition_is_proven_for_its_position() {
+    rule_8(Reading::Right).await;
+    rule_8(Reading::Naive).await;
+}
+
+/// The index is closed for writes, then deleted: neither is a row's fault.
+async fn rule_14(reading: Reading) {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule14")).await;
+    stage.link().await;
+    stage.settle().await;
+    let block = |on: bool| json!({"index": {"blocks": {"write": on}}});
+    let settings = format!("/{}/_settings", stage.index);
+    stage.search.ok("PUT", &settings, Some(block(true))).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'blocked', 'x')").await;
+    let state = until("the link has met the block", SECONDS_30, async || {
+        let (state, _) = stage.status().await;
+        (state != "running" && state != "catching_up").then_some(state)
+    })
+    .await;
+    let held = if state == "recovering" { Ok(()) } else { Err(state) };
+    assert_only_right_holds(reading, held);
+    stage.search.ok("PUT", &settings, Some(block(false))).await;
+    if reading == Reading::Naive {
+        return;
+    }
+    stage.until_equal("what was blocked is written", SECONDS_30).await;
+
+    stage.search.delete_index(&stage.index).await;
+    stage.exec("INSERT INTO {t} VALUES (2, 'deleted', 'x')").await;
+    stage.until_state("recovering").await;
+    let (status, _) = stage.search.request("GET", &format!("/{}", stage.index), None).await;
+    assert_eq!(status, 404, "the write has made the index again");
+    stage.search.create_index(&stage.index, index_body()).await;
+    stage.until_equal("the index that was made anew is filled", SECONDS_30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_14_errors_are_classed_by_what_they_mean() {
+    rule_14(Reading::Right).await;
+    rule_14(Reading::Naive).await;
+}

@@ -1,0 +1,419 @@
+//! The OpenSearch sink against a real node.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use driftless::document::{Batch, IdHasher};
+use driftless::error::ErrorKind;
+use driftless::position::Version;
+use driftless::sink::{self, Dynamic, Outcome, Sink, Target};
+use serde_json::{Value, json};
+
+/// A node, a fresh index on it, and a sink that writes there.
+struct Bench {
+    url: String,
+    index: String,
+    http: reqwest::Client,
+    sink: Arc<dyn Sink>,
+}
+
+impl Bench {
+    async fn new(name: &str, description: Value) -> Self {
+        let url = std::env::var("DRIFTLESS_TEST_OPENSEARCH").expect(
+            "DRIFTLESS_TEST_OPENSEARCH must name a running OpenSearch, as http://host:port; `make test` starts one",
+        );
+        let sink = sink_at(&url, |_| {});
+        let index = format!("sink-{name}-{}", std::process::id());
+        let bench = Self { url, index, http: reqwest::Client::new(), sink };
+        bench.request("DELETE", "", Value::Null).await;
+        bench.create(description).await;
+        bench
+    }
+
+    async fn create(&self, description: Value) {
+        let (status, answer) = self.request("PUT", "", description).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    /// A request under the index's own path.
+    async fn request(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.http.request(method, format!("{}/{}{path}", self.url, self.index));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let response = request.send().await.expect("the node answers");
+        (response.status().as_u16(), response.json().await.unwrap_or(Value::Null))
+    }
+
+    async fn version_of(&self, id: &str) -> Option<u64> {
+        self.request("GET", &format!("/_doc/{id}"), Value::Null).await.1["_version"].as_u64()
+    }
+
+    async fn exists(&self, index: &str) -> bool {
+        let response = self.http.head(format!("{}/{index}", self.url)).send().await;
+        response.expect("the node answers").status() == 200
+    }
+
+    async fn prepare(&self) -> Target {
+        self.sink.prepare(&self.index).await.expect("is prepared")
+    }
+
+    async fn write(&self, target: &Target, operations: &[Op<'_>]) -> Vec<Outcome> {
+        self.sink.write(target, &batch(operations)).await.expect("is answered")
+    }
+
+    async fn end(self) {
+        self.request("DELETE", "", Value::Null).await;
+    }
+}
+
+/// `_id`, version, and the document or None for a delete.
+type Op<'a> = (&'a str, u64, Option<&'a str>);
+
+fn batch(operations: &[Op<'_>]) -> Batch {
+    let hasher = IdHasher::default();
+    let mut batch = Batch::default();
+    for (id, version, body) in operations {
+        match body {
+            Some(body) => batch.upsert(id, hasher.key(id), Version(*version), body.as_bytes()),
+            None => batch.delete(id, hasher.key(id), Version(*version)),
+        }
+    }
+    batch
+}
+
+fn sink_at(url: &str, change: impl FnOnce(&mut sink::Config)) -> Arc<dyn Sink> {
+    let mut config = sink::Config { addresses: vec![url.to_owned()], ..sink::Config::default() };
+    change(&mut config);
+    sink::build(&config).expect("a sink")
+}
+
+fn mapping() -> Value {
+    json!({"mappings": {"properties": {
+        "t": {"type": "text"},
+        "n": {"type": "integer"},
+        "k": {"type": "keyword"},
+        "v": {"type": "knn_vector", "dimension": 3},
+        "o": {"properties": {"w": {"type": "knn_vector", "dimension": 2}}},
+    }}})
+}
+
+fn is_refused(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused { .. })
+}
+
+fn is_blocked(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Blocked { .. })
+}
+
+#[tokio::test]
+async fn a_target_says_what_the_index_is() {
+    let mut description = mapping();
+    description["mappings"]["dynamic"] = json!("strict");
+    description["settings"] =
+        json!({"index.default_pipeline": "p", "index.final_pipeline": "_none"});
+    let bench = Bench::new("target", description).await;
+    let target = bench.prepare().await;
+    assert_eq!(target.index, bench.index);
+    assert_eq!(target.alias, format!("{}.driftless", bench.index));
+    assert_eq!(target.default_pipeline.as_deref(), Some("p"));
+    assert_eq!(target.final_pipeline, None);
+    assert_eq!(target.dynamic, Dynamic::Refuses);
+    assert_eq!(target.fields["n"], "integer");
+    assert_eq!((target.dimensions["v"], target.dimensions["o.w"]), (3, 2));
+    let uuid = bench.sink.uuid(&bench.index).await.expect("is answered");
+    assert_eq!(uuid.as_deref(), Some(target.uuid.as_str()));
+    assert_eq!(bench.prepare().await, target, "preparing again changes nothing");
+
+    let by_alias = bench.sink.prepare(&target.alias).await;
+    // A name with a point inside is a name like another.
+    assert_eq!(by_alias.expect("an alias leads to its index"), target);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_missing_index_is_told_with_the_request_that_makes_it() {
+    let bench = Bench::new("missing", mapping()).await;
+    bench.request("DELETE", "", Value::Null).await;
+    let error = bench.sink.prepare(&bench.index).await.expect_err("is not there");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.report().contains(&format!("PUT /{}", bench.index)), "{}", error.report());
+    assert_eq!(bench.sink.uuid(&bench.index).await.expect("is answered"), None);
+    assert!(!bench.exists(&bench.index).await);
+}
+
+#[tokio::test]
+async fn rule_15_an_index_that_forgets_is_refused_with_the_statement_that_mends_it() {
+    let settings = json!({"settings": {"index.translog.durability": "async"}});
+    let bench = Bench::new("async", settings).await;
+    let error = bench.sink.prepare(&bench.index).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::SinkBlocked);
+    let statement = error.advice().expect("advice");
+    let (request, body) =
+        statement.split_once(' ').expect("a request").1.split_once(' ').expect("a body");
+    let path = request.strip_prefix(&format!("/{}", bench.index)).expect("its path");
+    let body = serde_json::from_str(body).expect("JSON");
+    assert_eq!(bench.request("PUT", path, body).await.0, 200);
+    bench.prepare().await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn versions_are_external_and_a_conflict_tells_the_current_one() {
+    let bench = Bench::new("versions", mapping()).await;
+    let target = bench.prepare().await;
+    let above = (1 << 62) + 7;
+    let written = bench.write(&target, &[("a\"\\/中", above, Some("{\"t\":\"x\"}"))]).await;
+    assert_eq!(written, [Outcome::Done]);
+    let again = bench.write(&target, &[("a\"\\/中", above, Some("{\"t\":\"x\"}"))]).await;
+    assert_eq!(again, [Outcome::Done], "the same version is a replay");
+    let older = [("a\"\\/中", above - 1, None), ("b", 5, None), ("c", 6, Some("{}"))];
+    let outcomes = bench.write(&target, &older).await;
+    let conflict = Outcome::Conflict { current: Version(above) };
+    assert_eq!(outcomes, [conflict, Outcome::Done, Outcome::Done]);
+    // The delete of a missing document is remembered.
+    let late = bench.write(&target, &[("b", 4, Some("{}"))]).await;
+    assert_eq!(late, [Outcome::Conflict { current: Version(5) }]);
+    assert_eq!(bench.version_of("c").await, Some(6));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_document_that_never_fits_is_refused_and_its_neighbours_are_written() {
+    let mut description = mapping();
+    description["mappings"]["dynamic"] = json!("strict");
+    let bench = Bench::new("refused", description).await;
+    let target = bench.prepare().await;
+    let immense = format!("{{\"k\":\"{}\"}}", "y".repeat(40_000));
+    let long_id = "i".repeat(513);
+    let outcomes = bench
+        .write(
+            &target,
+            &[
+                ("1", 1, Some(r#"{"n":"sesame"}"#)),
+                ("2", 1, Some(r#"{"n":2}"#)),
+                ("3", 1, Some(r#"{"unknown":2}"#)),
+                ("4", 1, Some(r#"{"v":[1,2]}"#)),
+                ("5", 1, Some(&immense)),
+                (&long_id, 1, Some("{}")),
+                ("7", 1, Some("{\"n\":")),
+                ("8", 1, None),
+                ("9", 1, Some("{\n}")),
+            ],
+        )
+        .await;
+    let refused: Vec<bool> = outcomes.iter().map(is_refused).collect();
+    assert_eq!(refused, [true, false, true, true, true, true, true, false, true], "{outcomes:?}");
+    assert_eq!((&outcomes[1], &outcomes[7]), (&Outcome::Done, &Outcome::Done));
+    let told = format!("{outcomes:?}");
+    assert!(!told.contains("sesame") && !told.contains("121, 121"), "{told}");
+    assert!(told.contains("Expected: 3, Given: 2"), "{told}");
+    assert_eq!(bench.version_of("2").await, Some(1));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn rule_14_a_write_block_and_a_missing_pipeline_are_nobodys_document() {
+    let bench = Bench::new("blocked", mapping()).await;
+    let target = bench.prepare().await;
+    let operations = [("1", 1, Some("{}")), ("2", 1, None)];
+    bench.request("PUT", "/_settings", json!({"index.blocks.write": true})).await;
+    let outcomes = bench.write(&target, &operations).await;
+    assert!(outcomes.iter().all(is_blocked), "{outcomes:?}");
+
+    let settings = json!({"index.blocks.write": null, "index.final_pipeline": "not-there"});
+    bench.request("PUT", "/_settings", settings).await;
+    let outcomes = bench.write(&target, &operations).await;
+    assert!(is_blocked(&outcomes[0]), "{outcomes:?}");
+
+    // The default pipeline is not ours to run.
+    let settings = json!({"index.final_pipeline": null, "index.default_pipeline": "not-there"});
+    bench.request("PUT", "/_settings", settings).await;
+    assert_eq!(bench.write(&target, &operations).await, [Outcome::Done, Outcome::Done]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn rule_14_a_deleted_index_is_not_created_again() {
+    let bench = Bench::new("deleted", mapping()).await;
+    let target = bench.prepare().await;
+    bench.request("DELETE", "", Value::Null).await;
+    for operations in [
+        &[("1", 1, Some("{}"))][..],
+        &[("1", 1, None)],
+        &[("1", 1, None), ("2", 1, Some("{}")), ("3", 1, None)],
+    ] {
+        let outcomes = bench.write(&target, operations).await;
+        assert!(outcomes.iter().all(is_blocked), "{outcomes:?}");
+        assert!(!bench.exists(&target.index).await && !bench.exists(&target.alias).await);
+    }
+
+    bench.create(mapping()).await;
+    let outcomes = bench.write(&target, &[("1", 1, Some("{}"))]).await;
+    assert!(outcomes.iter().all(is_blocked), "another index of the name has no alias of ours");
+    let uuid = bench.sink.uuid(&bench.index).await.expect("is answered");
+    assert_ne!(uuid.as_deref(), Some(target.uuid.as_str()));
+    assert_ne!(bench.prepare().await.uuid, target.uuid);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_bulk_is_cut_by_bytes_and_documents() {
+    let bench = Bench::new("cut", mapping()).await;
+    let target = bench.prepare().await;
+    let (proxy, requests) = proxy(&bench.url, |_| None);
+    let sink = sink_at(&proxy, |config| {
+        config.bulk_bytes = 2_000;
+        config.bulk_documents = 4;
+    });
+    let big = format!("{{\"t\":\"{}\"}}", "x".repeat(3_000));
+    let ids: Vec<String> = (0..10).map(|id| id.to_string()).collect();
+    let mut operations: Vec<Op<'_>> = ids.iter().map(|id| (id.as_str(), 3, Some("{}"))).collect();
+    operations[5].2 = Some(&big);
+    let outcomes = sink.write(&target, &batch(&operations)).await.expect("is answered");
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done), "{outcomes:?}");
+    // 4 + 1 before the large one, which goes alone, and 4 behind it.
+    assert_eq!(requests.load(Ordering::SeqCst), 4);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_bulk_that_is_too_large_for_the_server_is_halved() {
+    let bench = Bench::new("halved", mapping()).await;
+    let target = bench.prepare().await;
+    let refuse = |body: &[u8]| (body.len() > 1_000).then(|| status_line(413, "", ""));
+    let (proxy, _) = proxy(&bench.url, refuse);
+    let sink = sink_at(&proxy, |_| {});
+    let big = format!("{{\"t\":\"{}\"}}", "x".repeat(3_000));
+    let ids: Vec<String> = (0..40).map(|id| id.to_string()).collect();
+    let mut operations: Vec<Op<'_>> = ids.iter().map(|id| (id.as_str(), 3, Some("{}"))).collect();
+    operations[17].2 = Some(&big);
+    let outcomes = sink.write(&target, &batch(&operations)).await.expect("is answered");
+    for (at, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(is_refused(outcome), at == 17, "{at}: {outcome:?}");
+    }
+    assert_eq!(bench.version_of("39").await, Some(3));
+    assert_eq!(bench.version_of("17").await, None);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_whole_request_says_whether_waiting_helps() {
+    let cases = [
+        (429, "retry-after: 7\r\n", ErrorKind::SinkBusy, "come again after 7 s"),
+        (503, "", ErrorKind::SinkBusy, "503"),
+        (401, "", ErrorKind::SinkBlocked, "password"),
+        (403, "", ErrorKind::SinkBlocked, "403"),
+        (404, "", ErrorKind::SinkBlocked, "404"),
+        (400, "", ErrorKind::SinkBlocked, "some_exception: why"),
+    ];
+    let bench = Bench::new("whole", mapping()).await;
+    let target = bench.prepare().await;
+    for (status, header, kind, told) in cases {
+        let body = r#"{"error":{"type":"some_exception","reason":"why"},"status":0}"#;
+        let (proxy, _) = proxy(&bench.url, move |_| Some(status_line(status, header, body)));
+        let sink = sink_at(&proxy, |_| {});
+        let operations = batch(&[("1", 1, Some("{}"))]);
+        let error = sink.write(&target, &operations).await.expect_err("refused");
+        assert_eq!(error.kind(), kind, "{status}");
+        assert!(error.report().contains(told), "{}", error.report());
+        let error = sink.prepare(&bench.index).await.expect_err("refused");
+        let is_missing = status == 404 && error.kind() == ErrorKind::NotFound;
+        assert!(is_missing || error.kind() == kind, "{status}: {}", error.report());
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_dead_address_is_left_out() {
+    let bench = Bench::new("addresses", mapping()).await;
+    let target = bench.prepare().await;
+    let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let url = bench.url.clone();
+    let sink = sink_at(&url, |config| config.addresses.insert(0, format!("http://{dead}")));
+    let operations = batch(&[("1", 1, Some("{}"))]);
+    let error = sink.write(&target, &operations).await.expect_err("the first address is dead");
+    assert_eq!(error.kind(), ErrorKind::SinkBusy);
+    for _ in 0..4 {
+        sink.write(&target, &operations).await.expect("the other address answers");
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stays_silent_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let sink = sink_at(&url, |config| config.timeout_ms = 200);
+    let error = sink.uuid("x").await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::SinkBusy);
+    let target = Target { index: "x".into(), alias: "x.driftless".into(), ..Target::default() };
+    let error = sink.write(&target, &batch(&[("1", 1, None)])).await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::SinkBusy);
+}
+
+fn status_line(status: u16, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} Because\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// A server before the node: `answer` looks at each body and may answer itself. Counts the requests that went through.
+fn proxy(
+    url: &str,
+    answer: impl Fn(&[u8]) -> Option<String> + Send + Sync + 'static,
+) -> (String, Arc<AtomicUsize>) {
+    let node =
+        url.strip_prefix("http://").expect("a plain address").trim_end_matches('/').to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("its address"));
+    let passed = Arc::new(AtomicUsize::new(0));
+    let (counter, answer) = (passed.clone(), Arc::new(answer));
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let (node, counter, answer) = (node.clone(), counter.clone(), answer.clone());
+            std::thread::spawn(move || {
+                while let Some((head, body)) = read_message(&client) {
+                    let reply = answer(&body).map(String::into_bytes).unwrap_or_else(|| {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                        forward(&node, &head, &body)
+                    });
+                    (&client).write_all(&reply).expect("the client reads");
+                }
+            });
+        }
+    });
+    (address, passed)
+}
+
+fn forward(node: &str, head: &str, body: &[u8]) -> Vec<u8> {
+    let mut server = TcpStream::connect(node).expect("the node listens");
+    server.set_read_timeout(Some(Duration::from_secs(30))).expect("is set");
+    server.write_all(head.as_bytes()).and_then(|()| server.write_all(body)).expect("is sent");
+    let (head, body) = read_message(&server).expect("the node answers");
+    [head.as_bytes(), &body].concat()
+}
+
+/// Head and body of a message with a content-length; None at the end.
+fn read_message(mut stream: &TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return None,
+        }
+    }
+    let head = String::from_utf8(head).expect("text");
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
