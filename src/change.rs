@@ -11,19 +11,50 @@ pub enum Value<'a> {
     Float(f32),
     Double(f64),
     /// DECIMAL as the log packs it.
-    PackedDecimal { bytes: &'a [u8], precision: u8, scale: u8 },
+    PackedDecimal {
+        bytes: &'a [u8],
+        precision: u8,
+        scale: u8,
+    },
     /// DECIMAL as its digits, `-12.50`, with exactly `scale` digits behind the point.
     DecimalText(&'a [u8]),
-    Date { year: u16, month: u8, day: u8 },
-    Time { negative: bool, hours: u16, minutes: u8, seconds: u8, micros: u32, fsp: u8 },
-    DateTime { year: u16, month: u8, day: u8, hours: u8, minutes: u8, seconds: u8, micros: u32, fsp: u8 },
+    Date {
+        year: u16,
+        month: u8,
+        day: u8,
+    },
+    Time {
+        negative: bool,
+        hours: u16,
+        minutes: u8,
+        seconds: u8,
+        micros: u32,
+        fsp: u8,
+    },
+    DateTime {
+        year: u16,
+        month: u8,
+        day: u8,
+        hours: u8,
+        minutes: u8,
+        seconds: u8,
+        micros: u32,
+        fsp: u8,
+    },
     /// A moment: seconds since 1970 in UTC. 0 is MySQL's zero timestamp.
-    Timestamp { seconds: u32, micros: u32, fsp: u8 },
+    Timestamp {
+        seconds: u32,
+        micros: u32,
+        fsp: u8,
+    },
     Year(u16),
     /// UTF-8, not yet checked.
     Text(&'a [u8]),
     /// BINARY(`length`): the log cuts trailing zero bytes, the form has them all.
-    Binary { bytes: &'a [u8], length: u16 },
+    Binary {
+        bytes: &'a [u8],
+        length: u16,
+    },
     Bytes(&'a [u8]),
     /// ENUM by number: 1 is the first label, 0 the error value ''.
     Enum(u16),

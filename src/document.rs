@@ -81,8 +81,15 @@ impl Batch {
     }
 
     fn borrow<'b>(&'b self, entry: &Entry) -> DocOp<'b> {
-        let id = std::str::from_utf8(&self.bytes[entry.id.clone()]).expect("ids are pushed as &str");
-        DocOp { action: entry.action, id, key: entry.key, version: entry.version, body: &self.bytes[entry.body.clone()] }
+        let id =
+            std::str::from_utf8(&self.bytes[entry.id.clone()]).expect("ids are pushed as &str");
+        DocOp {
+            action: entry.action,
+            id,
+            key: entry.key,
+            version: entry.version,
+            body: &self.bytes[entry.body.clone()],
+        }
     }
 
     /// Keeps the operations for which `wanted` says so; the bytes of the others stay until the batch is dropped.

@@ -218,7 +218,9 @@ pub fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Opt
     names
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|(distance, name)| *distance <= (name.chars().count().max(wrong.chars().count()) / 2).max(1))
+        .filter(|(distance, name)| {
+            *distance <= (name.chars().count().max(wrong.chars().count()) / 2).max(1)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
@@ -231,7 +233,9 @@ mod tests {
     fn an_error_points_at_the_character() {
         let text = "a.b(c.d.e),\na.x(c.d.é3)";
         let at = text.find("é3").expect("it is there");
-        let error = Error::input("unknown column `é3` in c.d").with_advice("it has id").at(Span::new(at, at + 3));
+        let error = Error::input("unknown column `é3` in c.d")
+            .with_advice("it has id")
+            .at(Span::new(at, at + 3));
         assert_eq!(
             error.point_into(text),
             "unknown column `é3` in c.d; it has id\n  line 2, column 9\n  | a.x(c.d.é3)\n  |         ^^"

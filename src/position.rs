@@ -124,7 +124,8 @@ fn insert_range(ranges: &mut Vec<(u64, u64)>, first: u64, last: u64) {
     // Everything that overlaps or touches first..=last is melted into it.
     let from = ranges.partition_point(|&(_, end)| end.saturating_add(1) < first);
     let to = ranges.partition_point(|&(start, _)| start <= last.saturating_add(1));
-    let melted = ranges[from..to].iter().fold((first, last), |(a, b), &(c, d)| (a.min(c), b.max(d)));
+    let melted =
+        ranges[from..to].iter().fold((first, last), |(a, b), &(c, d)| (a.min(c), b.max(d)));
     ranges.splice(from..to, [melted]);
 }
 
@@ -177,7 +178,8 @@ impl FromStr for GtidSet {
 
 /// A UUID with or without its hyphens.
 pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let mut digits = text.bytes().filter(|byte| *byte != b'-').map(|byte| (byte as char).to_digit(16));
+    let mut digits =
+        text.bytes().filter(|byte| *byte != b'-').map(|byte| (byte as char).to_digit(16));
     let mut uuid = [0u8; 16];
     for byte in &mut uuid {
         *byte = (digits.next()?? * 16 + digits.next()??) as u8;
@@ -224,7 +226,11 @@ impl Epoch {
     /// It grows along the log, is the same again on every replay, and differs between the two operations of an update
     /// that changes a key, because their images begin at different bytes.
     pub fn version(self, n: u64, offset: u32) -> Version {
-        let offset = if crate::naive::is_naive(crate::naive::Rule::Versions) { 0 } else { u64::from(offset) };
+        let offset = if crate::naive::is_naive(crate::naive::Rule::Versions) {
+            0
+        } else {
+            u64::from(offset)
+        };
         Version(self.0 + 2 * (n + offset))
     }
 }

@@ -58,28 +58,55 @@ pub struct Column {
 /// What a value of the column means. `fsp` is the number of fractional digits, 0 to 6.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnType {
-    TinyInt { unsigned: bool },
-    SmallInt { unsigned: bool },
-    MediumInt { unsigned: bool },
-    Int { unsigned: bool },
-    BigInt { unsigned: bool },
+    TinyInt {
+        unsigned: bool,
+    },
+    SmallInt {
+        unsigned: bool,
+    },
+    MediumInt {
+        unsigned: bool,
+    },
+    Int {
+        unsigned: bool,
+    },
+    BigInt {
+        unsigned: bool,
+    },
     Float,
     Double,
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Date,
-    Time { fsp: u8 },
-    DateTime { fsp: u8 },
-    Timestamp { fsp: u8 },
+    Time {
+        fsp: u8,
+    },
+    DateTime {
+        fsp: u8,
+    },
+    Timestamp {
+        fsp: u8,
+    },
     Year,
     /// CHAR, VARCHAR and the TEXTs, in utf8mb4 or a character set that is a part of it.
     Text,
     /// BINARY(n): values are padded with zero bytes to `length`.
-    Binary { length: u16 },
+    Binary {
+        length: u16,
+    },
     /// VARBINARY and the BLOBs.
     Bytes,
-    Enum { labels: Vec<String> },
-    Set { labels: Vec<String> },
+    Enum {
+        labels: Vec<String>,
+    },
+    Set {
+        labels: Vec<String>,
+    },
     Json,
     /// Any other; the reason is for the message that names the column.
-    Unsupported { reason: String },
+    Unsupported {
+        reason: String,
+    },
 }

@@ -114,11 +114,14 @@ fn text(value: &Value) -> String {
 }
 
 fn texts(key: &str, value: &Value) -> Result<Value> {
-    match value {
-        Value::String(_) => Ok(value.clone()),
-        Value::Array(list) if list.iter().all(Value::is_string) => Ok(value.clone()),
-        _ => Err(Error::input(format!("[{key}] must be a list of regular expressions"))),
-    }
+    let texts = match value {
+        Value::String(one) => vec![one.clone()],
+        Value::Array(list) if list.iter().all(Value::is_string) => list.iter().map(text).collect(),
+        _ => return Err(Error::input(format!("[{key}] must be a list of regular expressions"))),
+    };
+    // Even one that another setting overrides for now must be usable when its turn comes.
+    Trust::new(&texts, false)?;
+    Ok(value.clone())
 }
 
 fn flag(value: &Value) -> Result<Value> {

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 pub fn bounded<T>(capacity_bytes: usize) -> (Sender<T>, Receiver<T>) {
     // A semaphore's permit count is a u32 in `acquire_many`.
     let capacity = capacity_bytes.clamp(1, u32::MAX as usize / 2);
+    #[allow(clippy::disallowed_methods, reason = "the permits of `room` bound it, in bytes")]
     let (sender, receiver) = mpsc::unbounded_channel();
     let gauge = Arc::new(AtomicUsize::new(0));
     let room = Arc::new(Semaphore::new(capacity));

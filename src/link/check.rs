@@ -32,7 +32,9 @@ impl Finding {
 fn without_advice(error: &Error) -> String {
     let report = error.report();
     match error.advice() {
-        Some(advice) => report.strip_suffix(advice).map_or(report.clone(), |r| r.trim_end_matches("; ").to_owned()),
+        Some(advice) => report
+            .strip_suffix(advice)
+            .map_or(report.clone(), |r| r.trim_end_matches("; ").to_owned()),
         None => report,
     }
 }
@@ -40,7 +42,8 @@ fn without_advice(error: &Error) -> String {
 /// Checks the source's settings and privileges, and for each link its table, key, index and vector dimension.
 pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let tables: Vec<TableId> = links.iter().filter_map(|link| link.rules.table().cloned()).collect();
+    let tables: Vec<TableId> =
+        links.iter().filter_map(|link| link.rules.table().cloned()).collect();
     let mut conn = match control::connect(&parts.source).await {
         Ok(conn) => Some(conn),
         Err(error) => {
@@ -61,7 +64,13 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
             Err(error) => findings.push(Finding::of(&error)),
         }
     }
-    let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone());
+    let pipelines = match pipeline::Api::new(parts.state.clone(), parts.pipeline.clone()) {
+        Ok(pipelines) => Some(pipelines),
+        Err(error) => {
+            findings.push(Finding::of(&error));
+            None
+        }
+    };
     let sink = match sink::build(&parts.sink) {
         Ok(sink) => Some(sink),
         Err(error) => {
@@ -73,8 +82,8 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
         if let Some(conn) = &mut conn {
             findings.extend(check_mapping(conn, link).await);
         }
-        if let Some(sink) = &sink {
-            findings.extend(check_index(sink.as_ref(), &pipelines, link).await);
+        if let (Some(sink), Some(pipelines)) = (&sink, &pipelines) {
+            findings.extend(check_index(sink.as_ref(), pipelines, link).await);
         }
     }
     findings
@@ -96,9 +105,13 @@ async fn check_mapping(conn: &mut mysql_async::Conn, link: &Spec) -> Vec<Finding
     errors.iter().map(Finding::of).collect()
 }
 
-async fn check_index(sink: &dyn sink::Sink, pipelines: &pipeline::Api, link: &Spec) -> Vec<Finding> {
+async fn check_index(
+    sink: &dyn sink::Sink,
+    pipelines: &pipeline::Api,
+    link: &Spec,
+) -> Vec<Finding> {
     let index = link.rules.index();
-    let target = match sink.prepare(index).await {
+    let target = match sink.inspect(index).await {
         Ok(target) => target,
         Err(error) => return vec![Finding::of(&error)],
     };

@@ -20,8 +20,15 @@ use crate::table::TableDef;
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     /// Where the snapshot ends, and about how many rows it has.
-    Bounds { delivered: GtidSet },
-    Chunk { delivered: GtidSet, after: Option<Vec<KeyPart>>, until: Vec<KeyPart>, rows_max: u32 },
+    Bounds {
+        delivered: GtidSet,
+    },
+    Chunk {
+        delivered: GtidSet,
+        after: Option<Vec<KeyPart>>,
+        until: Vec<KeyPart>,
+        rows_max: u32,
+    },
 }
 
 pub(super) enum Reply {
@@ -77,7 +84,11 @@ impl Drop for Copier {
     }
 }
 
-async fn serve(subject: Subject, mut requests: mpsc::Receiver<Request>, replies: mpsc::Sender<Reply>) {
+async fn serve(
+    subject: Subject,
+    mut requests: mpsc::Receiver<Request>,
+    replies: mpsc::Sender<Reply>,
+) {
     let mut conn = None;
     while let Some(request) = requests.recv().await {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -123,8 +134,15 @@ async fn answer(
         }
         Request::Chunk { delivered, after, until, rows_max } => {
             watermark::wait_until_executed(conn, delivered).await?;
-            let chunk =
-                scan::read_chunk(conn, &subject.def, &subject.wanted, after.as_deref(), until, *rows_max).await?;
+            let chunk = scan::read_chunk(
+                conn,
+                &subject.def,
+                &subject.wanted,
+                after.as_deref(),
+                until,
+                *rows_max,
+            )
+            .await?;
             let executed = watermark::executed(conn).await?;
             same_server(subject, executed.server_uuid)?;
             Ok(Reply::Chunk { chunk, executed: executed.gtids })
@@ -133,5 +151,9 @@ async fn answer(
 }
 
 fn same_server(subject: &Subject, found: String) -> Result<()> {
-    if found == subject.server_uuid { Ok(()) } else { Err(scan::other_server(&subject.server_uuid, &found)) }
+    if found == subject.server_uuid {
+        Ok(())
+    } else {
+        Err(scan::other_server(&subject.server_uuid, &found))
+    }
 }

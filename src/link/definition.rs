@@ -52,8 +52,11 @@ pub(super) async fn prove(
 
 pub(super) async fn read(conn: &mut mysql_async::Conn, table: &TableId) -> Result<TableDef> {
     schema::read_definition(conn, table).await?.ok_or_else(|| {
-        Error::new(ErrorKind::SourceRefused, format!("table {table} does not exist, or may not be read"))
-            .with_advice(format!("check the name, or GRANT SELECT ON {table} TO the source's user"))
+        Error::new(
+            ErrorKind::SourceRefused,
+            format!("table {table} does not exist, or may not be read"),
+        )
+        .with_advice(format!("check the name, or GRANT SELECT ON {table} TO the source's user"))
     })
 }
 

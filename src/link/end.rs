@@ -9,6 +9,8 @@ pub(super) enum End {
     Stopped,
     /// The link must be stopped as `failed`.
     Failed(Error),
+    /// Not brought up yet; trying again can help.
+    Wait(Error),
     /// The stream must begin again at the last checkpoint.
     Again(Error),
     /// The source's next epoch must begin above this version.

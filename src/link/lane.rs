@@ -129,7 +129,12 @@ async fn deliver(
         had_trouble = true;
         route.live.metrics.sink_retries.inc();
         let wait = backoff.next(None);
-        tracing::warn!(index = route.index, reason, retry_in_ms = wait.as_millis() as u64, "cannot write");
+        tracing::warn!(
+            index = route.index,
+            reason,
+            retry_in_ms = wait.as_millis() as u64,
+            "cannot write"
+        );
         route.live.wait_for(reason);
         tokio::time::sleep(wait).await;
         if kind == ErrorKind::SinkBlocked {
@@ -143,14 +148,17 @@ async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, En
     if batch.is_empty() {
         return Ok(batch);
     }
-    let pipeline = route.pipelines.pipeline(name).ok_or_else(|| unknown_pipeline(&route.index, name))?;
+    let pipeline =
+        route.pipelines.pipeline(name).ok_or_else(|| unknown_pipeline(&route.index, name))?;
     Ok(pipeline.run(&batch, &route.target.dimensions, &|op| shared.is_wanted(op)).await?)
 }
 
 pub(super) fn unknown_pipeline(index: &str, name: &str) -> Error {
     Error::new(
         ErrorKind::Unsupported,
-        format!("index {index} has the default pipeline `{name}`, which is not registered at Driftless"),
+        format!(
+            "index {index} has the default pipeline `{name}`, which is not registered at Driftless"
+        ),
     )
     .with_advice(format!("register it: PUT _ingest/pipeline/{name} at Driftless' own address"))
 }

@@ -2,6 +2,7 @@
 //! waiting: an idle lane is sent to at once, a busy one fills its batch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -22,10 +23,13 @@ pub(super) struct Layout {
     pub bulk_documents: usize,
 }
 
+/// Far longer than it takes a task to end.
+const END_FOLLOWS_IN: Duration = Duration::from_secs(5);
+
 pub(super) struct Lanes {
     lanes: Vec<One>,
     tasks: JoinSet<()>,
-    ends: mpsc::UnboundedReceiver<End>,
+    ends: mpsc::Receiver<End>,
     progress: Arc<Notify>,
     layout: Layout,
 }
@@ -40,7 +44,7 @@ struct One {
 impl Lanes {
     pub fn start(route: Arc<Route>, layout: Layout) -> Self {
         let progress = Arc::new(Notify::new());
-        let (end_sender, ends) = mpsc::unbounded_channel();
+        let (end_sender, ends) = mpsc::channel(layout.lanes.max(1));
         let mut tasks = JoinSet::new();
         let lanes = (0..layout.lanes.max(1))
             .map(|_| {
@@ -50,7 +54,7 @@ impl Lanes {
                 let end_sender = end_sender.clone();
                 tasks.spawn(async move {
                     if let Err(end) = lane::run(route, task_shared, input).await {
-                        let _ = end_sender.send(end);
+                        let _ = end_sender.send(end).await;
                     }
                 });
                 One { open: Batch::default(), sent: 0, queue, shared }
@@ -122,9 +126,14 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.shared.done()).collect()
     }
 
-    /// The end of a lane that failed, if one did.
-    pub fn failure(&mut self) -> Option<End> {
-        self.ends.try_recv().ok()
+    /// Why a lane no longer takes batches: its end follows its closing at once.
+    pub async fn why_closed(&mut self) -> End {
+        match tokio::time::timeout(END_FOLLOWS_IN, self.ends.recv()).await {
+            Ok(Some(end)) => end,
+            Ok(None) | Err(_) => {
+                End::Again(Error::new(ErrorKind::SinkBusy, "a lane has ended without a reason"))
+            }
+        }
     }
 
     /// Resolves when something was acknowledged, or fails with the end of a lane that failed. Cancel safe.
@@ -171,7 +180,9 @@ impl One {
         let bytes = self.open.size_bytes();
         let Some(room) = self.queue.try_reserve(bytes).map_err(has_ended)? else { return Ok(()) };
         self.sent += 1;
-        self.queue.send_reserved((self.sent, std::mem::take(&mut self.open)), room).map_err(has_ended)
+        self.queue
+            .send_reserved((self.sent, std::mem::take(&mut self.open)), room)
+            .map_err(has_ended)
     }
 }
 

@@ -73,7 +73,13 @@ pub struct Spec {
 pub enum Rules {
     Map(mapping::Spec),
     /// A whole table, or the named columns of it; the primary key becomes the `_id`.
-    Table { table: TableId, table_span: Span, index: String, columns: Option<Vec<(String, Span)>>, columns_span: Span },
+    Table {
+        table: TableId,
+        table_span: Span,
+        index: String,
+        columns: Option<Vec<(String, Span)>>,
+        columns_span: Span,
+    },
 }
 
 impl Rules {

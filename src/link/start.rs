@@ -19,13 +19,17 @@ use crate::link::{Rules, Spec, definition};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
 use crate::sink::Target;
-use crate::source::snapshot::chunk;
 use crate::source::control;
+use crate::source::snapshot::chunk;
 use crate::state::{CheckpointRecord, LinkRecord, RuleRecord, SchemaRecord, SnapshotRecord};
 use crate::table::{TableDef, TableId};
 
 /// Everything that can be wrong with a link before it runs; the mapping with its rules written out.
-pub(super) async fn validate(inner: &Inner, spec: &Spec, table: &TableId) -> Result<mapping::Spec, Vec<Error>> {
+pub(super) async fn validate(
+    inner: &Inner,
+    spec: &Spec,
+    table: &TableId,
+) -> Result<mapping::Spec, Vec<Error>> {
     let one = |error: Error| vec![error];
     let mut conn = control::connect(&inner.parts.source).await.map_err(one)?;
     let def = definition::read(&mut conn, table).await.map_err(one)?;
@@ -47,7 +51,9 @@ pub(super) async fn validate(inner: &Inner, spec: &Spec, table: &TableId) -> Res
 /// An index's default pipeline must be known here, because it is run here.
 fn check_pipeline(inner: &Inner, index: &str, target: &Target) -> Result<()> {
     match &target.default_pipeline {
-        Some(name) if inner.pipelines.pipeline(name).is_none() => Err(unknown_pipeline(index, name)),
+        Some(name) if inner.pipelines.pipeline(name).is_none() => {
+            Err(unknown_pipeline(index, name))
+        }
         _ => Ok(()),
     }
 }
@@ -84,7 +90,7 @@ async fn set_up_patiently(
                 live.trouble_is_over();
                 return Ok(setup);
             }
-            Err(End::Again(error)) => {
+            Err(End::Wait(error)) => {
                 tracing::warn!(link = record.id, error = %error.report(), "the link waits");
                 live.wait_for(error.report());
                 // An index that does not exist can be made, a source can come back.
@@ -103,17 +109,23 @@ async fn set_up(
 ) -> Result<Setup, End> {
     let spec = spec_of(record);
     let table = spec.rules.first().map(|rule| rule.table.clone());
-    let table = table.ok_or_else(|| Error::new(ErrorKind::State, "the stored link has no rules"))?;
+    let table =
+        table.ok_or_else(|| Error::new(ErrorKind::State, "the stored link has no rules"))?;
     let target = match inner.sink.prepare(&record.index).await {
         Ok(target) => target,
         // The index may be made any moment; its absence alone is no reason to give the link up.
-        Err(error) if matches!(error.remedy(), Remedy::Retry | Remedy::Refuse) => return Err(End::Again(error)),
+        Err(error) if matches!(error.remedy(), Remedy::Retry | Remedy::Refuse) => {
+            return Err(End::Again(error));
+        }
         Err(error) => return Err(error.into()),
     };
     check_pipeline(inner, &record.index, &target)?;
     let state = &inner.parts.state;
     let stored = state.checkpoints().get(&record.id)?;
-    if stored.as_ref().is_some_and(|stored| stored.index_uuid != target.uuid && !stored.index_uuid.is_empty()) {
+    if stored
+        .as_ref()
+        .is_some_and(|stored| stored.index_uuid != target.uuid && !stored.index_uuid.is_empty())
+    {
         return Err(End::Replaced);
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
@@ -127,7 +139,8 @@ async fn set_up(
         },
         None => {
             let proven = definition::prove(&inner.parts.source, &table, began, &mut input).await?;
-            let schema = SchemaRecord { definition: proven.def.clone(), read_at: proven.read_at.clone() };
+            let schema =
+                SchemaRecord { definition: proven.def.clone(), read_at: proven.read_at.clone() };
             state.schemas().put(&record.id, &schema)?;
             proven
         }
@@ -137,12 +150,17 @@ async fn set_up(
         let reasons: Vec<_> = errors.iter().map(Error::report).collect();
         Error::new(ErrorKind::Schema, reasons.join("; "))
     })?;
+    let is_key = |ordinal: &usize| plan.keys().any(|key| key.name == def.columns[*ordinal].name);
+    let id_is_primary_key = def.primary_key.iter().all(is_key);
     let snapshot = stored.and_then(|stored| stored.snapshot).unwrap_or_else(beginning);
     if proven.began.is_exact {
         // The position is stored before the first row is read.
         let checkpoint = (*proven.began.checkpoint).clone();
-        let record_now =
-            CheckpointRecord { checkpoint, snapshot: Some(snapshot.clone()), index_uuid: target.uuid.clone() };
+        let record_now = CheckpointRecord {
+            checkpoint,
+            snapshot: Some(snapshot.clone()),
+            index_uuid: target.uuid.clone(),
+        };
         state.checkpoints().put(&record.id, &record_now, true)?;
     }
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
@@ -173,6 +191,7 @@ async fn set_up(
         input,
         lanes,
         copier,
+        id_is_primary_key,
         snapshot_config: inner.parts.snapshot.clone(),
         checkpoint_interval: Duration::from_millis(inner.parts.link.checkpoint_interval_ms.max(1)),
         stop,
@@ -208,15 +227,22 @@ fn layout(inner: &Inner) -> Layout {
 
 /// The definition that holds at the checkpoint. It was proven when the link was made, and every DDL behind that would
 /// have stopped the link.
-async fn stored_definition(inner: &Inner, record: &LinkRecord, table: &TableId) -> Result<TableDef> {
+async fn stored_definition(
+    inner: &Inner,
+    record: &LinkRecord,
+    table: &TableId,
+) -> Result<TableDef> {
     if is_naive(Rule::Definitions) {
         let mut conn = control::connect(&inner.parts.source).await?;
         return definition::read(&mut conn, table).await;
     }
     let stored = inner.parts.state.schemas().get(&record.id, table)?;
     stored.map(|schema| schema.definition).ok_or_else(|| {
-        Error::new(ErrorKind::State, format!("the definition of {table} is missing in the state directory"))
-            .with_advice("drop the link and create it again")
+        Error::new(
+            ErrorKind::State,
+            format!("the definition of {table} is missing in the state directory"),
+        )
+        .with_advice("drop the link and create it again")
     })
 }
 

@@ -117,10 +117,13 @@ impl Live {
 
     fn change<T>(&self, change: impl FnOnce(&mut Changing) -> T) -> T {
         let mut changing = self.changing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let before = changing.shown_state();
         let result = change(&mut changing);
-        let shown = changing.shown_state();
+        let after = changing.shown_state();
         drop(changing);
-        self.metrics.set_state(shown.as_str());
+        if before != after {
+            self.metrics.set_state(after.as_str());
+        }
         result
     }
 

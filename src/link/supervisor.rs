@@ -21,7 +21,7 @@ use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
 use crate::sink::{self, Sink};
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
-use crate::source::tailer::{Subscription, Tailer};
+use crate::source::tailer::{Durable, Subscription, Tailer};
 use crate::source::{self, control, snapshot};
 use crate::state::{LinkRecord, RuleRecord, SourceRecord};
 use crate::table::TableId;
@@ -57,7 +57,7 @@ pub(super) struct Inner {
     run: tokio::sync::Mutex<Run>,
     /// No version above this was ever given out; durable in the source's record.
     pub highest_version: Arc<AtomicU64>,
-    restarts: mpsc::UnboundedSender<Restart>,
+    restarts: mpsc::Sender<Restart>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -93,7 +93,7 @@ impl Supervisor {
         let sink = sink::build(&parts.sink)?;
         let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone())?;
         let highest = parts.state.source().get()?.map_or(0, |record| record.highest_version);
-        let (restarts, requests) = mpsc::unbounded_channel();
+        let (restarts, requests) = mpsc::channel(RESTARTS_WAITING_MAX);
         let inner = Arc::new(Inner {
             sink,
             pipelines,
@@ -114,7 +114,7 @@ impl Supervisor {
 }
 
 /// Starts the links of the state and the configuration, and restarts the stream when a link asks for it.
-async fn keep(inner: Arc<Inner>, mut requests: mpsc::UnboundedReceiver<Restart>, declared: Vec<Spec>) {
+async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared: Vec<Spec>) {
     for id in inner.ids() {
         inner.start_worker(&id).await;
     }
@@ -176,7 +176,8 @@ impl Inner {
 
     async fn start_worker(self: &Arc<Self>, id: &str) {
         let mut run = self.run.lock().await;
-        if run.is_stopping || run.workers.get(id).is_some_and(|running| !running.task.is_finished()) {
+        if run.is_stopping || run.workers.get(id).is_some_and(|running| !running.task.is_finished())
+        {
             return;
         }
         let (stop, stopped) = watch::channel(false);
@@ -193,7 +194,8 @@ impl Inner {
             }
         }
         for id in self.ids() {
-            let is_failed = self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
+            let is_failed =
+                self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
             if !is_failed {
                 self.start_worker(&id).await;
             }
@@ -222,7 +224,10 @@ impl Inner {
         let deadline = tokio::time::Instant::now() + timeout;
         for (id, mut running) in workers {
             if tokio::time::timeout_at(deadline, &mut running.task).await.is_err() {
-                tracing::warn!(link = id, "was not idle in time; what is in flight will be replayed");
+                tracing::warn!(
+                    link = id,
+                    "was not idle in time; what is in flight will be replayed"
+                );
                 running.task.abort();
                 let _ = running.task.await;
             }
@@ -234,35 +239,40 @@ impl Inner {
 
     /// Subscribes a link to the stream, which is started if it does not run.
     pub async fn join_stream(
-        &self,
+        self: &Arc<Self>,
         link: &str,
         table: &TableId,
         from: Option<Checkpoint>,
-    ) -> Result<(Began, queue::Receiver<Vec<Item>>, String)> {
+    ) -> Result<(Began, queue::Receiver<Vec<Item>>, String), End> {
         let (queue, input) = queue::bounded(self.parts.memory_limit_bytes / 8);
         let (began_sender, began) = oneshot::channel();
         let server_uuid = {
             let mut run = self.run.lock().await;
             if run.tailer.as_ref().is_none_or(Tailer::has_ended) {
-                let (tailer, server_uuid) = self.start_tailer().await?;
+                let (tailer, server_uuid) = self.start_tailer().await.map_err(wait_or_fail)?;
                 run.tailer = Some(tailer);
                 run.server_uuid = server_uuid;
             }
             let tailer = run.tailer.as_ref().expect("it was just started");
-            tailer.subscribe(Subscription {
-                link: link.to_owned(),
-                table: table.clone(),
-                from,
-                queue,
-                began: began_sender,
-            })?;
+            tailer
+                .subscribe(Subscription {
+                    link: link.to_owned(),
+                    table: table.clone(),
+                    from,
+                    queue,
+                    began: began_sender,
+                })
+                .await?;
             run.server_uuid.clone()
         };
-        let ahead = |_| Error::new(ErrorKind::SourceUnreachable, "the stream is not at this link's checkpoint");
+        let ahead = |_| {
+            let what = "the stream is ahead of this link's checkpoint";
+            End::Again(Error::new(ErrorKind::SourceUnreachable, what))
+        };
         Ok((began.await.map_err(ahead)?, input, server_uuid))
     }
 
-    async fn start_tailer(&self) -> Result<(Tailer, String)> {
+    async fn start_tailer(self: &Arc<Self>) -> Result<(Tailer, String)> {
         let mut conn = control::connect(&self.parts.source).await?;
         let executed = watermark::executed(&mut conn).await?;
         let record = self.parts.state.source().get()?;
@@ -283,19 +293,35 @@ impl Inner {
         let uuid = server_uuid.clone();
         let reserve = Box::new(move |wanted: Version| {
             let reserved = Version(wanted.0 + RESERVED_AHEAD);
-            let record = SourceRecord { server_uuid: uuid.clone(), epoch: epoch.0, highest_version: reserved.0 };
+            let record = SourceRecord {
+                server_uuid: uuid.clone(),
+                epoch: epoch.0,
+                highest_version: reserved.0,
+            };
             state.source().put(&record, true)?;
             highest.store(reserved.0, Ordering::Release);
             Ok(reserved)
         });
-        Ok((Tailer::start(self.parts.source.clone(), start, reserved, reserve), server_uuid))
+        let inner = Arc::downgrade(self);
+        let report = Box::new(move |trouble: Option<String>| {
+            let Some(inner) = inner.upgrade() else { return };
+            for entry in lock(&inner.links).values() {
+                match &trouble {
+                    Some(trouble) => entry.live.wait_for(trouble.clone()),
+                    None => entry.live.trouble_is_over(),
+                }
+            }
+        });
+        let durable = Durable { reserved, reserve };
+        Ok((Tailer::start(self.parts.source.clone(), start, durable, report), server_uuid))
     }
 
     /// The checkpoints of the links that run or are about to.
     fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
         let mut checkpoints = Vec::new();
         for id in self.ids() {
-            let is_failed = self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
+            let is_failed =
+                self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
             if is_failed {
                 continue;
             }
@@ -312,7 +338,8 @@ impl Inner {
         record: Option<&SourceRecord>,
         checkpoints: &[Checkpoint],
     ) -> Result<Checkpoint> {
-        let assigned = checkpoints.iter().map(|checkpoint| checkpoint.version().0).max().unwrap_or(0);
+        let assigned =
+            checkpoints.iter().map(|checkpoint| checkpoint.version().0).max().unwrap_or(0);
         let highest = record.map_or(0, |record| record.highest_version).max(assigned);
         let epoch = Epoch::begin(unix_seconds(), Version(highest));
         let new = SourceRecord {
@@ -348,6 +375,13 @@ impl Inner {
         }
     }
 }
+
+fn wait_or_fail(error: Error) -> End {
+    if error.remedy() == Remedy::Retry { End::Wait(error) } else { error.into() }
+}
+
+/// Wishes for a restart that may wait; one restart serves them all.
+const RESTARTS_WAITING_MAX: usize = 64;
 
 /// Versions are reserved this far ahead: 2 GiB of log for one fsync.
 const RESERVED_AHEAD: u64 = 1 << 32;
@@ -389,7 +423,7 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
                 record.reason = error.report();
             });
         }
-        End::Again(error) => {
+        End::Again(error) | End::Wait(error) => {
             live.wait_for(error.report());
             inner.ask_restart(&id, &live, Restart::default());
         }
@@ -399,7 +433,11 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
             inner.ask_restart(&id, &live, Restart { above: Some(above) });
         }
         End::Replaced => {
-            tracing::warn!(link = id, index = record.index, "the index was made anew; it is filled again");
+            tracing::warn!(
+                link = id,
+                index = record.index,
+                "the index was made anew; it is filled again"
+            );
             live.forget_snapshot();
             if let Err(error) = start::forget_snapshot(&inner, &id) {
                 live.fail(error.report());
@@ -414,7 +452,8 @@ impl Inner {
     fn ask_restart(&self, id: &str, live: &Live, restart: Restart) {
         let restarts = live.count_restart();
         self.store_record(id, |record| record.restarts = restarts);
-        let _ = self.restarts.send(restart);
+        // A full queue holds enough wishes for a restart already.
+        let _ = self.restarts.try_send(restart);
     }
 }
 
@@ -423,7 +462,8 @@ impl Control {
     pub async fn create(&self, spec: Spec) -> Result<Status, Vec<Error>> {
         let inner = &self.inner;
         let id = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
-        let table = spec.rules.table().cloned().ok_or_else(|| vec![Error::input("a link needs a rule")])?;
+        let table =
+            spec.rules.table().cloned().ok_or_else(|| vec![Error::input("a link needs a rule")])?;
         inner.refuse_twice(&id, spec.rules.index()).map_err(|error| vec![error])?;
         let mapping = start::validate(inner, &spec, &table).await?;
         let now = unix_seconds();
@@ -479,12 +519,22 @@ impl Control {
 
     fn unknown(&self, id: &str) -> Error {
         let ids = self.inner.ids();
-        let known = if ids.is_empty() { "there are none".to_owned() } else { format!("there are {}", ids.join(", ")) };
+        let known = if ids.is_empty() {
+            "there are none".to_owned()
+        } else {
+            format!("there are {}", ids.join(", "))
+        };
         Error::new(ErrorKind::NotFound, format!("unknown link `{id}`; {known}"))
     }
 
     /// Answers a request of the search node's API that concerns models and pipelines.
-    pub async fn search_api(&self, method: &str, path: &str, query: &str, body: &[u8]) -> (u16, serde_json::Value) {
+    pub async fn search_api(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        body: &[u8],
+    ) -> (u16, serde_json::Value) {
         let answer = self.inner.pipelines.handle(method, path, query, body).await;
         (answer.status, answer.body)
     }
@@ -515,7 +565,9 @@ impl Inner {
         let links = lock(&self.links);
         if links.contains_key(id) {
             return Err(Error::input(format!("a link with the id `{id}` exists already"))
-                .with_advice(format!("drop it first: CALL dbms_etl.drop_sync_link_by_id('{id}')")));
+                .with_advice(format!(
+                    "drop it first: CALL dbms_etl.drop_sync_link_by_id('{id}')"
+                )));
         }
         match links.values().find(|entry| entry.record.index == index) {
             None => Ok(()),

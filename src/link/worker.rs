@@ -47,6 +47,8 @@ pub(super) struct Setup {
     pub lanes: Lanes,
     pub copier: Option<Copier>,
     pub snapshot_config: snapshot::Config,
+    /// The `_id` is made of the primary key, not of another unique one.
+    pub id_is_primary_key: bool,
     pub checkpoint_interval: Duration,
     pub stop: watch::Receiver<bool>,
 }
@@ -87,7 +89,11 @@ enum Copying {
     /// The window is open, the chunk is being read.
     Reading(Window),
     /// The chunk was read; its rows wait until the stream has covered what was executed by then.
-    Covering { window: Window, chunk: snapshot::scan::Chunk, executed: GtidSet },
+    Covering {
+        window: Window,
+        chunk: snapshot::scan::Chunk,
+        executed: GtidSet,
+    },
     Done,
 }
 
@@ -121,9 +127,11 @@ impl Worker {
     pub async fn run(mut self) -> End {
         let end = match self.work().await {
             Ok(end) => end,
-            Err(end) => self.setup.lanes.failure().unwrap_or(end),
+            Err(End::Stopped) => self.setup.lanes.why_closed().await,
+            Err(end) => end,
         };
-        let is_clean = matches!(end, End::Stopped) || matches!(&end, End::Failed(error) if is_of_the_source(error));
+        let is_clean = matches!(end, End::Stopped)
+            || matches!(&end, End::Failed(error) if is_of_the_source(error));
         if is_clean && let Err(other) = self.setup.lanes.drain().await {
             tracing::warn!(link = self.setup.link, end = ?other, "the last writes were not acknowledged");
         }
@@ -151,7 +159,7 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+                () = stopped(&mut stop) => return Ok(End::Stopped),
                 _ = checkpoint_due.tick() => {
                     self.take_acks();
                     self.write_checkpoint(false)?;
@@ -190,8 +198,14 @@ impl Worker {
     }
 
     fn take_ddl(&mut self, ddl: &Ddl) -> Result<(), End> {
-        if !ddl.changes_columns || is_naive(Rule::Definitions) {
-            tracing::info!(link = self.setup.link, statement = ddl.statement, "DDL leaves the mapping as it is");
+        // An index that goes may be the key that proves the `_id`s; the primary key can't go unseen.
+        let is_harmless = !ddl.changes_columns && self.setup.id_is_primary_key;
+        if is_harmless || is_naive(Rule::Definitions) {
+            tracing::info!(
+                link = self.setup.link,
+                statement = ddl.statement,
+                "DDL leaves the mapping as it is"
+            );
             return Ok(());
         }
         let error = Error::new(
@@ -216,13 +230,19 @@ impl Worker {
         let epoch = self.at.epoch;
         let metrics = &self.setup.live.metrics;
         while reader.next(&mut change)? {
-            metrics.count_row(change.kind);
+            match change.kind {
+                ChangeKind::Insert => metrics.rows_insert.inc(),
+                ChangeKind::Update => metrics.rows_update.inc(),
+                ChangeKind::Delete => metrics.rows_delete.inc(),
+            }
             let lanes = &mut self.setup.lanes;
             if let Some(window) = self.copying.window() {
                 record(window, &self.setup.plan, &change, &mut self.decoder.id)?;
             }
             let version = |offset| epoch.version(rows.n, offset);
-            self.setup.plan.apply(&change, version, &mut self.decoder.scratch, &mut |op| lanes.put(op))?;
+            self.setup
+                .plan
+                .apply(&change, version, &mut self.decoder.scratch, &mut |op| lanes.put(op))?;
             if lanes.any_is_full() {
                 lanes.send_full().await?;
             }
@@ -254,7 +274,8 @@ impl Worker {
         if let Some(mark) = self.acks.take_done(&done) {
             self.acked = Some(mark);
         }
-        let oldest = self.acks.iter().find_map(|mark| mark.first_commit_us).or(self.first_commit_us);
+        let oldest =
+            self.acks.iter().find_map(|mark| mark.first_commit_us).or(self.first_commit_us);
         let lag_ms = oldest.map_or(0, |us| (unix_millis() - (us / 1_000) as i64).max(0));
         if matches!(self.copying, Copying::Done) {
             self.setup.live.set_lag_ms(lag_ms);
@@ -277,6 +298,7 @@ impl Worker {
             index_uuid: self.setup.index_uuid.clone(),
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        self.setup.live.metrics.checkpoint_written();
         self.setup.live.set_position(record.checkpoint.position.to_string());
         Ok(())
     }
@@ -285,15 +307,22 @@ impl Worker {
     async fn at_boundary(&mut self) -> Result<(), End> {
         match &self.copying {
             Copying::Ready => self.ask_next().await,
-            Copying::Covering { window, executed, .. } if window.is_covered(executed, &self.at.position.gtids) => {
+            Copying::Covering { window, executed, .. }
+                if window.is_covered(executed, &self.at.position.gtids) =>
+            {
                 self.write_chunk().await
             }
-            Copying::AskedForBounds | Copying::Reading(_) | Copying::Covering { .. } | Copying::Done => Ok(()),
+            Copying::AskedForBounds
+            | Copying::Reading(_)
+            | Copying::Covering { .. }
+            | Copying::Done => Ok(()),
         }
     }
 
     async fn ask_next(&mut self) -> Result<(), End> {
-        let (Copying::Ready, true, Some(copier)) = (&self.copying, self.is_at_boundary, &self.setup.copier) else {
+        let (Copying::Ready, true, Some(copier)) =
+            (&self.copying, self.is_at_boundary, &self.setup.copier)
+        else {
             return Ok(());
         };
         let delivered = self.at.position.gtids.clone();
@@ -365,9 +394,14 @@ impl Worker {
         self.ask_next().await
     }
 
-    async fn put_rows(&mut self, window: &Window, chunk: &snapshot::scan::Chunk) -> Result<(), End> {
+    async fn put_rows(
+        &mut self,
+        window: &Window,
+        chunk: &snapshot::scan::Chunk,
+    ) -> Result<(), End> {
         let plan = &self.setup.plan;
-        let types: Vec<_> = plan.wanted().iter().map(|at| &self.setup.def.columns[*at].ty).collect();
+        let types: Vec<_> =
+            plan.wanted().iter().map(|at| &self.setup.def.columns[*at].ty).collect();
         let version = self.at.version();
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {
@@ -383,7 +417,13 @@ impl Worker {
             })?;
             if is_new {
                 let key = IdHasher.key(&id);
-                self.setup.lanes.put(DocOp { action: Action::Upsert, id: &id, key, version, body: &body });
+                self.setup.lanes.put(DocOp {
+                    action: Action::Upsert,
+                    id: &id,
+                    key,
+                    version,
+                    body: &body,
+                });
                 if self.setup.lanes.any_is_full() {
                     self.setup.lanes.send_full().await?;
                 }
@@ -430,7 +470,12 @@ impl Copying {
 }
 
 /// Notes the ids of both images: the row that a chunk shows may be the one before or the one behind the change.
-fn record(window: &mut Window, plan: &mapping::Plan, change: &Change<'_>, id: &mut String) -> Result<()> {
+fn record(
+    window: &mut Window,
+    plan: &mapping::Plan,
+    change: &Change<'_>,
+    id: &mut String,
+) -> Result<()> {
     let before = (change.kind != ChangeKind::Insert).then_some(&change.before);
     let after = (change.kind != ChangeKind::Delete).then_some(&change.after);
     for row in before.into_iter().chain(after) {
@@ -439,6 +484,12 @@ fn record(window: &mut Window, plan: &mapping::Plan, change: &Change<'_>, id: &m
         window.record(id);
     }
     Ok(())
+}
+
+/// Resolves when the link must stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left to ask for it, which means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn reply_of(copier: &mut Option<Copier>) -> Reply {

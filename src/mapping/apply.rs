@@ -50,7 +50,9 @@ impl Plan {
         out: &mut impl FnMut(DocOp<'_>),
     ) -> Result<()> {
         let Scratch { id, id_before, body, part } = scratch;
-        (id.clear(), id_before.clear(), body.clear());
+        id.clear();
+        id_before.clear();
+        body.clear();
         let before = matches!(change.kind, ChangeKind::Update | ChangeKind::Delete);
         let after = matches!(change.kind, ChangeKind::Update | ChangeKind::Insert);
         if before {
@@ -60,8 +62,12 @@ impl Plan {
             self.write_id(&change.after.values, part, id)?;
             self.body(&change.after.values, body)?;
         }
-        let operation = |action, id, row: &Row<'_>, body| {
-            DocOp { action, id, key: self.hasher.key(id), version: version(row.offset), body }
+        let operation = |action, id, row: &Row<'_>, body| DocOp {
+            action,
+            id,
+            key: self.hasher.key(id),
+            version: version(row.offset),
+            body,
         };
         if before && id != id_before {
             out(operation(Action::Delete, id_before, &change.before, &[]));

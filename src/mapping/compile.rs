@@ -84,7 +84,7 @@ pub fn compile(spec: &Spec, def: &TableDef) -> Result<Plan, Vec<Error>> {
         columns: wanted.iter().map(|ordinal| def.columns[*ordinal].clone()).collect(),
         fields: fields.map(|(at, (rule, ordinal))| field(at, rule, slot(ordinal))).collect(),
         keys: keys.iter().map(slot).collect(),
-        hasher: IdHasher::default(),
+        hasher: IdHasher,
         wanted,
     })
 }
@@ -144,8 +144,10 @@ fn unknown_column(wrong: &str, def: &TableDef) -> Error {
 
 fn check_keys(spec: &Spec, keys: &[usize], def: &TableDef, problems: &mut Vec<Error>) {
     if def.unique_keys.is_empty() {
-        let message = format!("{} has no primary key and no unique key of NOT NULL columns", def.id);
-        let advice = format!("add one: ALTER TABLE `{}`.`{}` ADD PRIMARY KEY (…)", def.id.db, def.id.name);
+        let message =
+            format!("{} has no primary key and no unique key of NOT NULL columns", def.id);
+        let advice =
+            format!("add one: ALTER TABLE `{}`.`{}` ADD PRIMARY KEY (…)", def.id.db, def.id.name);
         return problems.push(placed(Error::input(message).with_advice(advice), spec));
     }
     if spec.keys.is_empty() {
@@ -163,7 +165,8 @@ fn check_keys(spec: &Spec, keys: &[usize], def: &TableDef, problems: &mut Vec<Er
     }
     let is_unique = |unique: &Vec<usize>| unique.iter().all(|ordinal| keys.contains(ordinal));
     if !def.unique_keys.iter().any(is_unique) {
-        let names: Vec<_> = keys.iter().map(|ordinal| def.columns[*ordinal].name.as_str()).collect();
+        let names: Vec<_> =
+            keys.iter().map(|ordinal| def.columns[*ordinal].name.as_str()).collect();
         let message =
             format!("two rows of {} can have the same ({}), so one _id", def.id, names.join(", "));
         problems.push(placed(Error::input(message).with_advice(unique_keys(def)), spec));
@@ -173,7 +176,8 @@ fn check_keys(spec: &Spec, keys: &[usize], def: &TableDef, problems: &mut Vec<Er
 fn check_key_column(column: &Column, def: &TableDef) -> Option<Error> {
     let named = format!("column `{}` of {}", column.name, def.id);
     if let Some(reason) = refusal(column) {
-        let message = format!("{named} is of type {}, which cannot be a key: {reason}", column.declared);
+        let message =
+            format!("{named} is of type {}, which cannot be a key: {reason}", column.declared);
         let advice = "use a column of integers, decimals, text, bytes or dates";
         return Some(Error::new(ErrorKind::Unsupported, message).with_advice(advice));
     }
@@ -186,7 +190,8 @@ fn check_key_column(column: &Column, def: &TableDef) -> Option<Error> {
 /// `the unique keys are (id), (email)`.
 fn unique_keys(def: &TableDef) -> String {
     let name = |ordinal: &usize| def.columns.get(*ordinal).map_or("?", |column| &column.name);
-    let key = |key: &Vec<usize>| format!("({})", key.iter().map(name).collect::<Vec<_>>().join(", "));
+    let key =
+        |key: &Vec<usize>| format!("({})", key.iter().map(name).collect::<Vec<_>>().join(", "));
     let keys: Vec<_> = def.unique_keys.iter().map(key).collect();
     format!("the unique keys without NULL are {}", keys.join(", "))
 }

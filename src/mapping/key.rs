@@ -10,8 +10,12 @@ use crate::table::{Column, ColumnType};
 /// Why a column cannot be part of an `_id`, if it cannot.
 pub(super) fn refusal(column: &Column) -> Option<&'static str> {
     match &column.ty {
-        ColumnType::Enum { .. } => Some("the log names its values by number, and numbers move when labels change"),
-        ColumnType::Set { .. } => Some("the log names its values by bits, and bits move when labels change"),
+        ColumnType::Enum { .. } => {
+            Some("the log names its values by number, and numbers move when labels change")
+        }
+        ColumnType::Set { .. } => {
+            Some("the log names its values by bits, and bits move when labels change")
+        }
         ColumnType::Json => Some("equal JSON values can be written in several ways"),
         ColumnType::Float | ColumnType::Double => Some("its values are not exact"),
         ColumnType::Bytes if column.declared.to_lowercase().contains("blob") => {

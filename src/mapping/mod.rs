@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Changes to document operations: which columns of a row become which fields, what the `_id` is, and how values are
 //! written as JSON. Pure; knows nothing of where a change came from or where a document goes.
 //!
@@ -70,9 +69,3 @@ impl Spec {
 
 #[cfg(test)]
 mod tests;
-=======
-//! Not yet written.
-
-pub mod json_binary;
-pub mod packed_decimal;
->>>>>>> wire

@@ -44,8 +44,7 @@ impl Moment {
 
     pub fn of_time(negative: bool, clock: Clock, fsp: u8) -> Self {
         let mut moment = Self::empty();
-        let is_zero =
-            (clock.hours, clock.minutes, clock.seconds, clock.micros) == (0, 0, 0, 0);
+        let is_zero = (clock.hours, clock.minutes, clock.seconds, clock.micros) == (0, 0, 0, 0);
         if negative && !is_zero {
             moment.push(b'-');
         }

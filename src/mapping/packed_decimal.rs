@@ -65,7 +65,7 @@ fn write_whole(mut bytes: &[u8], digits: usize, mask: u8, out: &mut Vec<u8>) -> 
         *bytes = rest;
         write_group(group, digits, mask, std::mem::take(&mut flip), out)
     };
-    if digits % DIGITS_PER_GROUP > 0 {
+    if !digits.is_multiple_of(DIGITS_PER_GROUP) {
         write(&mut bytes, digits % DIGITS_PER_GROUP, out)?;
     }
     for _ in 0..digits / DIGITS_PER_GROUP {

@@ -38,7 +38,13 @@ fn spec(rules: &str, keys: &str) -> Spec {
             let span = Span::new(at + word.len() - column.len(), at + word.len());
             let field_span = Span::new(at, at + field.len());
             let table = TableId::new("db", "test_table");
-            rules.push(Rule { field: field.into(), table, column: column.into(), span, field_span });
+            rules.push(Rule {
+                field: field.into(),
+                table,
+                column: column.into(),
+                span,
+                field_span,
+            });
             at += word.len() + 1;
         }
         rules
@@ -54,7 +60,9 @@ fn problems(rules: &str, keys: &str, def: &TableDef) -> String {
     let errors = compile(&spec(rules, keys), def).expect_err("the mapping is wrong");
     // Rules and keys stand in two texts here; the span is shown as numbers.
     let say = |error: &Error| match error.span() {
-        Some(Span { start, end }) => format!("{start}..{end} {:?}: {}", error.kind(), error.report()),
+        Some(Span { start, end }) => {
+            format!("{start}..{end} {:?}: {}", error.kind(), error.report())
+        }
         None => format!("{:?}: {}", error.kind(), error.report()),
     };
     errors.iter().map(say).collect::<Vec<_>>().join("\n")
@@ -83,7 +91,8 @@ fn only_the_named_columns_are_wanted_in_the_order_of_the_row() {
     let plan = plan("text:title number:id again:title", "t2 t1");
     assert_eq!(plan.wanted(), [0, 1, 2, 3]);
     assert_eq!(plan.table().to_string(), "db.test_table");
-    let fields: Vec<_> = plan.fields().map(|(field, column)| (field, column.name.as_str())).collect();
+    let fields: Vec<_> =
+        plan.fields().map(|(field, column)| (field, column.name.as_str())).collect();
     assert_eq!(fields, [("text", "title"), ("number", "id"), ("again", "title")]);
     assert_eq!(plan.keys().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["t2", "t1"]);
 }
@@ -125,9 +134,7 @@ fn a_row_that_cannot_be_written_leaves_no_half_of_its_change() {
         .expect_err("the text is not UTF-8");
     assert_eq!(count, 0);
     assert_eq!(error.kind(), ErrorKind::DocumentRefused);
-    insta::assert_snapshot!(error.report(), @r#"
-    cannot write column `title` of db.test_table: its bytes are not valid UTF-8; mend the row: the value does not agree with the column's character set
-    "#);
+    insta::assert_snapshot!(error.report(), @"cannot write column `title` of db.test_table: its bytes are not valid UTF-8; mend the row: the value does not agree with the column's character set");
 }
 
 #[test]
@@ -153,12 +160,16 @@ fn an_id_that_cannot_be_is_refused_without_its_value() {
         format!("{:?}: {}", error.kind(), error.report())
     };
     let text = |text: &'static str| Value::Text(text.as_bytes());
-    let single = compile(&spec("n:id", "id"), &TableDef {
-        columns: vec![column("id", ColumnType::Text, "text")],
-        unique_keys: vec![vec![0]],
-        ..test_table()
-    });
-    let empty = single.expect("right").id(&[text("")], &mut String::new()).expect_err("it is empty");
+    let single = compile(
+        &spec("n:id", "id"),
+        &TableDef {
+            columns: vec![column("id", ColumnType::Text, "text")],
+            unique_keys: vec![vec![0]],
+            ..test_table()
+        },
+    );
+    let empty =
+        single.expect("right").id(&[text("")], &mut String::new()).expect_err("it is empty");
     let said = [
         refused(Value::Text(long.as_bytes()), Value::Text(short.as_bytes())),
         refused(text("a"), Value::Null),
@@ -254,7 +265,9 @@ fn the_page_of_types_says_what_is_written() {
     let mut rows = Vec::new();
     for line in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [types, _form, sql, example, _suggested] = cells[..] else { panic!("five cells: {line}") };
+        let [types, _form, sql, example, _suggested] = cells[..] else {
+            panic!("five cells: {line}")
+        };
         rows.push((types.replace('`', ""), sql.trim_matches('`'), example.trim_matches('`')));
     }
     let mut left = examples();
@@ -276,37 +289,75 @@ fn examples() -> Vec<(&'static str, &'static str, Vec<String>)> {
     let labels = || ["red", "green", "blue"].map(str::to_owned).to_vec();
     let all = |values: &[V<'_>], ty: T| values.iter().map(|value| json_of(*value, &ty)).collect();
     let date_time = V::DateTime {
-        year: 2026, month: 3, day: 4, hours: 5, minutes: 6, seconds: 7, micros: 123_000, fsp: 3,
+        year: 2026,
+        month: 3,
+        day: 4,
+        hours: 5,
+        minutes: 6,
+        seconds: 7,
+        micros: 123_000,
+        fsp: 3,
     };
     let no_day = V::DateTime {
-        year: 2026, month: 3, day: 0, hours: 0, minutes: 0, seconds: 0, micros: 0, fsp: 0,
+        year: 2026,
+        month: 3,
+        day: 0,
+        hours: 0,
+        minutes: 0,
+        seconds: 0,
+        micros: 0,
+        fsp: 0,
     };
     let moment = V::Timestamp { seconds: 1_772_600_767, micros: 123_000, fsp: 3 };
     let time = V::Time { negative: true, hours: 838, minutes: 59, seconds: 59, micros: 0, fsp: 1 };
-    let small_time = V::Time { negative: false, hours: 5, minutes: 6, seconds: 7, micros: 0, fsp: 0 };
+    let small_time =
+        V::Time { negative: false, hours: 5, minutes: 6, seconds: 7, micros: 0, fsp: 0 };
     let packed = V::PackedDecimal { bytes: &[0x7f, 0xff, 0xf3, 0xcd], precision: 8, scale: 2 };
     let zero = V::Timestamp { seconds: 0, micros: 0, fsp: 0 };
     vec![
         ("TINYINT", "-7", all(&[V::Int(-7)], T::TinyInt { unsigned: false })),
-        ("BIGINT UNSIGNED", "18446744073709551615", all(&[V::UInt(u64::MAX)], T::BigInt { unsigned: true })),
+        (
+            "BIGINT UNSIGNED",
+            "18446744073709551615",
+            all(&[V::UInt(u64::MAX)], T::BigInt { unsigned: true }),
+        ),
         ("FLOAT", "0.1", all(&[V::Float(0.1)], T::Float)),
         ("DOUBLE", "1", all(&[V::Double(1.0)], T::Double)),
-        ("DECIMAL", "-12.50", all(&[packed, V::DecimalText(b"-12.50")], T::Decimal { precision: 8, scale: 2 })),
+        (
+            "DECIMAL",
+            "-12.50",
+            all(&[packed, V::DecimalText(b"-12.50")], T::Decimal { precision: 8, scale: 2 }),
+        ),
         ("DATE", "'2026-03-04'", all(&[V::Date { year: 2026, month: 3, day: 4 }], T::Date)),
         ("DATE", "'2026-03-00'", all(&[V::Date { year: 2026, month: 3, day: 0 }], T::Date)),
         ("DATETIME", "'2026-03-04 05:06:07.123'", all(&[date_time], T::DateTime { fsp: 3 })),
         ("DATETIME", "'2026-03-00 00:00:00'", all(&[no_day], T::DateTime { fsp: 0 })),
-        ("TIMESTAMP", "'2026-03-04 05:06:07.123'", all(&[moment, date_time], T::Timestamp { fsp: 3 })),
+        (
+            "TIMESTAMP",
+            "'2026-03-04 05:06:07.123'",
+            all(&[moment, date_time], T::Timestamp { fsp: 3 }),
+        ),
         ("TIMESTAMP", "'0000-00-00 00:00:00'", all(&[zero], T::Timestamp { fsp: 0 })),
         ("TIME", "'-838:59:59.0'", all(&[time], T::Time { fsp: 1 })),
         ("TIME", "'05:06:07'", all(&[small_time], T::Time { fsp: 0 })),
         ("YEAR", "2026", all(&[V::Year(2026), V::UInt(2026)], T::Year)),
         ("CHAR", "'say \"hé\"'", all(&[V::Text("say \"hé\"".as_bytes())], T::Text)),
-        ("BINARY", "x'01'", all(&[V::Binary { bytes: &[1], length: 3 }, V::Bytes(&[1, 0, 0])], T::Binary { length: 3 })),
+        (
+            "BINARY",
+            "x'01'",
+            all(
+                &[V::Binary { bytes: &[1], length: 3 }, V::Bytes(&[1, 0, 0])],
+                T::Binary { length: 3 },
+            ),
+        ),
         ("VARBINARY", "x'01ff'", all(&[V::Bytes(&[1, 255])], T::Bytes)),
         ("ENUM", "'green'", all(&[V::Enum(2), V::Label(b"green")], T::Enum { labels: labels() })),
         ("ENUM", "''", all(&[V::Enum(0), V::Label(b"")], T::Enum { labels: labels() })),
-        ("SET", "'red,blue'", all(&[V::Set(5), V::Labels(b"red,blue")], T::Set { labels: labels() })),
+        (
+            "SET",
+            "'red,blue'",
+            all(&[V::Set(5), V::Labels(b"red,blue")], T::Set { labels: labels() }),
+        ),
         ("SET", "''", all(&[V::Set(0), V::Labels(b"")], T::Set { labels: labels() })),
         ("JSON", "'{\"a\": [1, \"x y\"]}'", all(&[V::JsonText(b"{\"a\": [1, \"x y\"]}")], T::Json)),
         ("any", "NULL", all(&[V::Null], T::Text)),
@@ -334,6 +385,13 @@ fn zeros_in_front_of_a_decimal_go() {
 }
 
 #[test]
+fn a_float_never_looks_like_an_integer() {
+    for (number, form) in [(1.0, "1.0"), (-0.0, "-0.0"), (1e30, "1e+30"), (2.5e-7, "2.5e-7")] {
+        assert_eq!(json_of(Value::Double(number), &ColumnType::Double), form);
+    }
+}
+
+#[test]
 fn a_value_of_another_type_is_an_error_and_not_a_guess() {
     let labels = vec!["a".to_owned()];
     let cases = [
@@ -355,7 +413,9 @@ fn packed(negative: bool, digits: &str, scale: usize) -> Vec<u8> {
     let (whole, fraction) = digits.split_at(digits.len() - scale);
     let head = whole.len() % 9;
     let mut groups = vec![&whole[..head]];
-    groups.extend(whole.as_bytes()[head..].chunks(9).map(|g| std::str::from_utf8(g).expect("digits")));
+    groups.extend(
+        whole.as_bytes()[head..].chunks(9).map(|g| std::str::from_utf8(g).expect("digits")),
+    );
     groups.extend(fraction.as_bytes().chunks(9).map(|g| std::str::from_utf8(g).expect("digits")));
     let mut bytes: Vec<u8> = Vec::new();
     for group in groups.into_iter().filter(|group| !group.is_empty()) {

@@ -1,25 +1,33 @@
 //! The ingest pipeline, emulated: the processors of a `PUT _ingest/pipeline/NAME` run on document operations before they
 //! are written. Knows nothing of sources and sinks.
 //!
-//! `api` speaks ml-commons' JSON and keeps the definitions; a [`Pipeline`] is one of them, ready to run; `batch` asks
-//! the model for the texts of many documents at once; `text_embedding` and `fields` find the texts in a document and
-//! put the vectors beside them.
+//! `api` speaks ml-commons' JSON and keeps the definitions; a [`Pipeline`] is one of them, ready to run; `batch` and
+//! `asking` get the vectors for the texts of many documents at once; `text_embedding`, `fields` and `json` find the
+//! texts in a document and put the vectors beside them.
 
 mod api;
+mod asking;
 mod batch;
 mod fields;
+mod json;
 mod processors;
 mod text_embedding;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use self::api::{Answer, Api};
 pub use crate::connector::Config;
 use crate::{
     connector::Models,
     document::{Batch, DocOp},
-    error::Result,
+    error::{Error, ErrorKind, Result},
+    position::Version,
 };
+use fields::{FieldMap, Target};
 use processors::Processor;
 
 /// Says whether an operation is still to be written; once it says no, it stays with it.
@@ -58,4 +66,36 @@ impl Pipeline {
         }
         Ok(done.unwrap_or_else(|| batch.clone()))
     }
+
+    /// Embeds a word for every field, to see whether the models answer with the index's dimensions.
+    pub async fn check(&self, dimensions: &HashMap<String, usize>) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        for processor in &self.processors {
+            let mut batch = Batch::default();
+            let probe = probe(&processor.fields).to_string();
+            batch.upsert("driftless-check", 0, Version(0), probe.as_bytes());
+            let began = Instant::now();
+            let in_time = |_: &DocOp<'_>| began.elapsed() < PATIENCE;
+            if batch::run(&self.models, processor, &batch, dimensions, &in_time).await?.is_empty() {
+                let what = format!(
+                    "model {} gave no answer in {} s",
+                    processor.model_id,
+                    PATIENCE.as_secs()
+                );
+                return Err(
+                    Error::new(ErrorKind::ModelBusy, what).with_advice("look at its endpoint")
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A document with a text wherever the map wants one.
+fn probe(fields: &FieldMap) -> serde_json::Value {
+    let value = |target: &Target| match target {
+        Target::Vector(_) => serde_json::Value::from("driftless"),
+        Target::Inside(inner) => probe(inner),
+    };
+    fields.rules.iter().map(|(name, target)| (name.clone(), value(target))).collect()
 }

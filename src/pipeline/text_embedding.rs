@@ -4,15 +4,14 @@
 //! The document stays bytes: its values are looked at where they lie, and a vector is an edit at a place. So all that is
 //! not a vector leaves as it came, digits of numbers and order of keys included.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{borrow::Cow, ops::Range};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
 
-use super::fields::{FieldMap, Target};
+use super::{
+    fields::{FieldMap, Target},
+    json::{self, Kind, kind},
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is to be done to one document.
@@ -109,7 +108,7 @@ struct Planner<'b> {
 impl<'b> Planner<'b> {
     /// Plans one object at `path`; what is found below it is planned before it.
     fn object(&mut self, raw: &'b str, fields: &FieldMap, path: &str) -> Result<()> {
-        let Entries(entries) = entries(raw)?;
+        let entries = json::entries(raw).map_err(invalid)?;
         let mut nodes = Nodes::new();
         for rule in &fields.rules {
             for (key, value) in &entries {
@@ -160,7 +159,7 @@ impl<'b> Planner<'b> {
         match kind(value) {
             Kind::Object => self.object(value, fields, path),
             Kind::List => {
-                for element in list(value)? {
+                for element in json::list(value).map_err(invalid)? {
                     self.inside(element.get(), fields, path)?;
                 }
                 Ok(())
@@ -185,7 +184,7 @@ impl<'b> Planner<'b> {
     /// `[{"knn": […]}, …]`: one object for each text of a list.
     fn texts(&mut self, name: &str, value: &'b str, field: &str) -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
-        for element in list(value)? {
+        for element in json::list(value).map_err(invalid)? {
             let wrong = match kind(element.get()) {
                 Kind::Text => match self.text(element.get(), field)? {
                     Some(at) => {
@@ -231,7 +230,7 @@ impl<'b> Planner<'b> {
                 entries.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| *value);
             match (there, node) {
                 (Some(value), Node::Object(inner)) if kind(value) == Kind::Object => {
-                    if let Ok(Entries(entries)) = self::entries(value) {
+                    if let Ok(entries) = json::entries(value) {
                         self.put(value, &entries, inner);
                     }
                 }
@@ -294,25 +293,9 @@ fn flatten(node: Node, out: &mut Vec<Piece>) {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Text,
-    Object,
-    List,
-    Null,
-    /// A number or a truth value.
-    Other,
-}
-
-/// What a JSON value is, by its first character: raw values carry no white space around.
-fn kind(value: &str) -> Kind {
-    match value.as_bytes().first() {
-        Some(b'"') => Kind::Text,
-        Some(b'{') => Kind::Object,
-        Some(b'[') => Kind::List,
-        Some(b'n') => Kind::Null,
-        _ => Kind::Other,
-    }
+fn invalid(_: serde_json::Error) -> Error {
+    // The cause is left out: it may quote the document.
+    refused("a part of the document is not valid JSON")
 }
 
 fn refused(message: impl Into<String>) -> Error {
@@ -326,45 +309,6 @@ fn not_a_text(name: &str) -> Error {
          type is: java.util.HashMap"
     ))
 }
-
-fn list(value: &str) -> Result<Vec<&RawValue>> {
-    serde_json::from_str(value).map_err(|_| refused("a list of the document is not valid JSON"))
-}
-
-fn entries(value: &str) -> Result<Entries<'_>> {
-    serde_json::from_str(value).map_err(|_| refused("an object of the document is not valid JSON"))
-}
-
-/// An object's keys and raw values, in their order.
-struct Entries<'b>(Vec<(Cow<'b, str>, &'b str)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
-                    entries.push((key, value.get()));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Collect)
-    }
-}
-
-#[derive(Deserialize)]
-struct Key<'b>(#[serde(borrow)] Cow<'b, str>);
 
 #[cfg(test)]
 mod tests {

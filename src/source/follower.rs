@@ -13,13 +13,13 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{Checkpoint, Gtid, GtidSet, Position, Version};
+use crate::position::{Checkpoint, Gtid, GtidSet, Position};
 use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
 use crate::source::stream::{Began, Ddl, Item, Rows};
-use crate::source::tailer::{Reserve, Subscription};
+use crate::source::tailer::{Durable, Subscription};
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
 
@@ -51,8 +51,7 @@ pub struct Follower {
     joining: Vec<Subscription>,
     /// A boundary was passed since the last one was made known.
     boundary_is_new: bool,
-    reserved: Version,
-    reserve: Reserve,
+    durable: Durable,
     /// Made with the first compressed transaction.
     inflater: Option<Inflater>,
 }
@@ -110,7 +109,7 @@ impl Subscriber {
 }
 
 impl Follower {
-    pub fn new(start: Checkpoint, reserved: Version, reserve: Reserve) -> Self {
+    pub fn new(start: Checkpoint, durable: Durable) -> Self {
         Self {
             n: start.n,
             at: start,
@@ -120,8 +119,7 @@ impl Follower {
             subscribers: Vec::new(),
             joining: Vec::new(),
             boundary_is_new: false,
-            reserved,
-            reserve,
+            durable,
             inflater: None,
         }
     }
@@ -155,7 +153,10 @@ impl Follower {
             Err(error) => Err(error),
         };
         let (header, was_open) = followed.map_err(|error| {
-            error.context(format!("in {} behind offset {}", self.at.position.file, self.at.position.offset))
+            error.context(format!(
+                "in {} behind offset {}",
+                self.at.position.file, self.at.position.offset
+            ))
         })?;
         if self.group.is_some() {
             return Ok(Step::Within);
@@ -208,8 +209,11 @@ impl Follower {
                 return Ok(header);
             }
             Body::Incident => {
-                return Err(Error::new(ErrorKind::SourceLost, "the source says that its log lost events (INCIDENT)")
-                    .with_advice("drop the link and create it again"));
+                return Err(Error::new(
+                    ErrorKind::SourceLost,
+                    "the source says that its log lost events (INCIDENT)",
+                )
+                .with_advice("drop the link and create it again"));
             }
             Body::PreviousGtids(_)
             | Body::RowsQuery(_)
@@ -266,7 +270,8 @@ impl Follower {
     }
 
     fn follow_query(&mut self, query: Query<'_>) {
-        let (db, statement) = (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
+        let (db, statement) =
+            (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
         let read = ddl::read(&statement, &db);
         let Some(group) = &mut self.group else { return };
         let ends_group = !group.has_begun;
@@ -280,7 +285,7 @@ impl Follower {
             ddl::Kind::Commit => self.end_group(),
             ddl::Kind::Rollback => {
                 if group.has_rows {
-                    self.tell_all(|table| rolled_back(table));
+                    self.tell_all(rolled_back);
                 }
                 self.end_group();
             }
@@ -344,7 +349,9 @@ impl Follower {
     }
 
     fn follow_rows(&mut self, table_id: u64, event: Bytes) {
-        let (Some(table), Some(group)) = (self.tables.get(&table_id), &mut self.group) else { return };
+        let (Some(table), Some(group)) = (self.tables.get(&table_id), &mut self.group) else {
+            return;
+        };
         group.has_rows = true;
         for at in &table.subscribers {
             let subscriber = &mut self.subscribers[*at];
@@ -369,8 +376,9 @@ impl Follower {
     fn keep_reserved(&mut self, bytes: usize) -> Result<()> {
         // A compressed payload holds more than its own length; its bound is 1 GiB.
         let ahead = (bytes as u64).max(1 << 30);
-        if self.at.epoch.version(self.n + ahead, 0) >= self.reserved {
-            self.reserved = (self.reserve)(self.at.epoch.version(self.n + ahead, 0))?;
+        if self.at.epoch.version(self.n + ahead, 0) >= self.durable.reserved {
+            self.durable.reserved =
+                (self.durable.reserve)(self.at.epoch.version(self.n + ahead, 0))?;
         }
         Ok(())
     }
@@ -396,7 +404,11 @@ impl Follower {
             self.boundary_is_new = false;
             let boundary = Arc::new(self.at.clone());
             for subscriber in &mut self.subscribers {
-                if subscriber.passed.as_ref().is_some_and(|passed| self.at.position.gtids.covers(passed)) {
+                if subscriber
+                    .passed
+                    .as_ref()
+                    .is_some_and(|passed| self.at.position.gtids.covers(passed))
+                {
                     subscriber.passed = None;
                 }
                 if subscriber.passed.is_none() {
@@ -409,7 +421,8 @@ impl Follower {
     }
 
     fn change_subscribers(&mut self) {
-        let some_left = self.subscribers.iter().any(|s| s.is_gone || s.subscription.queue.is_closed());
+        let some_left =
+            self.subscribers.iter().any(|s| s.is_gone || s.subscription.queue.is_closed());
         if !some_left && self.joining.is_empty() {
             return;
         }
@@ -419,14 +432,23 @@ impl Follower {
         for mut subscription in std::mem::take(&mut self.joining) {
             let Some((began_at, passed)) = self.join_at(subscription.from.take()) else {
                 // Dropping `began` says so.
-                tracing::warn!(link = subscription.link, "the stream is ahead of the link's checkpoint");
+                tracing::warn!(
+                    link = subscription.link,
+                    "the stream is ahead of the link's checkpoint"
+                );
                 continue;
             };
             let (began, _) = oneshot::channel();
             let began = std::mem::replace(&mut subscription.began, began);
             if began.send(began_at).is_ok() {
                 let items = Vec::new();
-                self.subscribers.push(Subscriber { subscription, passed, items, bytes: 0, is_gone: false });
+                self.subscribers.push(Subscriber {
+                    subscription,
+                    passed,
+                    items,
+                    bytes: 0,
+                    is_gone: false,
+                });
             }
         }
     }
@@ -469,16 +491,22 @@ fn shortened(statement: &str) -> String {
     }
 }
 
-const START_AGAIN: &str = "drop the link and create it again: the snapshot reads what the log does not say";
+const START_AGAIN: &str =
+    "drop the link and create it again: the snapshot reads what the log does not say";
 
 fn logged_as_statement(table: &TableId, statement: &str) -> Error {
     // The statement's literals are cells' values, so only its verb is shown.
     let verb = statement.split_whitespace().next().unwrap_or_default();
     Error::new(
         ErrorKind::Unsupported,
-        format!("a data change of {table} was logged as a statement ({} …), not as rows", shortened(verb)),
+        format!(
+            "a data change of {table} was logged as a statement ({} …), not as rows",
+            shortened(verb)
+        ),
     )
-    .with_advice(format!("set binlog_format=ROW for every session on the source, then {START_AGAIN}"))
+    .with_advice(format!(
+        "set binlog_format=ROW for every session on the source, then {START_AGAIN}"
+    ))
 }
 
 fn in_xa(table: &TableId) -> Error {

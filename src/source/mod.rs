@@ -7,6 +7,8 @@
 
 pub mod binlog;
 #[cfg(feature = "daemon")]
+mod column_type;
+#[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;

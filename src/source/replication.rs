@@ -16,7 +16,7 @@ const NET_WRITE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Resuming by GTID set works on every server that has the transactions; by file and offset only on the one that wrote
 /// the file. A start that has no file yet goes by GTID set in either case.
 pub async fn open(config: &Config, at: &Checkpoint) -> Result<EventStream> {
-    let mut connection = Connection::connect(&config.replication_options()).await?;
+    let mut connection = Connection::connect(&config.replication_options()?).await?;
     let session = Session {
         heartbeat: Duration::from_millis(config.heartbeat_ms),
         replica_uuid: uuid::Uuid::new_v4().to_string(),

@@ -32,27 +32,35 @@ pub struct Subscription {
 /// when the call returns.
 pub type Reserve = Box<dyn FnMut(Version) -> Result<Version> + Send>;
 
+/// The bound up to which versions may be given out, and how it is raised.
+pub struct Durable {
+    pub reserved: Version,
+    pub reserve: Reserve,
+}
+
+/// Told why the stream stands still, and that it goes on again.
+pub type Report = Box<dyn Fn(Option<String>) + Send + Sync>;
+
 /// A running tailer. Dropping the handle does not stop it; `stop` does.
 pub struct Tailer {
-    subscriptions: mpsc::UnboundedSender<Subscription>,
+    subscriptions: mpsc::Sender<Subscription>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Tailer {
     /// Starts tailing behind `start`. It reconnects by itself for as long as waiting can help.
-    pub fn start(config: Config, start: Checkpoint, reserved: Version, reserve: Reserve) -> Self {
-        let (subscriptions, requests) = mpsc::unbounded_channel();
+    pub fn start(config: Config, start: Checkpoint, durable: Durable, report: Report) -> Self {
+        let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let follower = Follower::new(start, reserved, reserve);
-        let run = Run { config, follower, requests, stopped };
+        let follower = Follower::new(start, durable);
+        let run = Run { config, follower, requests, stopped, report };
         Self { subscriptions, stop, task: tokio::spawn(run.run()) }
     }
 
-    pub fn subscribe(&self, subscription: Subscription) -> Result<()> {
-        self.subscriptions
-            .send(subscription)
-            .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source's tailer has ended"))
+    pub async fn subscribe(&self, subscription: Subscription) -> Result<()> {
+        let ended = |_| Error::new(ErrorKind::SourceUnreachable, "the source's tailer has ended");
+        self.subscriptions.send(subscription).await.map_err(ended)
     }
 
     pub fn has_ended(&self) -> bool {
@@ -69,9 +77,13 @@ impl Tailer {
 struct Run {
     config: Config,
     follower: Follower,
-    requests: mpsc::UnboundedReceiver<Subscription>,
+    requests: mpsc::Receiver<Subscription>,
     stopped: watch::Receiver<bool>,
+    report: Report,
 }
+
+/// Links that may wait at once to join the stream.
+const SUBSCRIPTIONS_WAITING_MAX: usize = 4_096;
 
 /// A boundary is made known at least this often while transactions stream by.
 const BOUNDARY_INTERVAL: Duration = Duration::from_millis(20);
@@ -103,6 +115,7 @@ impl Run {
             let wait = backoff.next(None);
             tracing::warn!(error = %error.report(), retry_in_ms = wait.as_millis() as u64, "the stream broke off");
             metrics().source_reconnects.inc();
+            (self.report)(Some(error.report()));
             tokio::time::sleep(wait).await;
         }
     }
@@ -112,6 +125,7 @@ impl Run {
         let mut events = replication::open(&self.config, self.follower.resume_at()).await?;
         self.follower.reconnected();
         metrics().source_connected.set(1);
+        (self.report)(None);
         tracing::info!(position = %self.follower.resume_at().position, "following the binlog");
         let silence_max = Duration::from_millis(self.config.read_timeout_ms());
         let mut boundary_sent = Instant::now();
@@ -132,10 +146,15 @@ impl Run {
                 .map_err(|_| {
                     Error::new(
                         ErrorKind::SourceUnreachable,
-                        format!("the source was silent for {} ms, heartbeats included", silence_max.as_millis()),
+                        format!(
+                            "the source was silent for {} ms, heartbeats included",
+                            silence_max.as_millis()
+                        ),
                     )
                 })??
-                .ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the source ended the stream"))?;
+                .ok_or_else(|| {
+                    Error::new(ErrorKind::SourceUnreachable, "the source ended the stream")
+                })?;
             backoff.reset();
             let step = self.follower.follow(&event)?;
             let is_due = !events.buffered() || boundary_sent.elapsed() >= BOUNDARY_INTERVAL;
@@ -151,7 +170,9 @@ impl Run {
 
     /// Takes new subscriptions in; only called where no transaction is open, or kept until then.
     fn admit(&mut self, first: Option<Subscription>) {
-        for subscription in first.into_iter().chain(std::iter::from_fn(|| self.requests.try_recv().ok())) {
+        for subscription in
+            first.into_iter().chain(std::iter::from_fn(|| self.requests.try_recv().ok()))
+        {
             self.follower.wait_to_join(subscription);
         }
     }

@@ -12,8 +12,21 @@ const RULE_FORM: &str = "a rule is written index.field(db.table.column)";
 const KEY_FORM: &str = "a key is written index.field=db.table.column";
 /// Names that OpenSearch keeps for itself in every document.
 const METADATA_FIELDS: &[&str] = &[
-    "_id", "_index", "_type", "_source", "_size", "_routing", "_ignored", "_field_names", "_version",
-    "_seq_no", "_primary_term", "_doc_count", "_nested_path", "_tier", "_data_stream_timestamp",
+    "_id",
+    "_index",
+    "_type",
+    "_source",
+    "_size",
+    "_routing",
+    "_ignored",
+    "_field_names",
+    "_version",
+    "_seq_no",
+    "_primary_term",
+    "_doc_count",
+    "_nested_path",
+    "_tier",
+    "_data_stream_timestamp",
 ];
 
 /// Reads `index.field(db.table.column), …`: one index, one table, no field twice. Spans point into `text`.
@@ -38,7 +51,8 @@ pub fn mapping(rules: Vec<Assignment>, keys: Vec<Assignment>) -> Result<Mapping>
         let rule = fields.get(&key.field.text);
         if let Some(rule) = rule.filter(|rule| !same_column(rule, key)) {
             let (field, mapped) = (&key.field.text, &rule.column.text);
-            let message = format!("field `{field}` is mapped from column `{mapped}`, not from this one");
+            let message =
+                format!("field `{field}` is mapped from column `{mapped}`, not from this one");
             return Err(Error::input(message).at(key.column.span));
         }
     }
@@ -58,7 +72,9 @@ fn rules(lexer: Lexer<'_>) -> Result<Vec<Assignment>> {
     for rule in &list {
         if METADATA_FIELDS.contains(&rule.field.text.as_str()) {
             let message = format!("no document can have a field called `{}`", rule.field.text);
-            return Err(Error::input(message).at(rule.field.span).with_advice("choose another name"));
+            return Err(Error::input(message)
+                .at(rule.field.span)
+                .with_advice("choose another name"));
         }
     }
     Ok(list)
@@ -95,7 +111,8 @@ impl List<'_> {
         loop {
             let assignment = self.assignment(token)?;
             if !fields.insert(assignment.field.text.clone()) {
-                let message = format!("field `{}` is given twice", shortened(&assignment.field.text));
+                let message =
+                    format!("field `{}` is given twice", shortened(&assignment.field.text));
                 return Err(Error::input(message).at(assignment.field.span));
             }
             if let Some(first) = list.first() {

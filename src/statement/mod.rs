@@ -10,6 +10,7 @@ pub mod ast;
 mod lexer;
 mod mapping;
 mod parser;
+mod procedures;
 
 pub use ast::{Assignment, Mapping, Name, Statement, SyncByTable};
 pub use mapping::{key_list, mapping, mapping_list};

@@ -76,7 +76,8 @@ fn the_index_ends_at_the_first_dot_unless_it_is_ticked() {
 
 #[test]
 fn sync_by_table_takes_a_list_or_all_columns() {
-    let table = table_of("call dbms_etl.sync_by_table('search', 'd.`t``x`', 'logs.2026', 'id, `a b`')");
+    let table =
+        table_of("call dbms_etl.sync_by_table('search', 'd.`t``x`', 'logs.2026', 'id, `a b`')");
     assert_eq!((table.db.text.as_str(), table.table.text.as_str()), ("d", "t`x"));
     assert_eq!(table.index.text, "logs.2026");
     let columns = table.columns.expect("there is a list");
@@ -448,6 +449,25 @@ fn a_wrong_key_list_points_at_the_character() {
       | i.a==d.t.a
       |     ^
     "#);
+}
+
+#[test]
+fn the_statements_of_the_page_are_read() {
+    let page = include_str!("../../docs/statements.md");
+    let mut statements: Vec<&str> = Vec::new();
+    for block in page.split("```sql\n").skip(1) {
+        let block = block.split("```").next().expect("a split has a first part");
+        statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
+    }
+    assert_eq!(statements.len(), 3, "{statements:?}");
+    for statement in statements {
+        parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
+    }
+    let mapping = mapping_list("`logs.2026`.text(`my.db`.`t``1`.`a b`)").expect("the page says so");
+    assert_eq!(
+        (mapping[0].index.text.as_str(), mapping[0].table.text.as_str()),
+        ("logs.2026", "t`1")
+    );
 }
 
 proptest! {

@@ -113,7 +113,8 @@ impl Metrics {
         );
         let request = MODEL_OUTCOMES.map(|outcome| requests.with_label_values(&[outcome]));
         let [model_requests_ok, model_requests_retried, model_requests_failed] = request;
-        let build_info = make.gauges("driftless_build_info", &["version"], "1, with the version as a label");
+        let build_info =
+            make.gauges("driftless_build_info", &["version"], "1, with the version as a label");
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let by_link = LinkFamilies::new(&mut make);
         Self {
@@ -142,7 +143,8 @@ impl Metrics {
             model_requests_ok,
             model_requests_retried,
             model_requests_failed,
-            model_texts: make.counter("driftless_model_texts_total", "Texts sent to embedding endpoints"),
+            model_texts: make
+                .counter("driftless_model_texts_total", "Texts sent to embedding endpoints"),
             embedding_cache_hits: make.counter(
                 "driftless_embedding_cache_hits_total",
                 "Texts whose vector was in the cache",
@@ -195,8 +197,8 @@ impl LinkMetrics {
     fn new(by_link: &LinkFamilies, id: &str, began: Instant) -> Self {
         let rows = ROW_KINDS.map(|kind| by_link.rows.with_label_values(&[id, kind]));
         let [rows_insert, rows_update, rows_delete, rows_snapshot] = rows;
-        let documents =
-            DOCUMENT_OUTCOMES.map(|outcome| by_link.sink_documents.with_label_values(&[id, outcome]));
+        let documents = DOCUMENT_OUTCOMES
+            .map(|outcome| by_link.sink_documents.with_label_values(&[id, outcome]));
         let [documents_done, documents_conflict, documents_refused] = documents;
         let [queue_events_bytes, queue_lanes_bytes] =
             QUEUES.map(|queue| by_link.queue_bytes.with_label_values(&[id, queue]));
@@ -409,7 +411,10 @@ mod tests {
         link.set_state("running");
         link.checkpoint_written();
         let text = metrics.render();
-        assert!(text.contains("driftless_link_rows_total{kind=\"insert\",link=\"products\"} 2\n"), "{text}");
+        assert!(
+            text.contains("driftless_link_rows_total{kind=\"insert\",link=\"products\"} 2\n"),
+            "{text}"
+        );
         assert!(text.contains("driftless_link_state{link=\"products\",state=\"running\"} 1\n"));
         assert!(text.contains("driftless_link_state{link=\"products\",state=\"failed\"} 0\n"));
         assert!(text.contains("driftless_link_lag_ms{link=\"products\"} -1\n"));
@@ -438,7 +443,11 @@ mod tests {
         for row in &families {
             assert!(documented.contains(&row.as_str()), "docs/metrics.md lacks this row:\n{row}");
         }
-        assert_eq!(documented.len(), families.len(), "docs/metrics.md has rows of metrics that do not exist");
+        assert_eq!(
+            documented.len(),
+            families.len(),
+            "docs/metrics.md has rows of metrics that do not exist"
+        );
     }
 
     fn row(family: &Family) -> String {

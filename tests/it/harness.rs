@@ -11,9 +11,15 @@ async fn the_shared_servers_are_what_the_rules_need() {
     for flavour in Flavour::ALL {
         let mysql = servers::mysql(flavour);
         let version = mysql.value::<String>("SELECT VERSION()").await;
-        assert!(version.starts_with(&flavour.name()["mysql-".len()..]), "{} is {version}", flavour.name());
+        assert!(
+            version.starts_with(&flavour.name()["mysql-".len()..]),
+            "{} is {version}",
+            flavour.name()
+        );
         let settings = mysql
-            .query::<(String, String, String)>("SELECT @@gtid_mode, @@binlog_format, @@binlog_row_image")
+            .query::<(String, String, String)>(
+                "SELECT @@gtid_mode, @@binlog_format, @@binlog_row_image",
+            )
             .await;
         assert_eq!(settings, [("ON".to_owned(), "ROW".to_owned(), "FULL".to_owned())]);
     }
@@ -30,16 +36,22 @@ async fn a_replication_user_can_log_in_and_read_but_not_write() {
         mysql.exec(format!("CREATE TABLE {database}.t (id INT PRIMARY KEY)")).await;
         let (user, password) = mysql.replication_user().await;
         let mut session = mysql.session_as(&user, &password).await;
-        let rows: Vec<u32> = session.query(format!("SELECT id FROM {database}.t")).await.expect("it may read");
+        let rows: Vec<u32> =
+            session.query(format!("SELECT id FROM {database}.t")).await.expect("it may read");
         assert!(rows.is_empty());
-        session.query_drop(format!("INSERT INTO {database}.t VALUES (1)")).await.expect_err("it may not write");
+        session
+            .query_drop(format!("INSERT INTO {database}.t VALUES (1)"))
+            .await
+            .expect_err("it may not write");
     }
 }
 
 #[tokio::test]
 async fn documents_come_back_with_their_versions() {
     let search = servers::opensearch();
-    let index = search.index("harness", json!({"mappings": {"properties": {"n": {"type": "integer"}}}})).await;
+    let index = search
+        .index("harness", json!({"mappings": {"properties": {"n": {"type": "integer"}}}}))
+        .await;
     for id in ["1", "a|b", "ü/2"] {
         let id = crate::support::search::encoded(id);
         let path = format!("/{index}/_doc/{id}?version=7&version_type=external_gte");
@@ -104,7 +116,8 @@ async fn the_proxy_cuts_a_session_of_mysql() {
     let mysql = servers::mysql(Flavour::Mysql97);
     let proxy = Proxy::tcp(&mysql.address()).await;
     let mut session = crate::support::mysql::Mysql::at("127.0.0.1", proxy.port()).session().await;
-    let one: Option<u32> = session.query_first("SELECT 1").await.expect("it works through the proxy");
+    let one: Option<u32> =
+        session.query_first("SELECT 1").await.expect("it works through the proxy");
     assert_eq!(one, Some(1));
     proxy.cut();
     session.query_drop("SELECT 1").await.expect_err("the connection is cut");

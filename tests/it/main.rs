@@ -1,14 +1,14 @@
-//! The one integration binary.
-
-mod sink;
 //! The one integration binary: the real daemon against real servers. `make test` starts the servers and runs it.
 
 mod support;
 
-mod harness;
-mod tidy;
-mod window_model;
-//! Tests against real servers.
-
 mod decoder;
+mod harness;
+mod kill;
 mod replication;
+mod rules;
+mod sink;
+mod stops;
+mod tidy;
+mod tutorial;
+mod window_model;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless::change::{Change, ChangeKind, Value};
 use driftless::error::{ErrorKind, Result};
-use driftless::mysql::{Connection, Dump, DumpFrom, EventStream, Options, Session, prepare_session};
+use driftless::mysql::{
+    Connection, Dump, DumpFrom, EventStream, Options, Session, prepare_session,
+};
 use driftless::net::tls;
 use driftless::position::GtidSet;
 use driftless::source::binlog::payload::Inflater;
@@ -21,8 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Root of the server whose address stands in the environment.
 pub fn root(variable: &str) -> Options {
-    let address = std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} must be host:port of a MySQL server whose root has no password"));
+    let address = std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} must be host:port of a MySQL server whose root has no password")
+    });
     let (host, port) = address.rsplit_once(':').expect("host:port");
     Options {
         host: host.to_owned(),
@@ -37,7 +40,8 @@ pub fn root(variable: &str) -> Options {
 /// A number that no other reader of the servers has.
 fn unique() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) | 0x4000_0000
+    std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))
+        | 0x4000_0000
 }
 
 /// A fresh database of its own and a session in it.
@@ -81,7 +85,9 @@ pub async fn dump(options: &Options, from: DumpFrom, heartbeat: Duration) -> Eve
 }
 
 pub async fn next(stream: &mut EventStream) -> Result<Option<Bytes>> {
-    tokio::time::timeout(PATIENCE, stream.next()).await.expect("something comes within the patience of the test")
+    tokio::time::timeout(PATIENCE, stream.next())
+        .await
+        .expect("something comes within the patience of the test")
 }
 
 /// Shows every event, those inside payloads too, until `visit` says that it has seen enough.
@@ -89,7 +95,10 @@ pub async fn read_log(stream: &mut EventStream, mut visit: impl FnMut(&Event<'_>
     let mut format = FormatDescription::assumed();
     let mut inflater = Inflater::new(MAX_EVENT_BYTES).expect("starts");
     loop {
-        let bytes = next(stream).await.unwrap_or_else(|error| panic!("{}", error.report())).expect("the log goes on");
+        let bytes = next(stream)
+            .await
+            .unwrap_or_else(|error| panic!("{}", error.report()))
+            .expect("the log goes on");
         let event = format.read(&bytes).unwrap_or_else(|error| panic!("{}", error.report()));
         let mut enough = visit(&event);
         match event.body {
@@ -135,7 +144,9 @@ async fn inserted(stream: &mut EventStream, db: &str, last: i64) -> Vec<(i64, us
     let (mut seen, mut map) = (Vec::new(), None::<TableMap>);
     read_log(stream, |event| {
         match &event.body {
-            Body::TableMap(event) if event.db == db => map = Some(TableMap::parse(event).expect("well formed")),
+            Body::TableMap(event) if event.db == db => {
+                map = Some(TableMap::parse(event).expect("well formed"))
+            }
             Body::TableMap(_) => map = None,
             Body::Rows(event) => {
                 let Some(map) = &map else { return false };
@@ -143,7 +154,9 @@ async fn inserted(stream: &mut EventStream, db: &str, last: i64) -> Vec<(i64, us
                 let mut reader = rows::Reader::new(event, &plan).expect("well formed");
                 let mut change = Change::reusable(ChangeKind::Insert);
                 while reader.next(&mut change).expect("well formed") {
-                    let [Value::Int(id), data] = change.after.values[..] else { panic!("not an id") };
+                    let [Value::Int(id), data] = change.after.values[..] else {
+                        panic!("not an id")
+                    };
                     let length = if let Value::Bytes(bytes) = data { bytes.len() } else { 0 };
                     seen.push((id, length));
                 }
@@ -202,7 +215,9 @@ async fn an_account_of_old_logs_in_after_a_change_of_plugin() {
     let mut root = Connection::connect(&options).await.expect("the server answers");
     account(&mut root, "wire_native", "WITH mysql_native_password", "").await;
     for mode in [tls::Mode::Disabled, tls::Mode::Preferred] {
-        Connection::connect(&as_user(&options, "wire_native", "päss wörd", mode)).await.expect("logs in");
+        Connection::connect(&as_user(&options, "wire_native", "päss wörd", mode))
+            .await
+            .expect("logs in");
     }
     run(&mut root, "DROP USER wire_native@'%'").await;
 }
@@ -220,7 +235,10 @@ async fn a_wrong_password_is_refused_without_being_told() {
             let report = error.report();
             assert!(report.contains("error 1045: Access denied for user 'wire_wrong'"), "{report}");
             assert!(report.contains("GRANT REPLICATION SLAVE"), "{report}");
-            assert!(!report.contains("secret") && !format!("{login:?}").contains("secret"), "{report}");
+            assert!(
+                !report.contains("secret") && !format!("{login:?}").contains("secret"),
+                "{report}"
+            );
         }
         run(&mut root, "DROP USER wire_wrong@'%'").await;
     }
@@ -233,8 +251,14 @@ async fn certificates_are_verified_as_far_as_was_asked() {
         let mut root = Connection::connect(&options).await.expect("the server answers");
         let datadir = text(&mut root, "SELECT @@datadir").await;
         let ca_file = Some(format!("{datadir}/ca.pem").into());
-        options.tls = tls::Config { mode: tls::Mode::VerifyCa, ca_file: ca_file.clone(), ..tls::Config::default() };
-        let connection = Connection::connect(&options).await.unwrap_or_else(|error| panic!("{}", error.report()));
+        options.tls = tls::Config {
+            mode: tls::Mode::VerifyCa,
+            ca_file: ca_file.clone(),
+            ..tls::Config::default()
+        };
+        let connection = Connection::connect(&options)
+            .await
+            .unwrap_or_else(|error| panic!("{}", error.report()));
         assert!(connection.is_encrypted());
         for config in [
             tls::Config { mode: tls::Mode::VerifyIdentity, ca_file, ..tls::Config::default() },
@@ -243,7 +267,11 @@ async fn certificates_are_verified_as_far_as_was_asked() {
             options.tls = config;
             let error = Connection::connect(&options).await.err().expect("not trusted");
             assert_eq!(error.kind(), ErrorKind::SourceRefused, "{}", error.report());
-            assert!(error.report().contains("its certificate is not trusted"), "{}", error.report());
+            assert!(
+                error.report().contains("its certificate is not trusted"),
+                "{}",
+                error.report()
+            );
         }
     }
 }
@@ -260,7 +288,10 @@ async fn nobody_there_and_no_answer_can_be_tried_again() {
     let closed = Connection::connect(&options).await.err().expect("nobody is there");
     for error in [silent, closed] {
         assert_eq!(error.kind(), ErrorKind::SourceUnreachable, "{}", error.report());
-        assert!(error.to_string().starts_with(&format!("cannot connect to 127.0.0.1:{port}")), "{error}");
+        assert!(
+            error.to_string().starts_with(&format!("cannot connect to 127.0.0.1:{port}")),
+            "{error}"
+        );
     }
 }
 
@@ -272,7 +303,10 @@ async fn a_missing_privilege_is_told_with_its_grant() {
         account(&mut root, "wire_poor", "WITH caching_sha2_password", "").await;
         let login = as_user(&options, "wire_poor", "päss wörd", tls::Mode::Preferred);
         let connection = Connection::connect(&login).await.expect("logs in");
-        let dump = Dump { server_id: unique(), from: DumpFrom::GtidSet(gtid_set::encode(&GtidSet::default())) };
+        let dump = Dump {
+            server_id: unique(),
+            from: DumpFrom::GtidSet(gtid_set::encode(&GtidSet::default())),
+        };
         let mut stream = connection.dump(dump).await.expect("can be asked for");
         let error = next(&mut stream).await.expect_err("not allowed");
         assert_eq!(error.kind(), ErrorKind::SourceRefused, "{}", error.report());
@@ -331,11 +365,13 @@ async fn reading_goes_on_from_a_gtid_set_and_from_an_offset() {
         run(&mut root, "INSERT INTO t VALUES (3, NULL)").await;
         run(&mut root, "INSERT INTO t VALUES (4, NULL)").await;
 
-        let mut stream = dump(&options, DumpFrom::GtidSet(gtid_set::encode(&after_two)), PATIENCE).await;
+        let mut stream =
+            dump(&options, DumpFrom::GtidSet(gtid_set::encode(&after_two)), PATIENCE).await;
         assert_eq!(inserted(&mut stream, "wire_resume", 4).await, [(3, 0), (4, 0)]);
 
         // The whole way, noting where each transaction of ours ends.
-        let mut stream = dump(&options, DumpFrom::GtidSet(gtid_set::encode(&before)), PATIENCE).await;
+        let mut stream =
+            dump(&options, DumpFrom::GtidSet(gtid_set::encode(&before)), PATIENCE).await;
         let (mut file, mut ours, mut ends) = (String::new(), false, Vec::new());
         let mut gtids = before.clone();
         read_log(&mut stream, |event| {
@@ -348,7 +384,9 @@ async fn reading_goes_on_from_a_gtid_set_and_from_an_offset() {
                     gtids.insert(gtid);
                 }
                 Body::TableMap(map) => ours = map.db == "wire_resume",
-                Body::Xid(_) if ours => ends.push((file.clone(), u64::from(event.header.next_offset))),
+                Body::Xid(_) if ours => {
+                    ends.push((file.clone(), u64::from(event.header.next_offset)))
+                }
                 _ => (),
             }
             ends.len() == 4
@@ -399,7 +437,8 @@ async fn tagged_gtids_are_read_and_resumed_from() {
     .await;
     assert_eq!(tagged.iter().map(|(_, ranges)| ranges[0].1 - ranges[0].0).sum::<u64>(), 1);
 
-    let mut stream = dump(&options, DumpFrom::GtidSet(gtid_set::encode(&after_one)), PATIENCE).await;
+    let mut stream =
+        dump(&options, DumpFrom::GtidSet(gtid_set::encode(&after_one)), PATIENCE).await;
     assert_eq!(inserted(&mut stream, "wire_tagged", 2).await, [(2, 0)]);
     // A file that begins now tells of tagged transactions before it.
     run(&mut root, "SET gtid_next = 'AUTOMATIC'").await;
@@ -419,11 +458,20 @@ async fn tagged_gtids_are_read_and_resumed_from() {
     run(&mut root, "DROP DATABASE wire_tagged").await;
 }
 
+async fn end_of_log(connection: &mut Connection, status: &str) -> (String, u64) {
+    let row = run(connection, status).await.swap_remove(0);
+    let cell = |at: usize| str::from_utf8(row[at].as_deref().expect("not NULL")).expect("UTF-8");
+    (cell(0).to_owned(), cell(1).parse().expect("a number"))
+}
+
 #[tokio::test]
 async fn a_silent_source_sends_heartbeats() {
     for server in SERVERS {
         let options = root(server);
         let mut root = Connection::connect(&options).await.expect("the server answers");
+        let status =
+            if server.ends_with("80") { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" };
+        let before = end_of_log(&mut root, status).await;
         let from = DumpFrom::GtidSet(gtid_set::encode(&executed(&mut root).await));
         let mut stream = dump(&options, from, Duration::from_millis(20)).await;
         let mut heartbeat = None;
@@ -434,9 +482,9 @@ async fn a_silent_source_sends_heartbeats() {
             heartbeat.is_some()
         })
         .await;
-        let (file, offset) = heartbeat.expect("one came");
-        assert!(file.starts_with("binlog.0"), "{server}: {file}");
-        assert!(offset > 4, "{server}: {offset}");
+        let after = end_of_log(&mut root, status).await;
+        let heartbeat = heartbeat.expect("one came");
+        assert!(before <= heartbeat && heartbeat <= after, "{before:?} {heartbeat:?} {after:?}");
     }
 }
 
@@ -449,14 +497,17 @@ async fn a_time_out_in_the_middle_of_an_event_loses_nothing() {
     run(&mut root, &format!("INSERT INTO t VALUES (1, REPEAT('x', {}))", 40 << 20)).await;
     let mut stream = dump(&options, from, PATIENCE).await;
     let (mut given_up, mut largest) = (0, 0);
-    let format = FormatDescription::assumed();
+    let mut format = FormatDescription::assumed();
     while largest < 40 << 20 {
         match tokio::time::timeout(Duration::from_micros(100), stream.next()).await {
             Err(_) => given_up += 1,
             Ok(event) => {
                 let bytes = event.expect("no error").expect("the log goes on");
-                format.read(&bytes).expect("its checksum is right");
+                let event = format.read(&bytes).expect("its checksum is right");
                 largest = largest.max(bytes.len());
+                if let Body::FormatDescription(next) = event.body {
+                    format = *next;
+                }
             }
         }
     }
@@ -492,5 +543,77 @@ async fn damage_to_an_event_of_a_real_log_is_an_error() {
             }
         }
         run(&mut root, "DROP DATABASE wire_damage").await;
+    }
+}
+
+#[tokio::test]
+async fn statements_and_prepared_transactions_are_told_apart() {
+    for server in SERVERS {
+        let options = root(server);
+        let mut root = database(&options, "wire_words").await;
+        run(&mut root, CREATE_SMALL).await;
+        let from = DumpFrom::GtidSet(gtid_set::encode(&executed(&mut root).await));
+        for sql in [
+            "SET SESSION binlog_rows_query_log_events = ON",
+            "INSERT INTO t VALUES (1, 'as rows')",
+            "SET SESSION binlog_format = STATEMENT",
+            "INSERT INTO t VALUES (2, 'as a statement')",
+            "SET SESSION binlog_format = ROW",
+            "XA START 'wire global', 'wire branch', 77",
+            "INSERT INTO t VALUES (3, 'prepared')",
+            "XA END 'wire global', 'wire branch', 77",
+            "XA PREPARE 'wire global', 'wire branch', 77",
+            "XA COMMIT 'wire global', 'wire branch', 77",
+            "DROP TABLE t",
+        ] {
+            run(&mut root, sql).await;
+        }
+        let mut stream = dump(&options, from, PATIENCE).await;
+        let mut words = Vec::new();
+        let mut ours = false;
+        read_log(&mut stream, |event| {
+            match &event.body {
+                Body::RowsQuery(text) if text.starts_with(b"INSERT INTO t VALUES (") => {
+                    words.push(String::from_utf8_lossy(text).into_owned());
+                }
+                Body::TableMap(map) => ours = map.db == "wire_words",
+                Body::Rows(rows) if ours => words.push(format!("{:?}", rows.kind)),
+                Body::XaPrepare(xa) if xa.gtrid == b"wire global" => {
+                    words.push(format!(
+                        "prepared {} {}",
+                        String::from_utf8_lossy(xa.bqual),
+                        xa.format_id
+                    ));
+                    assert!(!xa.one_phase);
+                }
+                Body::Query(query)
+                    if query.db == b"wire_words" || query.statement.starts_with(b"XA C") =>
+                {
+                    assert_eq!(query.error_code, 0);
+                    words.push(String::from_utf8_lossy(query.statement).into_owned());
+                }
+                _ => (),
+            }
+            words.last().is_some_and(|last| last.starts_with("DROP"))
+        })
+        .await;
+        let rows = "Whole(Insert)";
+        let xid = "X'7769726520676c6f62616c',X'77697265206272616e6368',77";
+        let all = [
+            "BEGIN",
+            "INSERT INTO t VALUES (1, 'as rows')",
+            rows,
+            "BEGIN",
+            "INSERT INTO t VALUES (2, 'as a statement')",
+            &format!("XA START {xid}"),
+            "INSERT INTO t VALUES (3, 'prepared')",
+            rows,
+            &format!("XA END {xid}"),
+            "prepared wire branch 77",
+            &format!("XA COMMIT {xid}"),
+        ];
+        assert_eq!(words[..all.len()], all, "{server}");
+        assert_eq!(words.len(), all.len() + 1);
+        run(&mut root, "DROP DATABASE wire_words").await;
     }
 }

@@ -13,7 +13,7 @@ use crate::support::proxy::Request;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::{Stage, difference, index_body};
 use crate::support::tutorial::Door;
-use crate::support::{SECONDS_10, SECONDS_30, until, unique};
+use crate::support::{SECONDS_10, SECONDS_30, unique, until};
 
 /// Which reading is in force.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -36,7 +36,10 @@ async fn holds(stage: &Stage) -> Result<(), String> {
 fn assert_only_right_holds(reading: Reading, held: Result<(), String>) {
     match reading {
         Reading::Right => assert_eq!(held, Ok(())),
-        Reading::Naive => assert!(held.is_err(), "the naive reading was not seen to break, so this test proves nothing"),
+        Reading::Naive => assert!(
+            held.is_err(),
+            "the naive reading was not seen to break, so this test proves nothing"
+        ),
     }
 }
 
@@ -47,10 +50,17 @@ async fn rule_1(reading: Reading) {
     stage.exec("INSERT INTO {t} WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT i, 'old', 'old' FROM n").await;
     // Another link, so that the stream runs and passes the held commits before the snapshot begins.
     let other = stage.search.index("other", index_body()).await;
-    stage.mysql.exec(format!("CREATE TABLE {}.other (id BIGINT PRIMARY KEY, a VARCHAR(9), b VARCHAR(9))", stage.db)).await;
+    stage
+        .mysql
+        .exec(format!(
+            "CREATE TABLE {}.other (id BIGINT PRIMARY KEY, a VARCHAR(9), b VARCHAR(9))",
+            stage.db
+        ))
+        .await;
     let statement = stage.statement().replace(&stage.index, &other).replace(".t.", ".other.");
     stage.daemon.sql(&statement).await;
-    let events = || async { stage.daemon.metric("driftless_source_events_total").await.unwrap_or(0.0) };
+    let events =
+        || async { stage.daemon.metric("driftless_source_events_total").await.unwrap_or(0.0) };
     for sql in [
         "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",
         "SET GLOBAL rpl_semi_sync_source_timeout = 5000",
@@ -69,12 +79,16 @@ async fn rule_1(reading: Reading) {
     let commits: Vec<_> = held
         .iter()
         .map(|sql| {
-            let (mysql, sql) = (stage.mysql.clone(), sql.replace("{t}", &format!("{}.t", stage.db)));
+            let (mysql, sql) =
+                (stage.mysql.clone(), sql.replace("{t}", &format!("{}.t", stage.db)));
             tokio::spawn(async move { mysql.exec(sql).await })
         })
         .collect();
     // Four transactions of at least four events each.
-    until("the stream has passed the held commits", SECONDS_10, async || events().await >= before + 16.0).await;
+    until("the stream has passed the held commits", SECONDS_10, async || {
+        events().await >= before + 16.0
+    })
+    .await;
     assert!(!commits.iter().any(tokio::task::JoinHandle::is_finished), "the commits are not held");
     stage.link().await;
     for commit in commits {
@@ -101,7 +115,11 @@ async fn rule_2(reading: Reading) {
     let versions: Vec<_> = stage.proxy.requests().iter().flat_map(versions_of).collect();
     let distinct: BTreeSet<_> = versions.iter().collect();
     assert!(versions.len() > 100, "{} operations", versions.len());
-    let held = if distinct.len() == versions.len() { Ok(()) } else { Err("operations share a version".to_owned()) };
+    let held = if distinct.len() == versions.len() {
+        Ok(())
+    } else {
+        Err("operations share a version".to_owned())
+    };
     assert_only_right_holds(reading, held);
 }
 
@@ -157,7 +175,8 @@ async fn rule_5(reading: Reading) {
     let forwarded = stage.proxy.forwarded();
     stage.exec("DELETE FROM {t} WHERE id = 1").await;
     if reading == Reading::Naive {
-        until("the delete has overtaken", SECONDS_10, async || stage.proxy.forwarded() > forwarded).await;
+        until("the delete has overtaken", SECONDS_10, async || stage.proxy.forwarded() > forwarded)
+            .await;
         // A later write that finds the tombstone expired takes it out of the shard's memory.
         let forget = format!("/{}/_doc/other", stage.index);
         let started = std::time::Instant::now();
@@ -187,25 +206,33 @@ async fn rule_6(reading: Reading) {
     let model_id = door.deploy_model(&model.address()).await;
     let pipeline = unique("rule_6");
     let body = json!({"processors": [{"text_embedding": {"model_id": model_id, "field_map": {"a": "vector"}}}]});
-    let (status, answer) = stage.daemon.request("PUT", &format!("/_ingest/pipeline/{pipeline}"), Some(body)).await;
+    let (status, answer) =
+        stage.daemon.request("PUT", &format!("/_ingest/pipeline/{pipeline}"), Some(body)).await;
     assert!(status < 300, "{answer}");
     let settings = json!({"index": {"default_pipeline": pipeline}});
     stage.search.ok("PUT", &format!("/{}/_settings", stage.index), Some(settings)).await;
     stage.link().await;
     stage.exec("INSERT INTO {t} VALUES (2, 'fine', 'x')").await;
-    until("the first row is a document", SECONDS_30, async || stage.search.doc(&stage.index, "2").await.is_some()).await;
+    until("the first row is a document", SECONDS_30, async || {
+        stage.search.doc(&stage.index, "2").await.is_some()
+    })
+    .await;
 
     model.behave(Behaviour::FailTexts { containing: "poison".to_owned(), status: 503 });
     let asked = model.requests().len();
     stage.exec("INSERT INTO {t} VALUES (1, 'poison', 'x')").await;
-    until("the model was asked and refused", SECONDS_10, async || model.requests().len() > asked).await;
+    until("the model was asked and refused", SECONDS_10, async || model.requests().len() > asked)
+        .await;
     stage.exec("DELETE FROM {t} WHERE id = 1").await;
     let lag = format!("driftless_link_lag_ms{{link=\"{}\"}}", stage.index);
     let acknowledged = tokio::time::timeout(
         SECONDS_10,
-        until("all is acknowledged", SECONDS_30, async || stage.daemon.metric(&lag).await == Some(0.0)),
+        until("all is acknowledged", SECONDS_30, async || {
+            stage.daemon.metric(&lag).await == Some(0.0)
+        }),
     );
-    let held = acknowledged.await.map_err(|_| "the deleted row still waits for its embedding".to_owned());
+    let held =
+        acknowledged.await.map_err(|_| "the deleted row still waits for its embedding".to_owned());
     assert_only_right_holds(reading, held);
     assert!(stage.search.doc(&stage.index, "1").await.is_none());
 }
@@ -226,7 +253,10 @@ async fn rule_8(reading: Reading) {
     stage.exec("INSERT INTO {t} VALUES (5, 'a5', 'b5')").await;
     stage.exec("ALTER TABLE {t} RENAME COLUMN a TO b, RENAME COLUMN b TO a").await;
     stage.daemon.spawn_again();
-    let found = until("row 5 is a document", SECONDS_30, async || stage.search.doc(&stage.index, "5").await).await;
+    let found = until("row 5 is a document", SECONDS_30, async || {
+        stage.search.doc(&stage.index, "5").await
+    })
+    .await;
     let right = json!({"id": 5, "a": "a5", "b": "b5"});
     let held = if found.source == right { Ok(()) } else { Err(format!("{}", found.source)) };
     assert_only_right_holds(reading, held);

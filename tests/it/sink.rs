@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use driftless::document::{Batch, IdHasher};
+use driftless::document::Batch;
 use driftless::error::ErrorKind;
 use driftless::position::Version;
 use driftless::sink::{self, Dynamic, Outcome, Sink, Target};
@@ -74,13 +74,13 @@ impl Bench {
 /// `_id`, version, and the document or None for a delete.
 type Op<'a> = (&'a str, u64, Option<&'a str>);
 
+/// The keys stay 0: a sink does not look at them.
 fn batch(operations: &[Op<'_>]) -> Batch {
-    let hasher = IdHasher::default();
     let mut batch = Batch::default();
     for (id, version, body) in operations {
         match body {
-            Some(body) => batch.upsert(id, hasher.key(id), Version(*version), body.as_bytes()),
-            None => batch.delete(id, hasher.key(id), Version(*version)),
+            Some(body) => batch.upsert(id, 0, Version(*version), body.as_bytes()),
+            None => batch.delete(id, 0, Version(*version)),
         }
     }
     batch
@@ -354,6 +354,37 @@ async fn a_node_that_stays_silent_is_given_up() {
     let target = Target { index: "x".into(), alias: "x.driftless".into(), ..Target::default() };
     let error = sink.write(&target, &batch(&[("1", 1, None)])).await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::SinkBusy);
+}
+
+/// Of nobody; valid until 2126.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBnjCCAUOgAwIBAgIUDpzqivDZkj9G0R9L+OhF4wYUrRUwCgYIKoZIzj0EAwIw\n\
+IzEhMB8GA1UEAwwYZHJpZnRsZXNzIHRlc3QgYXV0aG9yaXR5MCAXDTI2MTEyMTEw\n\
+MjEyOFoYDzIxMjYxMDI4MTAyMTI4WjAjMSEwHwYDVQQDDBhkcmlmdGxlc3MgdGVz\n\
+dCBhdXRob3JpdHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAR1tZv1O1KUTTE3\n\
+yYglsaVYuc3GZNUj8AnB9D3QozRJcaZpCDLfPclyDKMFubb/PwSu4Sume1xyohDw\n\
+efuZqySdo1MwUTAdBgNVHQ4EFgQUzeDaKSFZq14q5OOsrGv9VI5JXhYwHwYDVR0j\n\
+BBgwFoAUzeDaKSFZq14q5OOsrGv9VI5JXhYwDwYDVR0TAQH/BAUwAwEB/zAKBggq\n\
+hkjOPQQDAgNJADBGAiEA7Zp5sPg4zq+YPZBBwWj81AbU55wsGfIQ6tVI9Mbz9L0C\n\
+IQCFMOfZtpLVXy0EircfepV9UcrHQPH2r0JI6ZLg4CGLsg==\n\
+-----END CERTIFICATE-----";
+
+#[tokio::test]
+async fn control_requests_work_beside_a_certificate_of_our_own() {
+    let bench = Bench::new("certificate", mapping()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, CERTIFICATE).expect("writes");
+    let sink = sink_at(&bench.url, |config| config.ca_file = Some(ca_file.clone()));
+    let target = sink.prepare(&bench.index).await.expect("is prepared");
+    assert_eq!(sink.inspect(&bench.index).await.expect("is looked at"), target);
+    let outcomes = sink.write(&target, &batch(&[("1", 1, Some("{}"))])).await.expect("is answered");
+    assert_eq!(outcomes, [Outcome::Done]);
+
+    std::fs::write(&ca_file, "no certificate").expect("writes");
+    let config = sink::Config { ca_file: Some(ca_file), ..sink::Config::default() };
+    assert_eq!(sink::build(&config).err().expect("refused").kind(), ErrorKind::Input);
+    bench.end().await;
 }
 
 fn status_line(status: u16, headers: &str, body: &str) -> String {

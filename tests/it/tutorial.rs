@@ -10,7 +10,7 @@ use crate::support::mysql::Mysql;
 use crate::support::search::Search;
 use crate::support::servers::{self, Flavour};
 use crate::support::tutorial::{Door, index_body, sync_by_map};
-use crate::support::{SECONDS_30, until, unique};
+use crate::support::{SECONDS_30, unique, until};
 
 /// Everything of the tutorial up to its last step.
 struct Stage {
@@ -37,7 +37,9 @@ impl Stage {
         let pipeline = unique("text_to_vec_pipeline");
         door.make_pipeline(&pipeline, &model_id).await;
         let db = mysql.database("tutorial").await;
-        mysql.exec(format!("CREATE TABLE {db}.test_table (id INT PRIMARY KEY, t1 INT, t2 TEXT)")).await;
+        mysql
+            .exec(format!("CREATE TABLE {db}.test_table (id INT PRIMARY KEY, t1 INT, t2 TEXT)"))
+            .await;
         let index = search.index("tutorial", index_body(&pipeline)).await;
         Self { mysql, search, model, daemon, db, index }
     }
@@ -51,9 +53,18 @@ impl Stage {
     async fn until_equal(&self, what: &str) {
         until(what, SECONDS_30, async || {
             let expected = self.table().await;
-            let found: BTreeMap<_, _> =
-                self.search.docs(&self.index).await.into_iter().map(|(id, doc)| (id, doc.source)).collect();
-            if found == expected { Ok(()) } else { Err(format!("found {found:?}, expected {expected:?}")) }
+            let found: BTreeMap<_, _> = self
+                .search
+                .docs(&self.index)
+                .await
+                .into_iter()
+                .map(|(id, doc)| (id, doc.source))
+                .collect();
+            if found == expected {
+                Ok(())
+            } else {
+                Err(format!("found {found:?}, expected {expected:?}"))
+            }
         })
         .await;
     }
@@ -75,7 +86,11 @@ async fn follow_the_page(flavour: Flavour) {
     assert_eq!(answer.cell(0, "Link Id"), stage.index);
     stage.until_equal("the rows from before the link are documents").await;
 
-    mysql.exec(format!("INSERT INTO {db}.test_table VALUES (4, 44, '数据库 ünd more'), (5, 55, NULL)")).await;
+    mysql
+        .exec(format!(
+            "INSERT INTO {db}.test_table VALUES (4, 44, '数据库 ünd more'), (5, 55, NULL)"
+        ))
+        .await;
     stage.until_equal("inserted rows are documents").await;
     mysql.exec(format!("UPDATE {db}.test_table SET t2 = 'changed' WHERE id = 2")).await;
     stage.until_equal("a changed text has its own vector").await;
@@ -88,7 +103,8 @@ async fn follow_the_page(flavour: Flavour) {
     mysql.exec(format!("DELETE FROM {db}.test_table WHERE id = 4")).await;
     stage.until_equal("a deleted row's document is gone").await;
 
-    let hits = stage.search.search(&stage.index, json!({"query": {"match": {"my_text": "aaa"}}})).await;
+    let hits =
+        stage.search.search(&stage.index, json!({"query": {"match": {"my_text": "aaa"}}})).await;
     assert_eq!(hits.len(), 1);
     assert_eq!(hits[0]["_id"], "1");
     assert_eq!(hits[0]["_source"], document(1, Some("aaa")));
@@ -96,9 +112,16 @@ async fn follow_the_page(flavour: Flavour) {
     assert_eq!(stage.search.search(&stage.index, knn).await[0]["_id"], "2");
 
     let shown = stage.daemon.sql("CALL dbms_etl.show_sync_link()").await;
-    assert_eq!(shown.columns, ["View Name", "Type", "Status", "Message", "Created_at", "Updated_at"]);
-    assert_eq!((shown.cell(0, "Type"), shown.cell(0, "Status")), ("search".to_owned(), "active".to_owned()));
-    let message: Value = serde_json::from_str(&shown.cell(0, "Message")).expect("the message is JSON");
+    assert_eq!(
+        shown.columns,
+        ["View Name", "Type", "Status", "Message", "Created_at", "Updated_at"]
+    );
+    assert_eq!(
+        (shown.cell(0, "Type"), shown.cell(0, "Status")),
+        ("search".to_owned(), "active".to_owned())
+    );
+    let message: Value =
+        serde_json::from_str(&shown.cell(0, "Message")).expect("the message is JSON");
     assert_eq!(message["errors"], "");
     stage.daemon.sql(&format!("CALL dbms_etl.drop_sync_link_by_id('{}')", stage.index)).await;
     assert!(stage.daemon.sql("CALL dbms_etl.show_sync_link()").await.rows.is_empty());
@@ -134,7 +157,9 @@ async fn the_documents_equal_those_of_the_real_ml_commons_pipeline() {
     let mut conn = mysql.session().await;
     for (id, text) in texts.iter().enumerate() {
         use mysql_async::prelude::Queryable;
-        conn.exec_drop(format!("INSERT INTO {db}.test_table VALUES (?, 0, ?)"), (id, text)).await.expect("inserts");
+        conn.exec_drop(format!("INSERT INTO {db}.test_table VALUES (?, 0, ?)"), (id, text))
+            .await
+            .expect("inserts");
     }
     stage.daemon.sql(&sync_by_map(&stage.index, db)).await;
     stage.until_equal("120 rows are documents").await;

@@ -14,13 +14,18 @@ pub struct Fault {
     status: u16,
     kind: &'static str,
     reason: String,
+    beside: Box<Beside>,
+}
+
+#[derive(Debug, Default)]
+struct Beside {
     extra: Map<String, Value>,
     caused_by: Option<Value>,
 }
 
 impl Fault {
     pub fn new(status: u16, kind: &'static str, reason: impl Into<String>) -> Self {
-        Self { status, kind, reason: reason.into(), extra: Map::new(), caused_by: None }
+        Self { status, kind, reason: reason.into(), beside: Box::default() }
     }
 
     pub fn argument(reason: impl Into<String>) -> Self {
@@ -53,7 +58,7 @@ impl Fault {
     }
 
     pub fn with(mut self, key: &str, value: Value) -> Self {
-        self.extra.insert(key.to_owned(), value);
+        self.beside.extra.insert(key.to_owned(), value);
         self
     }
 
@@ -62,7 +67,7 @@ impl Fault {
     }
 
     pub fn caused_by(mut self, cause: Value) -> Self {
-        self.caused_by = Some(cause);
+        self.beside.caused_by = Some(cause);
         self
     }
 
@@ -71,9 +76,9 @@ impl Fault {
             ("type".to_owned(), json!(self.kind)),
             ("reason".to_owned(), json!(self.reason)),
         ]);
-        error.extend(self.extra);
+        error.extend(self.beside.extra);
         let root = Value::from(error.clone());
-        if let Some(cause) = self.caused_by {
+        if let Some(cause) = self.beside.caused_by {
             error.insert("caused_by".to_owned(), cause);
         }
         error.shift_insert(0, "root_cause".to_owned(), json!([root]));

@@ -234,6 +234,9 @@ fn client(config: &Config) -> Result<reqwest::Client> {
         let pem = fs::read(path).map_err(|cause| unreadable(cause.into()))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|cause| unreadable(cause.into()))?;
+        if certificates.is_empty() {
+            return Err(unreadable("it holds no certificate".into()));
+        }
         builder = builder.tls_certs_merge(certificates);
     }
     builder.build().map_err(unusable)

@@ -121,6 +121,9 @@ fn date(bytes: [u8; 3]) -> Value<'static> {
 /// Three bytes of hours, minutes and seconds and the fraction are one signed number, biased so that bytes sort.
 fn time(bytes: &[u8], fsp: u8) -> Result<Value<'static>> {
     let (whole, fraction) = bytes.split_first_chunk::<3>().ok_or_else(impossible)?;
+    if fraction.len() > 3 {
+        return Err(impossible());
+    }
     let bits = 8 * fraction.len() as u32;
     let biased = uint_be(whole)? << bits | uint_be(fraction)?;
     let signed = biased as i64 - (0x80_0000_i64 << bits);
@@ -281,6 +284,16 @@ mod tests {
         assert!(Read::DateTime { fsp: 2 }.value(&[0x80, 0, 0, 0, 0, 100]).is_err());
         assert!(Read::Binary { length: 2 }.value(&[1, 2, 3]).is_err());
         assert!(Read::Set.value(&[0; 9]).is_err());
+        for length in 0..20 {
+            for byte in [0x00, 0x7f, 0x80, 0xff] {
+                let bytes = vec![byte; length];
+                for how in
+                    [Read::Time { fsp: 6 }, Read::DateTime { fsp: 6 }, Read::Timestamp { fsp: 6 }]
+                {
+                    let _ = how.value(&bytes);
+                }
+            }
+        }
     }
 
     #[test]

@@ -65,7 +65,9 @@ fn compare(key: &[&Column], strict: &str, last: &str) -> String {
 /// A DECIMAL compared with a string is compared as DOUBLE, which loses digits.
 fn placeholder(column: &Column) -> String {
     match column.ty {
-        ColumnType::Decimal { precision, scale } => format!("CAST(? AS DECIMAL({precision},{scale}))"),
+        ColumnType::Decimal { precision, scale } => {
+            format!("CAST(? AS DECIMAL({precision},{scale}))")
+        }
         _ => "?".to_owned(),
     }
 }
@@ -86,7 +88,9 @@ pub fn check_key(def: &TableDef) -> Result<()> {
     for ordinal in &def.primary_key {
         let column = &def.columns[*ordinal];
         let reason = match &column.ty {
-            ColumnType::Enum { .. } | ColumnType::Set { .. } => "it sorts by number and compares by label",
+            ColumnType::Enum { .. } | ColumnType::Set { .. } => {
+                "it sorts by number and compares by label"
+            }
             ColumnType::Float | ColumnType::Double => "its values cannot be compared exactly",
             ColumnType::Json => "JSON has no order to walk along",
             ColumnType::Unsupported { reason } => reason,
@@ -94,7 +98,10 @@ pub fn check_key(def: &TableDef) -> Result<()> {
         };
         return Err(Error::new(
             ErrorKind::Unsupported,
-            format!("column `{}` ({}) is in the primary key of {}: {reason}", column.name, column.declared, def.id),
+            format!(
+                "column `{}` ({}) is in the primary key of {}: {reason}",
+                column.name, column.declared, def.id
+            ),
         ));
     }
     Ok(())

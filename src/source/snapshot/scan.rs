@@ -40,7 +40,8 @@ impl Chunk {
         take: impl FnOnce(&[Value<'_>]) -> Result<T>,
     ) -> Result<T> {
         let row = &self.rows[row];
-        let of = |(at, ty): (usize, &&ColumnType)| value(row.as_ref(at).unwrap_or(&SqlValue::NULL), ty);
+        let of =
+            |(at, ty): (usize, &&ColumnType)| value(row.as_ref(at).unwrap_or(&SqlValue::NULL), ty);
         let values: Vec<_> = types.iter().enumerate().map(of).collect();
         take(&values)
     }
@@ -48,10 +49,10 @@ impl Chunk {
 
 /// Reads the greatest key of the table, or `None` where the table is empty.
 pub async fn last_key(conn: &mut Conn, def: &TableDef) -> Result<Option<Vec<KeyPart>>> {
-    let row: Option<Row> = conn
-        .exec_first(chunk::select_last_key(def), ())
-        .await
-        .map_err(|error| control::error(error).context(format!("cannot read the last key of {}", def.id)))?;
+    let row: Option<Row> =
+        conn.exec_first(chunk::select_last_key(def), ()).await.map_err(|error| {
+            control::error(error).context(format!("cannot read the last key of {}", def.id))
+        })?;
     Ok(row.map(|row| key_of(&row, 0, def)))
 }
 
@@ -85,7 +86,9 @@ pub async fn read_chunk(
     let rows: Vec<Row> = conn
         .exec(chunk::select(def, wanted, after.is_some()), Params::Positional(params))
         .await
-        .map_err(|error| control::error(error).context(format!("cannot read a chunk of {}", def.id)))?;
+        .map_err(|error| {
+            control::error(error).context(format!("cannot read a chunk of {}", def.id))
+        })?;
     let bytes = rows.iter().map(row_bytes).sum();
     Ok(Chunk {
         last_key: rows.last().map(|row| key_of(row, wanted.len(), def)),
@@ -149,14 +152,17 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         (SqlValue::Bytes(bytes), ColumnType::Set { .. }) => Value::Labels(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Json) => Value::JsonText(bytes),
         (SqlValue::Bytes(bytes), _) => Value::Text(bytes),
-        (&SqlValue::Date(year, month, day, ..), ColumnType::Date) => Value::Date { year, month, day },
-        (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ColumnType::Timestamp { fsp }) => {
-            Value::Timestamp {
-                seconds: unix_seconds(year, month, day, hours, minutes, seconds),
-                micros,
-                fsp: *fsp,
-            }
+        (&SqlValue::Date(year, month, day, ..), ColumnType::Date) => {
+            Value::Date { year, month, day }
         }
+        (
+            &SqlValue::Date(year, month, day, hours, minutes, seconds, micros),
+            ColumnType::Timestamp { fsp },
+        ) => Value::Timestamp {
+            seconds: unix_seconds(year, month, day, hours, minutes, seconds),
+            micros,
+            fsp: *fsp,
+        },
         (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ty) => {
             let fsp = if let ColumnType::DateTime { fsp } = ty { *fsp } else { 0 };
             Value::DateTime { year, month, day, hours, minutes, seconds, micros, fsp }
@@ -174,7 +180,9 @@ fn unix_seconds(year: u16, month: u8, day: u8, hours: u8, minutes: u8, seconds: 
     if year < 1970 || month == 0 || day == 0 {
         return 0;
     }
-    let leap = |year: u32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u32| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let year = u32::from(year);
     let mut days: u32 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
     const BEFORE_MONTH: [u32; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
@@ -190,7 +198,9 @@ fn unix_seconds(year: u16, month: u8, day: u8, hours: u8, minutes: u8, seconds: 
 pub fn other_server(expected: &str, found: &str) -> Error {
     Error::new(
         crate::error::ErrorKind::SourceUnreachable,
-        format!("the snapshot's connection reached server {found}, the stream comes from {expected}"),
+        format!(
+            "the snapshot's connection reached server {found}, the stream comes from {expected}"
+        ),
     )
 }
 

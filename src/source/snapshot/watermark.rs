@@ -41,13 +41,18 @@ pub async fn wait_until_executed(conn: &mut Conn, gtids: &GtidSet) -> Result<()>
         let timed_out: Option<Option<i64>> = conn
             .exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", (&text, WAIT_SECONDS))
             .await
-            .map_err(|error| control::error(error).context("cannot wait for executed transactions"))?;
+            .map_err(|error| {
+                control::error(error).context("cannot wait for executed transactions")
+            })?;
         match timed_out.flatten() {
             Some(0) => return Ok(()),
             Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
             None => {
-                return Err(Error::new(ErrorKind::SourceRefused, "WAIT_FOR_EXECUTED_GTID_SET gave no answer")
-                    .with_advice("set gtid_mode=ON on the source"));
+                return Err(Error::new(
+                    ErrorKind::SourceRefused,
+                    "WAIT_FOR_EXECUTED_GTID_SET gave no answer",
+                )
+                .with_advice("set gtid_mode=ON on the source"));
             }
         }
     }

@@ -32,11 +32,14 @@ impl Setup {
 
     /// Sets one key of the configuration, `snapshot.chunk_rows`.
     pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
-        let (tables, last) = key.rsplit_once('.').map_or((None, key), |(tables, last)| (Some(tables), last));
+        let (tables, last) =
+            key.rsplit_once('.').map_or((None, key), |(tables, last)| (Some(tables), last));
         let mut table = &mut self.config;
         for name in tables.into_iter().flat_map(|tables| tables.split('.')) {
             let entry = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
-            table = entry.as_table_mut().unwrap_or_else(|| panic!("`{name}` of `{key}` is not a table"));
+            table = entry
+                .as_table_mut()
+                .unwrap_or_else(|| panic!("`{name}` of `{key}` is not a table"));
         }
         table.insert(last.to_owned(), value.into());
         self
@@ -44,9 +47,10 @@ impl Setup {
 
     /// Declares a link in the configuration file.
     pub fn link(mut self, id: &str, mapping: &str, key: &str) -> Self {
-        let link = Table::from_iter([("id", id), ("mapping", mapping), ("key", key)].map(|(name, value)| {
-            (name.to_owned(), Value::from(value))
-        }));
+        let link = Table::from_iter(
+            [("id", id), ("mapping", mapping), ("key", key)]
+                .map(|(name, value)| (name.to_owned(), Value::from(value))),
+        );
         let links = self.config.entry("links").or_insert_with(|| Value::Array(Vec::new()));
         links.as_array_mut().expect("links are an array").push(Value::Table(link));
         self
@@ -218,9 +222,14 @@ impl Daemon {
 
     /// Any request to the HTTP door; an answer that is not JSON comes back as a string.
     pub async fn request(&self, method: &str, path: &str, body: Option<Json>) -> (u16, Json) {
-        request(&self.http, method, &format!("{}{path}", self.url), body).await.unwrap_or_else(|error| {
-            panic!("{method} {path} at the daemon: {error:?}\nits log ends:\n{}", self.log_end(40))
-        })
+        request(&self.http, method, &format!("{}{path}", self.url), body).await.unwrap_or_else(
+            |error| {
+                panic!(
+                    "{method} {path} at the daemon: {error:?}\nits log ends:\n{}",
+                    self.log_end(40)
+                )
+            },
+        )
     }
 
     /// The value of one series of `/metrics`, by its full name with labels: `driftless_lag_ms{link="a"}`.
@@ -234,7 +243,12 @@ impl Daemon {
 
     /// Runs another command of the binary on this daemon's configuration: `["check"]`.
     pub fn run(&self, arguments: &[&str]) -> std::process::Output {
-        driftless().args(arguments).arg("--config").arg(self.config_path()).output().expect("the binary can be run")
+        driftless()
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config_path())
+            .output()
+            .expect("the binary can be run")
     }
 
     fn assert_running(&self) {
@@ -312,4 +326,3 @@ pub(super) async fn request(
     let text = answer.text().await?;
     Ok((status, serde_json::from_str(&text).unwrap_or(Json::String(text))))
 }
-

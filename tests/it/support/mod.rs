@@ -9,6 +9,8 @@ pub mod mysql;
 pub mod proxy;
 pub mod search;
 pub mod servers;
+pub mod stage;
+pub mod tutorial;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -19,7 +21,11 @@ use std::time::{Duration, Instant};
 /// ```ignore
 /// until("row 7 is a document", SECONDS_30, async || search.doc("index", "7").await).await;
 /// ```
-pub async fn until<V: Verdict>(what: &str, deadline: Duration, mut check: impl AsyncFnMut() -> V) -> V::Value {
+pub async fn until<V: Verdict>(
+    what: &str,
+    deadline: Duration,
+    mut check: impl AsyncFnMut() -> V,
+) -> V::Value {
     let started = Instant::now();
     let mut pause = Duration::from_millis(5);
     loop {
@@ -73,7 +79,10 @@ pub fn http_client() -> reqwest::Client {
         // An error says that somebody else has chosen already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a plain client can be built")
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(60))
+        .build()
+        .expect("a plain client can be built")
 }
 
 /// A name that no other test of this run, and no other run on the same servers, has: `prefix_4711_3`.

@@ -54,14 +54,20 @@ impl Mysql {
     /// The single value of a statement that gives one.
     pub async fn value<T: FromValue + Send + 'static>(&self, sql: impl AsRef<str>) -> T {
         let rows = self.query::<(T,)>(sql.as_ref()).await;
-        let (value,) = rows.into_iter().next().unwrap_or_else(|| panic!("{}: no row", shortened(sql.as_ref())));
+        let (value,) = rows
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| panic!("{}: no row", shortened(sql.as_ref())));
         value
     }
 
     /// A session of its own, for transactions and session variables. It goes back to the pool, and is reset, when
     /// dropped.
     pub async fn session(&self) -> Conn {
-        self.pool.get_conn().await.unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.address()))
+        self.pool
+            .get_conn()
+            .await
+            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.address()))
     }
 
     /// A session of another user.
@@ -81,7 +87,10 @@ impl Mysql {
     pub async fn replication_user(&self) -> (String, String) {
         let (user, password) = (super::unique("cdc"), "Pa55-word".to_owned());
         self.exec(format!("CREATE USER `{user}`@'%' IDENTIFIED BY '{password}'")).await;
-        self.exec(format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT ON *.* TO `{user}`@'%'")).await;
+        self.exec(format!(
+            "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT ON *.* TO `{user}`@'%'"
+        ))
+        .await;
         (user, password)
     }
 }

@@ -36,7 +36,11 @@ pub enum Fault {
 impl Fault {
     /// An error answer as an overloaded server gives it.
     pub fn status(status: u16) -> Self {
-        Self::Answer { status, retry_after_s: None, body: format!("{{\"error\":\"told to say {status}\"}}") }
+        Self::Answer {
+            status,
+            retry_after_s: None,
+            body: format!("{{\"error\":\"told to say {status}\"}}"),
+        }
     }
 }
 
@@ -52,7 +56,10 @@ pub struct Request {
 impl Request {
     /// The body as text. A compressed body cannot be looked into, so asking for it is a mistake of the test's setup.
     pub fn text(&self) -> String {
-        assert!(self.header("content-encoding").is_none(), "switch compression off to look into bodies");
+        assert!(
+            self.header("content-encoding").is_none(),
+            "switch compression off to look into bodies"
+        );
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
@@ -70,7 +77,10 @@ pub struct Gate {
 
 impl Gate {
     pub fn new() -> Self {
-        Self { arrived: Arc::new(watch::Sender::new(false)), opened: Arc::new(watch::Sender::new(false)) }
+        Self {
+            arrived: Arc::new(watch::Sender::new(false)),
+            opened: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// Waits until something is held at the gate.
@@ -185,8 +195,16 @@ impl Proxy {
     }
 
     /// The next watched request that fulfils the condition meets this fault.
-    pub fn inject_when(&self, when: impl Fn(&Request) -> bool + Send + Sync + 'static, fault: Fault) {
-        self.shared.faults.lock().expect("nobody panics with it").push_back((Box::new(when), fault));
+    pub fn inject_when(
+        &self,
+        when: impl Fn(&Request) -> bool + Send + Sync + 'static,
+        fault: Fault,
+    ) {
+        self.shared
+            .faults
+            .lock()
+            .expect("nobody panics with it")
+            .push_back((Box::new(when), fault));
     }
 
     /// Holds the answer of the next watched request.
@@ -311,7 +329,8 @@ async fn serve_http(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
                 let mut flight = shared.watches(&request).then(|| Flight::begin(shared));
                 lag(shared).await;
                 let expect = Expect::answer_to(&request.method);
-                let answer = forward(&mut server, &mut from_server, &message, expect, shared).await?;
+                let answer =
+                    forward(&mut server, &mut from_server, &message, expect, shared).await?;
                 match fault {
                     Some(Fault::LoseAnswer) => return Ok(()),
                     Some(Fault::HoldAnswer(gate)) => gate.pass().await,
@@ -402,7 +421,8 @@ impl Shared {
 }
 
 fn error_answer(status: u16, retry_after_s: Option<u32>, body: &str) -> Vec<u8> {
-    let retry_after = retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+    let retry_after =
+        retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
     format!(
         "HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\n{retry_after}Content-Length: {}\r\n\r\n{body}",
         body.len()
@@ -434,20 +454,29 @@ struct Message {
 
 impl Message {
     /// Reads one message; what came behind it stays in `buffer`. `None` is a connection that ended between messages.
-    async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>, expect: Expect) -> io::Result<Option<Self>> {
+    async fn read(
+        stream: &mut TcpStream,
+        buffer: &mut Vec<u8>,
+        expect: Expect,
+    ) -> io::Result<Option<Self>> {
         let head_len = loop {
             if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
             if more(stream, buffer).await? == 0 {
-                return if buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         };
         let head = String::from_utf8_lossy(&buffer[..head_len]).into_owned();
-        let is_chunked =
-            header(&head, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+        let is_chunked = header(&head, "transfer-encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
         let length = header(&head, "content-length").and_then(|value| value.parse::<usize>().ok());
-        let no_body = expect == Expect::AnswerWithoutBody || head.contains(" 204 ") || head.contains(" 304 ");
+        let no_body =
+            expect == Expect::AnswerWithoutBody || head.contains(" 204 ") || head.contains(" 304 ");
         let (end, body) = if no_body {
             (head_len, Vec::new())
         } else if is_chunked {
@@ -486,7 +515,11 @@ async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize>
 }
 
 /// Reads a chunked body that begins at `at`; gives where it ends, and the body.
-async fn read_chunks(stream: &mut TcpStream, buffer: &mut Vec<u8>, mut at: usize) -> io::Result<(usize, Vec<u8>)> {
+async fn read_chunks(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    mut at: usize,
+) -> io::Result<(usize, Vec<u8>)> {
     let mut body = Vec::new();
     loop {
         let line_end = loop {
@@ -496,9 +529,9 @@ async fn read_chunks(stream: &mut TcpStream, buffer: &mut Vec<u8>, mut at: usize
             let wanted = buffer.len() + 1;
             fill(stream, buffer, wanted).await?;
         };
-        let size = std::str::from_utf8(&buffer[at..line_end]).ok().and_then(|line| {
-            usize::from_str_radix(line.split(';').next()?.trim(), 16).ok()
-        });
+        let size = std::str::from_utf8(&buffer[at..line_end])
+            .ok()
+            .and_then(|line| usize::from_str_radix(line.split(';').next()?.trim(), 16).ok());
         let size = size.ok_or(io::ErrorKind::InvalidData)?;
         let data = line_end + 2;
         // Each chunk ends in an empty line of its own; so does the last one, which has no data.

@@ -55,7 +55,8 @@ impl Search {
     /// Every document of an index or alias, by `_id`, after a refresh.
     pub async fn docs(&self, index: &str) -> BTreeMap<String, Doc> {
         self.refresh(index).await;
-        let first = json!({"size": 1000, "version": true, "sort": ["_doc"], "query": {"match_all": {}}});
+        let first =
+            json!({"size": 1000, "version": true, "sort": ["_doc"], "query": {"match_all": {}}});
         let mut page = self.ok("POST", &format!("/{index}/_search?scroll=1m"), Some(first)).await;
         let mut docs = BTreeMap::new();
         loop {
@@ -123,7 +124,9 @@ impl Search {
 pub fn encoded(id: &str) -> String {
     id.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => (byte as char).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                (byte as char).to_string()
+            }
             _ => format!("%{byte:02X}"),
         })
         .collect()

@@ -81,7 +81,8 @@ impl OwnMysql {
 
     /// Starts the server, again on the port that it had before.
     pub async fn start(&mut self) {
-        let mut arguments = vec!["start".to_owned(), self.flavour.name().to_owned(), self.port.to_string()];
+        let mut arguments =
+            vec!["start".to_owned(), self.flavour.name().to_owned(), self.port.to_string()];
         arguments.push(text(self.dir.path()));
         arguments.extend(self.options.iter().cloned());
         let printed = script("mysql-up", arguments).await;
@@ -119,7 +120,11 @@ impl OwnOpensearch {
     }
 
     pub async fn start(&mut self) {
-        script("opensearch-up", vec!["start".to_owned(), self.port.to_string(), text(self.dir.path())]).await;
+        script(
+            "opensearch-up",
+            vec!["start".to_owned(), self.port.to_string(), text(self.dir.path())],
+        )
+        .await;
     }
 
     pub async fn stop(&mut self) {
@@ -128,7 +133,8 @@ impl OwnOpensearch {
 
     /// kill -9, as in a crash; the data stay.
     pub async fn kill(&mut self) {
-        script("opensearch-up", vec!["stop".to_owned(), "-9".to_owned(), text(self.dir.path())]).await;
+        script("opensearch-up", vec!["stop".to_owned(), "-9".to_owned(), text(self.dir.path())])
+            .await;
     }
 }
 
@@ -171,8 +177,12 @@ fn is_free(port: u16) -> bool {
 /// A folder for a server or a daemon, inside the run's own folder, so that the run can stop and remove what a test
 /// left behind.
 pub fn data_dir() -> TempDir {
-    let parent = std::env::var_os("DRIFTLESS_TEST_RUN").map_or_else(std::env::temp_dir, PathBuf::from);
-    tempfile::Builder::new().prefix("own-").tempdir_in(parent).expect("a temporary folder can be made")
+    let parent =
+        std::env::var_os("DRIFTLESS_TEST_RUN").map_or_else(std::env::temp_dir, PathBuf::from);
+    tempfile::Builder::new()
+        .prefix("own-")
+        .tempdir_in(parent)
+        .expect("a temporary folder can be made")
 }
 
 fn from_env(variable: &str) -> String {

@@ -57,7 +57,9 @@ impl Stage {
     pub async fn expected(&self) -> BTreeMap<String, Value> {
         let rows: Vec<(i64, Option<String>, Option<String>)> =
             self.mysql.query(format!("SELECT id, a, b FROM {}.t", self.db)).await;
-        rows.into_iter().map(|(id, a, b)| (id.to_string(), json!({"id": id, "a": a, "b": b}))).collect()
+        rows.into_iter()
+            .map(|(id, a, b)| (id.to_string(), json!({"id": id, "a": a, "b": b})))
+            .collect()
     }
 
     pub async fn found(&self) -> BTreeMap<String, Value> {
@@ -65,13 +67,16 @@ impl Stage {
     }
 
     pub async fn until_equal(&self, what: &str, deadline: Duration) {
-        until(what, deadline, async || difference(&self.found().await, &self.expected().await)).await;
+        until(what, deadline, async || difference(&self.found().await, &self.expected().await))
+            .await;
     }
 
     /// The link's state, its errors and the rest of its message.
     pub async fn status(&self) -> (String, Value) {
-        let answer = self.daemon.sql(&format!("CALL dbms_etl.show_sync_link_by_id('{}')", self.index)).await;
-        let message: Value = serde_json::from_str(&answer.cell(0, "Message")).expect("the message is JSON");
+        let answer =
+            self.daemon.sql(&format!("CALL dbms_etl.show_sync_link_by_id('{}')", self.index)).await;
+        let message: Value =
+            serde_json::from_str(&answer.cell(0, "Message")).expect("the message is JSON");
         (message["jobStatus"].as_str().unwrap_or_default().to_owned(), message)
     }
 
@@ -81,6 +86,13 @@ impl Stage {
             if found == state { Ok(message) } else { Err(format!("it is {found}: {message}")) }
         })
         .await
+    }
+
+    pub async fn until_state_is_not(&self, state: &str) {
+        until(&format!("the link is no longer {state}"), super::MINUTES_2, async || {
+            self.status().await.0 != state
+        })
+        .await;
     }
 
     /// Waits until everything that was committed so far has been delivered, whether rightly or not: a row written now
@@ -95,7 +107,10 @@ impl Stage {
         })
         .await;
         let lag = format!("driftless_link_lag_ms{{link=\"{}\"}}", self.index);
-        until("nothing is unacknowledged", SECONDS_30, async || self.daemon.metric(&lag).await == Some(0.0)).await;
+        until("nothing is unacknowledged", SECONDS_30, async || {
+            self.daemon.metric(&lag).await == Some(0.0)
+        })
+        .await;
     }
 }
 
@@ -106,7 +121,10 @@ pub fn index_body() -> Value {
 }
 
 /// The first few differences, or that there are none.
-pub fn difference(found: &BTreeMap<String, Value>, expected: &BTreeMap<String, Value>) -> Result<(), String> {
+pub fn difference(
+    found: &BTreeMap<String, Value>,
+    expected: &BTreeMap<String, Value>,
+) -> Result<(), String> {
     let mut differences = Vec::new();
     for (id, doc) in expected {
         match found.get(id) {
@@ -115,11 +133,18 @@ pub fn difference(found: &BTreeMap<String, Value>, expected: &BTreeMap<String, V
             Some(_) => {}
         }
     }
-    differences.extend(found.keys().filter(|id| !expected.contains_key(*id)).map(|id| format!("{id} is extra")));
+    differences.extend(
+        found.keys().filter(|id| !expected.contains_key(*id)).map(|id| format!("{id} is extra")),
+    );
     if differences.is_empty() {
         return Ok(());
     }
     let count = differences.len();
     differences.truncate(5);
-    Err(format!("{count} differences, {} documents for {} rows: {}", found.len(), expected.len(), differences.join("; ")))
+    Err(format!(
+        "{count} differences, {} documents for {} rows: {}",
+        found.len(),
+        expected.len(),
+        differences.join("; ")
+    ))
 }

@@ -56,7 +56,8 @@ impl Door<'_> {
         });
         let model = self.ok("POST", "/_plugins/_ml/models/_register", Some(model)).await;
         let model_id = model["model_id"].as_str().expect("a model id").to_owned();
-        let deployed = self.ok("POST", &format!("/_plugins/_ml/models/{model_id}/_deploy"), None).await;
+        let deployed =
+            self.ok("POST", &format!("/_plugins/_ml/models/{model_id}/_deploy"), None).await;
         assert_eq!(deployed["status"], "COMPLETED");
         model_id
     }

@@ -5,25 +5,20 @@
 //! sign and (where the server names them) name; a layout with other bytes needs another plan. That the definition is
 //! the one of the event's position is the caller's to prove.
 
+mod agreement;
+#[cfg(test)]
+mod tests;
+mod width;
+
 use crate::change::{Change, ChangeKind, Row, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::{Column, ColumnType, TableDef, TableId};
+use crate::table::{TableDef, TableId};
 
 use super::cursor::{Cursor, ends_early};
 use super::event::{RowsEvent, RowsKind};
-use super::table_map::{MapColumn, TableMap, column_kind as k};
-use super::value::{Read, fraction_len};
-
-/// The binary collation.
-const BINARY: u64 = 63;
-
-/// How many bytes a column takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Width {
-    Fixed(u16),
-    /// As many as the little-endian integer of so many bytes before them says.
-    Counted(u8),
-}
+use super::table_map::TableMap;
+use super::value::Read;
+use width::Width;
 
 #[derive(Debug, Clone, Copy)]
 struct Step {
@@ -53,8 +48,8 @@ impl Plan {
         }
         let mut steps = Vec::with_capacity(map.columns.len());
         for (column, in_log) in def.columns.iter().zip(&map.columns) {
-            check(def, column, in_log)?;
-            steps.push(Step { width: width(in_log), wanted: None });
+            agreement::check(def, column, in_log)?;
+            steps.push(Step { width: Width::of(in_log), wanted: None });
         }
         let mut names = Vec::with_capacity(wanted.len());
         for (slot, &ordinal) in wanted.iter().enumerate() {
@@ -69,7 +64,7 @@ impl Plan {
                     column.name, def.id
                 )));
             }
-            let read = read(column, in_log)
+            let read = agreement::read(column, in_log)
                 .map_err(|error| error.context(place(&def.id, &column.name)))?;
             step.wanted = Some((slot as u16, read));
             names.push(column.name.clone());
@@ -204,182 +199,9 @@ impl<'a> Present<'a> {
     }
 }
 
-impl Width {
-    #[inline]
-    fn take<'a>(self, cursor: &mut Cursor<'a>) -> Result<&'a [u8]> {
-        match self {
-            Self::Fixed(count) => cursor.bytes(usize::from(count)),
-            Self::Counted(1) => {
-                let count = usize::from(cursor.u8()?);
-                cursor.bytes(count)
-            }
-            Self::Counted(2) => {
-                let count = usize::from(cursor.u16()?);
-                cursor.bytes(count)
-            }
-            Self::Counted(width) => {
-                let count = cursor.uint(usize::from(width))?;
-                cursor.bytes(count as usize)
-            }
-        }
-    }
-}
-
 #[inline]
 fn is_set(bitmap: &[u8], bit: usize) -> bool {
     bitmap.get(bit / 8).is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
-}
-
-fn width(column: &MapColumn) -> Width {
-    let metadata = column.metadata;
-    let [low, high] = metadata.to_le_bytes();
-    match column.kind {
-        k::TINY | k::YEAR => Width::Fixed(1),
-        k::SHORT => Width::Fixed(2),
-        k::INT24 | k::DATE | k::NEWDATE | k::TIME => Width::Fixed(3),
-        k::LONG | k::FLOAT | k::TIMESTAMP => Width::Fixed(4),
-        k::LONGLONG | k::DOUBLE | k::DATETIME => Width::Fixed(8),
-        k::TIMESTAMP2 => Width::Fixed(4 + fraction_len(low)),
-        k::DATETIME2 => Width::Fixed(5 + fraction_len(low)),
-        k::TIME2 => Width::Fixed(3 + fraction_len(low)),
-        k::NEWDECIMAL => Width::Fixed(decimal_len(low, high)),
-        k::ENUM | k::SET => Width::Fixed(metadata),
-        k::BIT => Width::Fixed(u16::from(high) + u16::from(low > 0)),
-        k::VARCHAR | k::VAR_STRING | k::STRING => {
-            Width::Counted(if metadata < 256 { 1 } else { 2 })
-        }
-        k::TINY_BLOB..=k::BLOB | k::GEOMETRY | k::JSON | k::VECTOR => Width::Counted(low),
-        // Only NULL is left: the layout's parser refuses all others.
-        _ => Width::Fixed(0),
-    }
-}
-
-/// Nine digits take four bytes; what is left over on either side of the point takes what it needs.
-fn decimal_len(precision: u8, scale: u8) -> u16 {
-    const LEFT_OVER: [u16; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
-    let side = |digits: u8| u16::from(digits / 9) * 4 + LEFT_OVER[usize::from(digits % 9)];
-    side(precision.saturating_sub(scale)) + side(scale)
-}
-
-/// Whether the column is in the log what its definition says.
-fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> {
-    use ColumnType as C;
-    let kind = in_log.kind;
-    let [low, high] = in_log.metadata.to_le_bytes();
-    let string = matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB);
-    let binary = in_log.collation.is_none_or(|collation| collation == BINARY);
-    let sign = |unsigned: bool| in_log.unsigned.is_none_or(|in_log| in_log == unsigned);
-    let agrees = match &column.ty {
-        C::TinyInt { unsigned } => kind == k::TINY && sign(*unsigned),
-        C::SmallInt { unsigned } => kind == k::SHORT && sign(*unsigned),
-        C::MediumInt { unsigned } => kind == k::INT24 && sign(*unsigned),
-        C::Int { unsigned } => kind == k::LONG && sign(*unsigned),
-        C::BigInt { unsigned } => kind == k::LONGLONG && sign(*unsigned),
-        C::Float => kind == k::FLOAT,
-        C::Double => kind == k::DOUBLE,
-        C::Decimal { precision, scale } => {
-            kind == k::NEWDECIMAL && (low, high) == (*precision, *scale)
-        }
-        C::Date => matches!(kind, k::DATE | k::NEWDATE),
-        C::Time { fsp } => (kind == k::TIME2 && low == *fsp) || (kind == k::TIME && *fsp == 0),
-        C::DateTime { fsp } => {
-            (kind == k::DATETIME2 && low == *fsp) || (kind == k::DATETIME && *fsp == 0)
-        }
-        C::Timestamp { fsp } => {
-            (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && *fsp == 0)
-        }
-        C::Year => kind == k::YEAR,
-        C::Text => string && in_log.collation.is_none_or(is_utf8),
-        C::Binary { length } => kind == k::STRING && in_log.metadata == *length && binary,
-        C::Bytes => string && binary,
-        C::Enum { .. } => kind == k::ENUM,
-        C::Set { .. } => kind == k::SET,
-        C::Json => kind == k::JSON,
-        C::Unsupported { .. } => true,
-    };
-    if !agrees {
-        let place = place(&def.id, &column.name);
-        let message = format!(
-            "{place} is {}, but has type {kind} ({}) in the log",
-            column.declared, in_log.metadata
-        );
-        return Err(schema(message));
-    }
-    match &in_log.name {
-        Some(name) if name.to_lowercase() != column.name.to_lowercase() => {
-            Err(schema(format!("{} is called `{name}` in the log", place(&def.id, &column.name))))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// utf8mb4, utf8mb3 and ascii: bytes that are UTF-8 as they stand.
-fn is_utf8(collation: u64) -> bool {
-    matches!(collation, 45 | 46 | 224..=247 | 255..=323 | 33 | 76 | 83 | 192..=215 | 223 | 11 | 65)
-}
-
-fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
-    use ColumnType as C;
-    Ok(match column.ty {
-        C::TinyInt { unsigned } => {
-            if unsigned {
-                Read::TinyUint
-            } else {
-                Read::TinyInt
-            }
-        }
-        C::SmallInt { unsigned } => {
-            if unsigned {
-                Read::SmallUint
-            } else {
-                Read::SmallInt
-            }
-        }
-        C::MediumInt { unsigned } => {
-            if unsigned {
-                Read::MediumUint
-            } else {
-                Read::MediumInt
-            }
-        }
-        C::Int { unsigned } => {
-            if unsigned {
-                Read::Uint
-            } else {
-                Read::Int
-            }
-        }
-        C::BigInt { unsigned } => {
-            if unsigned {
-                Read::BigUint
-            } else {
-                Read::BigInt
-            }
-        }
-        C::Float => Read::Float,
-        C::Double => Read::Double,
-        C::Decimal { precision, scale } => Read::Decimal { precision, scale },
-        C::Date => Read::Date,
-        C::Time { .. } if in_log.kind == k::TIME => Read::OldTime,
-        C::Time { fsp } => Read::Time { fsp },
-        C::DateTime { .. } if in_log.kind == k::DATETIME => Read::OldDateTime,
-        C::DateTime { fsp } => Read::DateTime { fsp },
-        C::Timestamp { .. } if in_log.kind == k::TIMESTAMP => Read::OldTimestamp,
-        C::Timestamp { fsp } => Read::Timestamp { fsp },
-        C::Year => Read::Year,
-        C::Text => Read::Text,
-        C::Binary { length } => Read::Binary { length },
-        C::Bytes => Read::Bytes,
-        C::Enum { .. } => Read::Enum,
-        C::Set { .. } => Read::Set,
-        C::Json => Read::Json,
-        C::Unsupported { ref reason } => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{}: {reason}", column.declared),
-            ));
-        }
-    })
 }
 
 fn place(table: &TableId, column: &str) -> String {

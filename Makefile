@@ -1,0 +1,43 @@
+# What a developer runs is what CI runs (.ci/run). RocksDB takes minutes to compile, so every command here shares one
+# profile, one target directory outside the checkout, and ccache.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/driftless/target
+export CC := ccache cc
+export CXX := ccache c++
+
+# Threads of the test binary; 1 if something that depends on time must be looked at alone.
+TEST_THREADS ?= $(shell nproc)
+# Only the tests whose name contains this.
+TEST ?=
+# No run takes longer than this; single waits have deadlines of their own.
+TEST_SECONDS ?= 2400
+
+.DEFAULT_GOAL := help
+.PHONY: help build check test env clean-servers
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@echo '  make test TEST=rule_1 TEST_THREADS=1'
+
+build: ## the daemon, unoptimised
+	tests/servers/install build
+	cargo build
+
+check: ## format, lints, dependencies, house rules
+	tests/servers/install build
+	tests/servers/install deny
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	$(HOME)/.cache/driftless/tools/bin/cargo-deny --log-level warn check bans licenses sources
+	cargo test --quiet --test it tidy
+
+test: ## everything, against real servers that are started for it and stopped after it
+	tests/servers/install servers
+	cargo test --no-run
+	tests/servers/with timeout --kill-after=30 $(TEST_SECONDS) cargo test -- --test-threads=$(TEST_THREADS) $(TEST)
+
+env: ## the environment of all this: eval "$$(make -s env)", then plain cargo does not compile RocksDB again
+	@echo 'export CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" CC="$(CC)" CXX="$(CXX)"'
+
+clean-servers: ## stop and delete what killed test runs have left behind
+	tests/servers/with --clean

@@ -1,0 +1,132 @@
+//! Whether a column's definition and its layout in the log are of one mind, and how its bytes are then read.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::table::{Column, ColumnType, TableDef};
+
+use super::super::table_map::{MapColumn, column_kind as k};
+use super::super::value::Read;
+use super::{place, schema};
+
+/// The binary collation.
+const BINARY: u64 = 63;
+
+/// Whether the column is in the log what its definition says.
+pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> {
+    use ColumnType as C;
+    let kind = in_log.kind;
+    let [low, high] = in_log.metadata.to_le_bytes();
+    let string = matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB);
+    let binary = in_log.collation.is_none_or(|collation| collation == BINARY);
+    let sign = |unsigned: bool| in_log.unsigned.is_none_or(|in_log| in_log == unsigned);
+    let agrees = match &column.ty {
+        C::TinyInt { unsigned } => kind == k::TINY && sign(*unsigned),
+        C::SmallInt { unsigned } => kind == k::SHORT && sign(*unsigned),
+        C::MediumInt { unsigned } => kind == k::INT24 && sign(*unsigned),
+        C::Int { unsigned } => kind == k::LONG && sign(*unsigned),
+        C::BigInt { unsigned } => kind == k::LONGLONG && sign(*unsigned),
+        C::Float => kind == k::FLOAT,
+        C::Double => kind == k::DOUBLE,
+        C::Decimal { precision, scale } => {
+            kind == k::NEWDECIMAL && (low, high) == (*precision, *scale)
+        }
+        C::Date => matches!(kind, k::DATE | k::NEWDATE),
+        C::Time { fsp } => (kind == k::TIME2 && low == *fsp) || (kind == k::TIME && *fsp == 0),
+        C::DateTime { fsp } => {
+            (kind == k::DATETIME2 && low == *fsp) || (kind == k::DATETIME && *fsp == 0)
+        }
+        C::Timestamp { fsp } => {
+            (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && *fsp == 0)
+        }
+        C::Year => kind == k::YEAR,
+        C::Text => string && in_log.collation.is_none_or(is_utf8),
+        C::Binary { length } => kind == k::STRING && in_log.metadata == *length && binary,
+        C::Bytes => string && binary,
+        C::Enum { .. } => kind == k::ENUM,
+        C::Set { .. } => kind == k::SET,
+        C::Json => kind == k::JSON,
+        C::Unsupported { .. } => true,
+    };
+    if !agrees {
+        let place = place(&def.id, &column.name);
+        let message = format!(
+            "{place} is {}, but has type {kind} ({}) in the log",
+            column.declared, in_log.metadata
+        );
+        return Err(schema(message));
+    }
+    match &in_log.name {
+        Some(name) if name.to_lowercase() != column.name.to_lowercase() => {
+            Err(schema(format!("{} is called `{name}` in the log", place(&def.id, &column.name))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// utf8mb4, utf8mb3 and ascii: bytes that are UTF-8 as they stand.
+fn is_utf8(collation: u64) -> bool {
+    matches!(collation, 45 | 46 | 224..=247 | 255..=323 | 33 | 76 | 83 | 192..=215 | 223 | 11 | 65)
+}
+
+pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
+    use ColumnType as C;
+    Ok(match column.ty {
+        C::TinyInt { unsigned } => {
+            if unsigned {
+                Read::TinyUint
+            } else {
+                Read::TinyInt
+            }
+        }
+        C::SmallInt { unsigned } => {
+            if unsigned {
+                Read::SmallUint
+            } else {
+                Read::SmallInt
+            }
+        }
+        C::MediumInt { unsigned } => {
+            if unsigned {
+                Read::MediumUint
+            } else {
+                Read::MediumInt
+            }
+        }
+        C::Int { unsigned } => {
+            if unsigned {
+                Read::Uint
+            } else {
+                Read::Int
+            }
+        }
+        C::BigInt { unsigned } => {
+            if unsigned {
+                Read::BigUint
+            } else {
+                Read::BigInt
+            }
+        }
+        C::Float => Read::Float,
+        C::Double => Read::Double,
+        C::Decimal { precision, scale } => Read::Decimal { precision, scale },
+        C::Date => Read::Date,
+        C::Time { .. } if in_log.kind == k::TIME => Read::OldTime,
+        C::Time { fsp } => Read::Time { fsp },
+        C::DateTime { .. } if in_log.kind == k::DATETIME => Read::OldDateTime,
+        C::DateTime { fsp } => Read::DateTime { fsp },
+        C::Timestamp { .. } if in_log.kind == k::TIMESTAMP => Read::OldTimestamp,
+        C::Timestamp { fsp } => Read::Timestamp { fsp },
+        C::Year => Read::Year,
+        C::Text => Read::Text,
+        C::Binary { length } => Read::Binary { length },
+        C::Bytes => Read::Bytes,
+        C::Enum { .. } => Read::Enum,
+        C::Set { .. } => Read::Set,
+        C::Json => Read::Json,
+        C::Unsupported { ref reason } => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: {reason}", column.declared),
+            ));
+        }
+    })
+}

@@ -1,0 +1,177 @@
+//! Rows as bytes, built by hand: images of few columns, bits that mean nothing, bytes that end early.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::source::binlog::{Body, FormatDescription};
+use crate::table::{Column, ColumnType};
+
+const WRITE: u8 = 30;
+const UPDATE: u8 = 31;
+const PARTIAL: u8 = 39;
+
+fn event(kind: u8, data: &[u8]) -> Vec<u8> {
+    let mut event = vec![0; 4];
+    event.push(kind);
+    event.extend_from_slice(&[0; 4]);
+    event.extend_from_slice(&(19 + data.len() as u32).to_le_bytes());
+    event.extend_from_slice(&[0; 6]);
+    event.extend_from_slice(data);
+    event
+}
+
+/// Three columns: TINYINT, VARCHAR(20), SMALLINT UNSIGNED; with the names that the server gives, if it gives any.
+fn layout(names: &[u8]) -> TableMap {
+    let mut data = b"\x07\0\0\0\0\0\0\0\x02db\0\x01t\0\x03\x01\x0f\x02\x02\x50\0\x07".to_vec();
+    data.extend_from_slice(&[1, 1, 0b0100_0000, 2, 3, 0xfc, 255, 0]);
+    if !names.is_empty() {
+        data.extend_from_slice(&[4, names.len() as u8]);
+        data.extend_from_slice(names);
+    }
+    let bytes = event(19, &data);
+    let read = FormatDescription::assumed().read_inner(&bytes).expect("well formed");
+    let Body::TableMap(event) = read.body else { panic!("no layout") };
+    let map = TableMap::parse(&event).expect("well formed");
+    assert!(map.is_same(&event));
+    map
+}
+
+fn definition() -> TableDef {
+    let column =
+        |name: &str, ty| Column { name: name.into(), ty, nullable: true, declared: name.into() };
+    TableDef {
+        id: TableId::new("db", "t"),
+        columns: vec![
+            column("a", ColumnType::TinyInt { unsigned: false }),
+            column("b", ColumnType::Text),
+            column("c", ColumnType::SmallInt { unsigned: true }),
+        ],
+        primary_key: vec![],
+        unique_keys: vec![],
+    }
+}
+
+fn plan(wanted: &[usize]) -> Plan {
+    Plan::new(&definition(), wanted, &layout(b"")).expect("agrees")
+}
+
+/// What the reader makes of rows behind the head; the images of each row with their offsets.
+fn read(kind: u8, rows: &[u8], plan: &Plan) -> Result<Vec<String>> {
+    let mut data = vec![7, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3];
+    data.extend_from_slice(rows);
+    let bytes = event(kind, &data);
+    let event = FormatDescription::assumed().read_inner(&bytes)?;
+    let Body::Rows(event) = event.body else { panic!("no rows") };
+    assert!(event.ends_statement());
+    let mut reader = Reader::new(&event, plan)?;
+    let mut change = Change::reusable(ChangeKind::Delete);
+    let mut seen = Vec::new();
+    while reader.next(&mut change)? {
+        let Change { kind, before, after } = &change;
+        seen.push(match kind {
+            ChangeKind::Insert => format!("{}: {:?}", after.offset, after.values),
+            _ => format!(
+                "{}: {:?} {}: {:?}",
+                before.offset, before.values, after.offset, after.values
+            ),
+        });
+    }
+    Ok(seen)
+}
+
+#[test]
+fn bits_behind_the_last_column_mean_nothing() {
+    let rows = [0xff, 0xf8, 0xff, 1, b'x', 2, 1, 0xfa, 3, 0, 0];
+    let seen = read(WRITE, &rows, &plan(&[2, 0])).expect("well formed");
+    assert_eq!(seen, ["31: [UInt(258), Int(-1)]", "37: [UInt(0), Int(3)]"]);
+}
+
+#[test]
+fn images_of_few_columns_have_null_bits_for_those_alone() {
+    // Before: the first and the last column. After: the last alone.
+    let rows = [0b101, 0b100, 0b10, 5, 0, 9, 0];
+    let seen = read(UPDATE, &rows, &plan(&[2])).expect("well formed");
+    assert_eq!(seen, ["32: [Null] 34: [UInt(9)]"]);
+    let error = read(UPDATE, &rows, &plan(&[2, 0])).expect_err("the after image lacks it");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("column `a` of db.t"), "{error}");
+}
+
+#[test]
+fn rows_that_end_early_are_errors_at_every_cut() {
+    let whole = [7, 0, 1, 3, b'a', b'b', b'c', 2, 1];
+    assert_eq!(read(WRITE, &whole, &plan(&[1])).expect("well formed").len(), 1);
+    for end in (0..whole.len()).filter(|&end| end != 1) {
+        assert!(read(WRITE, &whole[..end], &plan(&[1])).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
+fn images_without_any_column_do_not_go_on_for_ever() {
+    assert!(read(WRITE, &[0, 1, 2, 3], &plan(&[])).is_err());
+}
+
+#[test]
+fn differences_of_json_are_refused_with_the_setting_that_makes_them() {
+    let error = read(PARTIAL, &[7, 7, 0], &plan(&[])).expect_err("not done yet");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.report().contains("binlog_row_value_options"), "{}", error.report());
+}
+
+#[test]
+fn columns_that_changed_places_are_noticed_where_the_log_names_them() {
+    Plan::new(&definition(), &[0], &layout(b"\x01a\x01B\x01c")).expect("agrees but for upper case");
+    let error = Plan::new(&definition(), &[0], &layout(b"\x01a\x01c\x01b"))
+        .expect_err("they changed places");
+    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert_eq!(error.to_string(), "column `b` of db.t is called `c` in the log");
+}
+
+#[test]
+fn a_column_is_wanted_once_and_must_be_there() {
+    assert!(Plan::new(&definition(), &[1, 1], &layout(b"")).is_err());
+    assert!(Plan::new(&definition(), &[3], &layout(b"")).is_err());
+}
+
+proptest! {
+    /// Whatever a layout and its rows are made of, there is an end and no panic.
+    #[test]
+    fn no_layout_and_no_rows_make_it_panic(
+        columns in prop::collection::vec(any::<u8>(), 0..80),
+        rows in prop::collection::vec(any::<u8>(), 0..120),
+        kinds in prop::collection::vec(prop::sample::select(vec![1, 3, 9, 13, 15, 17, 18, 19, 245, 246, 252]), 0..9),
+        well_formed in any::<bool>(),
+        kind in 23_u8..40,
+    ) {
+        let mut data = vec![7, 0, 0, 0, 0, 0, 0, 0, 2, b'd', b'b', 0, 1, b't', 0];
+        if well_formed {
+            data.push(kinds.len() as u8);
+            data.extend_from_slice(&kinds);
+            data.push(columns.len() as u8);
+        }
+        data.extend_from_slice(&columns);
+        data.extend_from_slice(&rows);
+        let bytes = event(19, &data);
+        let read = FormatDescription::assumed().read_inner(&bytes).expect("its head is well formed");
+        let Body::TableMap(head) = read.body else { panic!("no layout") };
+        let Ok(map) = TableMap::parse(&head) else { return Ok(()) };
+        let def = TableDef {
+            columns: map.columns.iter().map(|_| Column {
+                name: "x".into(),
+                ty: ColumnType::Unsupported { reason: String::new() },
+                nullable: true,
+                declared: String::new(),
+            }).collect(),
+            ..definition()
+        };
+        let Ok(plan) = Plan::new(&def, &[], &map) else { return Ok(()) };
+        let mut data = vec![7, 0, 0, 0, 0, 0, 1, 0, 2, 0, map.columns.len() as u8];
+        data.extend_from_slice(&rows);
+        let bytes = event(kind, &data);
+        let Ok(read) = FormatDescription::assumed().read_inner(&bytes) else { return Ok(()) };
+        let Body::Rows(head) = read.body else { return Ok(()) };
+        let Ok(mut reader) = Reader::new(&head, &plan) else { return Ok(()) };
+        let mut change = Change::reusable(ChangeKind::Insert);
+        while reader.next(&mut change).unwrap_or(false) {}
+    }
+}

@@ -1,0 +1,491 @@
+//! All that is wrong with a source for our purposes, in one list, each with the statement that mends it. Reads only.
+//!
+//! Privileges are not read off from grants: each is tried by a statement that needs it, so roles, partial revokes and
+//! privileges of a whole schema count as they do later.
+
+use std::collections::HashMap;
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Row};
+
+use crate::error::{Result, nearest};
+use crate::source::control::{self, quoted};
+use crate::table::TableId;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// A link would not start, or would miss changes.
+    Error,
+    /// It works, with less.
+    Warning,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub level: Level,
+    pub what: String,
+    pub remedy: String,
+}
+
+impl Finding {
+    fn error(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { level: Level::Error, what: what.into(), remedy: remedy.into() }
+    }
+
+    fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { level: Level::Warning, what: what.into(), remedy: remedy.into() }
+    }
+}
+
+/// A log that is kept for less may be gone before a copy or a pause is over.
+const EXPIRY_SECONDS_MIN: u64 = 24 * 3600;
+
+/// Looks at the server's settings, the account's privileges and each of `tables`. An error is only that the looking
+/// itself failed.
+pub async fn preflight(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<Finding>> {
+    let settings = Settings::read(conn).await?;
+    let account = Account::read(conn).await?;
+    let mut findings = check_settings(&settings);
+    check_replication(conn, &account, tables, &mut findings).await?;
+    for (at, table) in tables.iter().enumerate() {
+        if !tables[..at].contains(table) {
+            check_table(conn, table, &settings, &account, &mut findings).await?;
+        }
+    }
+    if findings.iter().any(|finding| finding.remedy.starts_with("GRANT")) {
+        findings.extend(account.sleeping_roles());
+    }
+    Ok(findings)
+}
+
+struct Settings(HashMap<String, String>);
+
+impl Settings {
+    async fn read(conn: &mut Conn) -> Result<Self> {
+        let rows: Vec<(String, String)> = conn
+            .query(
+                "SHOW GLOBAL VARIABLES WHERE variable_name IN ('version', 'log_bin', 'binlog_format', \
+                 'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', \
+                 'enforce_gtid_consistency', 'server_id', 'binlog_expire_logs_seconds', \
+                 'binlog_expire_logs_auto_purge', 'log_replica_updates', 'innodb_native_foreign_keys')",
+            )
+            .await
+            .map_err(|cause| control::error(cause).context("cannot read the source's settings"))?;
+        let named = |(name, value): (String, String)| (name.to_lowercase(), value);
+        Ok(Self(rows.into_iter().map(named).collect()))
+    }
+
+    /// Empty where the server does not know it.
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.get(name).eq_ignore_ascii_case(value)
+    }
+}
+
+fn check_settings(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let version = settings.get("version");
+    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    if version.contains("MariaDB") || major < 8 {
+        findings.push(Finding::error(
+            format!(
+                "the source is version {version}, and this driftless reads MySQL 8.0 and later"
+            ),
+            "use a source with MySQL 8.0 or later",
+        ));
+    }
+    if !settings.is("log_bin", "ON") {
+        findings.push(Finding::error(
+            "the source writes no binary log (log_bin is OFF)",
+            "set log_bin=binlog in the server's configuration (and remove skip-log-bin), then restart the server",
+        ));
+    }
+    let persisted = [
+        ("binlog_format", "ROW", "changes are logged as statements, which hold no rows"),
+        ("binlog_row_image", "FULL", "the log leaves columns out"),
+    ];
+    for (name, wanted, why) in persisted {
+        if !settings.is(name, wanted) {
+            let value = settings.get(name);
+            findings.push(Finding::error(
+                format!("{name} is {value}: {why}"),
+                format!("SET PERSIST {name} = '{wanted}'; then let the application connect anew"),
+            ));
+        }
+    }
+    if settings.get("binlog_row_value_options").contains("PARTIAL_JSON") {
+        findings.push(Finding::error(
+            "binlog_row_value_options is PARTIAL_JSON: the log holds parts of JSON values only",
+            "SET PERSIST binlog_row_value_options = ''; then let the application connect anew",
+        ));
+    }
+    if settings.is("server_id", "0") {
+        findings.push(Finding::error(
+            "server_id is 0: the source serves no replicas",
+            "SET PERSIST server_id = 1",
+        ));
+    }
+    check_gtids(settings, &mut findings);
+    check_comfort(settings, &mut findings);
+    findings
+}
+
+fn check_gtids(settings: &Settings, findings: &mut Vec<Finding>) {
+    if !settings.is("enforce_gtid_consistency", "ON") {
+        let value = settings.get("enforce_gtid_consistency");
+        findings.push(Finding::error(
+            format!("enforce_gtid_consistency is {value}"),
+            "SET PERSIST enforce_gtid_consistency = WARN; look at the error log for a while; \
+             SET PERSIST enforce_gtid_consistency = ON",
+        ));
+    }
+    if !settings.is("gtid_mode", "ON") {
+        // The server takes one step at a time.
+        let steps = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"];
+        let now = steps.iter().position(|step| settings.is("gtid_mode", step)).unwrap_or(0);
+        let statements: Vec<String> = steps[now + 1..]
+            .iter()
+            .map(|step| match *step {
+                "ON" => "when SHOW STATUS LIKE 'ONGOING_ANONYMOUS_TRANSACTION_COUNT' is 0: \
+                         SET PERSIST gtid_mode = ON"
+                    .to_owned(),
+                step => format!("SET PERSIST gtid_mode = {step}"),
+            })
+            .collect();
+        findings.push(Finding::error(
+            format!("gtid_mode is {}: transactions have no names", settings.get("gtid_mode")),
+            statements.join("; "),
+        ));
+    }
+}
+
+fn check_comfort(settings: &Settings, findings: &mut Vec<Finding>) {
+    let expiry: u64 = settings.get("binlog_expire_logs_seconds").parse().unwrap_or(0);
+    let is_purged = expiry > 0 && !settings.is("binlog_expire_logs_auto_purge", "OFF");
+    if is_purged && expiry < EXPIRY_SECONDS_MIN {
+        findings.push(Finding::warning(
+            format!(
+                "the log is kept for {expiry} s only: a longer pause or copy would lose its place"
+            ),
+            "SET PERSIST binlog_expire_logs_seconds = 604800",
+        ));
+    }
+    if !settings.is("binlog_row_metadata", "FULL") {
+        findings.push(Finding::warning(
+            "binlog_row_metadata is not FULL: the log does not name the columns of its rows",
+            "SET PERSIST binlog_row_metadata = 'FULL'",
+        ));
+    }
+    if settings.is("log_replica_updates", "OFF") {
+        findings.push(Finding::warning(
+            "log_replica_updates is OFF: what this server replicates from another is not in its log",
+            "if it is a replica, set log_replica_updates=ON in its configuration and restart it",
+        ));
+    }
+}
+
+struct Account {
+    /// Quoted, as a GRANT wants it.
+    name: String,
+    has_active_roles: bool,
+    has_roles: bool,
+}
+
+impl Account {
+    async fn read(conn: &mut Conn) -> Result<Self> {
+        let tried = |cause| control::error(cause).context("cannot read the account's name");
+        let row: Option<(String, String)> =
+            conn.query_first("SELECT CURRENT_USER(), CURRENT_ROLE()").await.map_err(tried)?;
+        let (account, roles) = row.unwrap_or_default();
+        let (user, host) = account.rsplit_once('@').unwrap_or((&account, "%"));
+        let granted: Option<u64> = conn
+            .query_first("SELECT COUNT(*) FROM information_schema.applicable_roles")
+            .await
+            .unwrap_or_default();
+        Ok(Self {
+            name: format!("{}@{}", quoted(user), quoted(host)),
+            has_active_roles: roles != "NONE",
+            has_roles: granted.unwrap_or(0) > 0,
+        })
+    }
+
+    /// The usual reason why a privilege that was granted is not there.
+    fn sleeping_roles(&self) -> Option<Finding> {
+        let is_asleep = self.has_roles && !self.has_active_roles;
+        is_asleep.then(|| {
+            Finding::warning(
+                format!("roles are granted to {}, but none is active", self.name),
+                format!("SET DEFAULT ROLE ALL TO {}", self.name),
+            )
+        })
+    }
+}
+
+/// Tries what needs REPLICATION SLAVE and REPLICATION CLIENT, and reads what the log leaves out.
+async fn check_replication(
+    conn: &mut Conn,
+    account: &Account,
+    tables: &[TableId],
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let missing = |privilege: &str| {
+        Finding::error(
+            format!("the account {} lacks the privilege {privilege}", account.name),
+            format!("GRANT {privilege} ON *.* TO {}", account.name),
+        )
+    };
+    match conn.query_drop("SHOW REPLICAS").await {
+        Err(cause) if control::code(&cause) == Some(1227) => {
+            findings.push(missing("REPLICATION SLAVE"));
+        }
+        // Before 8.0.22 it had another name; the dump will tell.
+        Err(cause) if control::code(&cause) == Some(1064) => {}
+        other => other.map_err(|cause| control::error(cause).context("cannot ask for replicas"))?,
+    }
+    let mut status: Result<Option<Row>, _> = conn.query_first("SHOW BINARY LOG STATUS").await;
+    if matches!(&status, Err(cause) if control::code(cause) == Some(1064)) {
+        status = conn.query_first("SHOW MASTER STATUS").await;
+    }
+    match status {
+        Err(cause) if control::code(&cause) == Some(1227) => {
+            findings.push(missing("REPLICATION CLIENT"));
+        }
+        Err(cause) => {
+            return Err(control::error(cause).context("cannot ask for the state of the log"));
+        }
+        Ok(None) => {}
+        Ok(Some(row)) => {
+            let listed = |at| row.get_opt::<String, _>(at).and_then(Result::ok).unwrap_or_default();
+            findings.extend(unlogged(tables, &listed(2), &listed(3)));
+        }
+    }
+    Ok(())
+}
+
+/// The schemas whose changes the server is told not to log.
+fn unlogged(tables: &[TableId], only: &str, ignored: &str) -> Vec<Finding> {
+    let lists = |list: &str, db: &str| list.split(',').any(|listed| listed == db);
+    let mut dbs: Vec<&str> = tables.iter().map(|table| table.db.as_str()).collect();
+    dbs.sort_unstable();
+    dbs.dedup();
+    dbs.retain(|db| lists(ignored, db) || (!only.is_empty() && !lists(only, db)));
+    dbs.into_iter()
+        .map(|db| {
+            Finding::error(
+                format!("the source does not log changes of the schema {db} (binlog-do-db, binlog-ignore-db)"),
+                "remove binlog-do-db and binlog-ignore-db from the server's configuration, then restart the server",
+            )
+        })
+        .collect()
+}
+
+async fn check_table(
+    conn: &mut Conn,
+    table: &TableId,
+    settings: &Settings,
+    account: &Account,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let tried = |cause| control::error(cause).context(format!("cannot look at {table}"));
+    let name = format!("{}.{}", quoted(&table.db), quoted(&table.name));
+    // All columns: with some of them only, the dictionary would hide the others, and the order would be lost.
+    match conn.query_drop(format!("SELECT * FROM {name} LIMIT 0")).await {
+        Ok(()) => {}
+        Err(cause) => match control::code(&cause) {
+            Some(1044 | 1142 | 1143) => {
+                findings.push(Finding::error(
+                    format!(
+                        "the account {} may not read all of {table}, if there is such a table",
+                        account.name
+                    ),
+                    format!("GRANT SELECT ON {name} TO {}", account.name),
+                ));
+                return Ok(());
+            }
+            Some(1049 | 1146) => {
+                findings.push(missing_table(conn, table).await.map_err(tried)?);
+                return Ok(());
+            }
+            _ => return Err(tried(cause)),
+        },
+    }
+    let found: Option<(String, Option<String>)> = conn
+        .exec_first(
+            "SELECT table_type, engine FROM information_schema.tables \
+             WHERE table_schema = ? AND table_name = ?",
+            (&table.db, &table.name),
+        )
+        .await
+        .map_err(tried)?;
+    let Some((kind, engine)) = found else { return Ok(()) };
+    if kind != "BASE TABLE" {
+        findings.push(Finding::error(
+            format!(
+                "{table} is no table but a {}, whose changes are not in the log",
+                kind.to_lowercase()
+            ),
+            "map the table that the rows are stored in",
+        ));
+        return Ok(());
+    }
+    let engine = engine.unwrap_or_default();
+    if !engine.eq_ignore_ascii_case("InnoDB") {
+        findings.push(Finding::warning(
+            format!("{table} is stored by {engine}, whose changes are not part of a transaction"),
+            format!("ALTER TABLE {name} ENGINE = InnoDB"),
+        ));
+    }
+    let has_key: Option<u64> = conn
+        .exec_first(
+            "SELECT COUNT(*) FROM information_schema.statistics \
+             WHERE table_schema = ? AND table_name = ? AND index_name = 'PRIMARY'",
+            (&table.db, &table.name),
+        )
+        .await
+        .map_err(tried)?;
+    if has_key.unwrap_or(0) == 0 {
+        findings.push(Finding::error(
+            format!("{table} has no primary key: its rows cannot be copied in parts"),
+            format!("ALTER TABLE {name} ADD PRIMARY KEY (…), or ADD COLUMN id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY"),
+        ));
+    }
+    // A server that runs cascades in SQL logs what they change (9.x); the storage engine alone does not.
+    if !settings.is("innodb_native_foreign_keys", "OFF") {
+        findings.extend(cascades(conn, table, &name).await.map_err(tried)?);
+    }
+    Ok(())
+}
+
+async fn missing_table(conn: &mut Conn, table: &TableId) -> Result<Finding, mysql_async::Error> {
+    let names: Vec<String> = conn
+        .exec(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = ?",
+            (&table.db,),
+        )
+        .await?;
+    if names.is_empty() {
+        let schemas: Vec<String> =
+            conn.query("SELECT schema_name FROM information_schema.schemata").await?;
+        let remedy = match nearest(&table.db, schemas.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean the schema {near}?"),
+            None => format!("the account sees the schemas {}", schemas.join(", ")),
+        };
+        return Ok(Finding::error(
+            format!("there is no table {table}: no table of a schema {} is to be seen", table.db),
+            remedy,
+        ));
+    }
+    let remedy = match nearest(&table.name, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {}.{near}?", table.db),
+        None => format!("{} has {}", table.db, shortened(&names)),
+    };
+    Ok(Finding::error(format!("there is no table {table}"), remedy))
+}
+
+fn shortened(names: &[String]) -> String {
+    const SHOWN_MAX: usize = 20;
+    let shown = names.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN_MAX { format!("{shown}, …") } else { shown }
+}
+
+/// Foreign keys by which another table's change changes this one without a word in the log (rule 12).
+async fn cascades(
+    conn: &mut Conn,
+    table: &TableId,
+    name: &str,
+) -> Result<Vec<Finding>, mysql_async::Error> {
+    let keys: Vec<(String, String, String, String)> = conn
+        .exec(
+            "SELECT constraint_name, referenced_table_name, delete_rule, update_rule \
+             FROM information_schema.referential_constraints \
+             WHERE constraint_schema = ? AND table_name = ?",
+            (&table.db, &table.name),
+        )
+        .await?;
+    let changes = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
+    let finding = |(key, parent, on_delete, on_update): (String, String, String, String)| {
+        let mut rules = Vec::new();
+        if changes(&on_delete) {
+            rules.push(format!("ON DELETE {on_delete}"));
+        }
+        if changes(&on_update) {
+            rules.push(format!("ON UPDATE {on_update}"));
+        }
+        let is_silent = !rules.is_empty();
+        is_silent.then(|| {
+            Finding::error(
+                format!(
+                    "the foreign key {key} of {table} has {}: what a change of {parent} does to {table} is not in the log",
+                    rules.join(" and ")
+                ),
+                format!(
+                    "ALTER TABLE {name} DROP FOREIGN KEY {}, and add it again with RESTRICT; let the application change both tables",
+                    quoted(&key)
+                ),
+            )
+        })
+    };
+    Ok(keys.into_iter().filter_map(finding).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(changed: &[(&str, &str)]) -> Settings {
+        let good = [
+            ("version", "8.0.33"),
+            ("log_bin", "ON"),
+            ("binlog_format", "ROW"),
+            ("binlog_row_image", "FULL"),
+            ("binlog_row_metadata", "FULL"),
+            ("binlog_row_value_options", ""),
+            ("gtid_mode", "ON"),
+            ("enforce_gtid_consistency", "ON"),
+            ("server_id", "1"),
+            ("binlog_expire_logs_seconds", "2592000"),
+            ("log_replica_updates", "ON"),
+        ];
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        Settings(good.iter().chain(changed).map(owned).collect())
+    }
+
+    #[test]
+    fn a_good_server_has_no_findings() {
+        assert_eq!(check_settings(&settings(&[])), []);
+    }
+
+    #[test]
+    fn every_setting_is_told_at_once_with_its_remedy() {
+        let findings = check_settings(&settings(&[
+            ("version", "5.7.44"),
+            ("log_bin", "OFF"),
+            ("binlog_format", "MIXED"),
+            ("binlog_row_image", "MINIMAL"),
+            ("binlog_row_value_options", "PARTIAL_JSON"),
+            ("server_id", "0"),
+            ("enforce_gtid_consistency", "OFF"),
+            ("gtid_mode", "OFF_PERMISSIVE"),
+            ("binlog_expire_logs_seconds", "3600"),
+            ("binlog_row_metadata", "MINIMAL"),
+            ("log_replica_updates", "OFF"),
+        ]));
+        let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
+        assert_eq!((findings.len(), errors), (11, 8));
+        let gtids = findings.iter().find(|f| f.what.starts_with("gtid_mode")).expect("is told");
+        assert!(
+            gtids.remedy.starts_with("SET PERSIST gtid_mode = ON_PERMISSIVE; when"),
+            "{gtids:?}"
+        );
+    }
+
+    #[test]
+    fn schemas_that_are_not_logged_are_told() {
+        let tables = [TableId::new("a", "1"), TableId::new("b", "2"), TableId::new("a", "3")];
+        let told = |only, ignored| unlogged(&tables, only, ignored).len();
+        assert_eq!((told("", ""), told("a", ""), told("c", ""), told("", "b,c")), (0, 1, 2, 1));
+    }
+}

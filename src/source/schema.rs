@@ -1,0 +1,151 @@
+//! Reads a table's definition from the server's dictionary. Must not know for which positions it is true.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::column_type::{Declared, column_type};
+use crate::source::control;
+use crate::table::{Column, TableDef, TableId};
+
+/// Generated and invisible columns are in the row image, so they are wanted here too. The hidden columns behind
+/// functional indexes are in neither.
+const COLUMNS: &str = "SELECT ordinal_position, column_name, data_type, column_type, is_nullable, \
+    numeric_precision, numeric_scale, datetime_precision, character_set_name, character_octet_length \
+    FROM information_schema.columns WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position";
+
+const UNIQUE_KEYS: &str = "SELECT index_name, column_name, sub_part, nullable \
+    FROM information_schema.statistics \
+    WHERE table_schema = ? AND table_name = ? AND non_unique = 0 \
+    ORDER BY index_name <> 'PRIMARY', index_name, seq_in_index";
+
+type ColumnRow = (
+    u64,
+    String,
+    String,
+    String,
+    String,
+    Option<u64>,
+    Option<u64>,
+    Option<u64>,
+    Option<String>,
+    Option<u64>,
+);
+
+type KeyRow = (String, Option<String>, Option<u64>, Option<String>);
+
+/// The definition as it is now, under the names as the server spells them; None where there is no such table, or none
+/// that we may see.
+pub async fn read_definition(conn: &mut Conn, table: &TableId) -> Result<Option<TableDef>> {
+    let tried =
+        |cause| control::error(cause).context(format!("cannot read the definition of {table}"));
+    let named = (&table.db, &table.name);
+    let found: Option<(String, String, String)> = conn
+        .exec_first(
+            "SELECT table_schema, table_name, table_type FROM information_schema.tables \
+             WHERE table_schema = ? AND table_name = ?",
+            named,
+        )
+        .await
+        .map_err(tried)?;
+    let Some((db, name, kind)) = found else { return Ok(None) };
+    let id = TableId { db, name };
+    if kind != "BASE TABLE" {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{id} is no table but a {}, whose changes are not in the log",
+                kind.to_lowercase()
+            ),
+        )
+        .with_advice("map the table that the rows are stored in"));
+    }
+    let columns: Vec<ColumnRow> = conn.exec(COLUMNS, named).await.map_err(tried)?;
+    let keys: Vec<KeyRow> = conn.exec(UNIQUE_KEYS, named).await.map_err(tried)?;
+    definition(id, columns, &keys).map(Some)
+}
+
+fn definition(id: TableId, rows: Vec<ColumnRow>, keys: &[KeyRow]) -> Result<TableDef> {
+    // Columns that we may not see are left out, and every one behind them would be taken for its neighbour.
+    let has_gap = rows.iter().enumerate().any(|(at, row)| row.0 != at as u64 + 1);
+    if has_gap || rows.is_empty() {
+        return Err(Error::new(
+            ErrorKind::SourceRefused,
+            format!("not all columns of {id} may be seen"),
+        )
+        .with_advice(format!(
+            "GRANT SELECT ON {}.{} to the account, not on single columns",
+            control::quoted(&id.db),
+            control::quoted(&id.name)
+        )));
+    }
+    let columns: Vec<Column> = rows.into_iter().map(column).collect();
+    let mut def = TableDef { id, columns, primary_key: Vec::new(), unique_keys: Vec::new() };
+    for key in keys.chunk_by(|one, next| one.0 == next.0) {
+        let parts: Option<Vec<usize>> =
+            key.iter().map(|part| def.ordinal(part.1.as_deref()?)).collect();
+        let Some(parts) = parts else { continue };
+        let is_primary = key.iter().all(|part| part.0 == "PRIMARY");
+        let is_whole = key.iter().all(|part| part.2.is_none());
+        let is_nullable = key.iter().any(|part| part.3.as_deref() == Some("YES"));
+        if is_primary {
+            def.primary_key.clone_from(&parts);
+        }
+        if is_whole && !is_nullable {
+            def.unique_keys.push(parts);
+        }
+    }
+    Ok(def)
+}
+
+fn column(row: ColumnRow) -> Column {
+    let (_, name, data_type, declared, nullable, precision, scale, fsp, charset, octets) = row;
+    let ty = column_type(&Declared {
+        data_type: &data_type,
+        text: &declared,
+        precision,
+        scale,
+        fsp,
+        charset: charset.as_deref(),
+        octets,
+    });
+    Column { name, ty, nullable: nullable == "YES", declared }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn int(at: u64, name: &str) -> ColumnRow {
+        let text = |text: &str| text.to_owned();
+        (at, text(name), text("int"), text("int"), text("NO"), Some(10), Some(0), None, None, None)
+    }
+
+    fn part(key: &str, column: Option<&str>, sub_part: Option<u64>, nullable: &str) -> KeyRow {
+        (key.into(), column.map(Into::into), sub_part, Some(nullable.into()))
+    }
+
+    #[test]
+    fn keys_with_null_or_prefix_or_expression_are_left_out() {
+        let columns = vec![int(1, "a"), int(2, "B"), int(3, "c")];
+        let keys = [
+            part("PRIMARY", Some("b"), None, ""),
+            part("PRIMARY", Some("a"), None, ""),
+            part("nullable", Some("a"), None, ""),
+            part("nullable", Some("c"), None, "YES"),
+            part("of_prefix", Some("c"), Some(10), ""),
+            part("of_expression", None, None, ""),
+            part("whole", Some("c"), None, ""),
+        ];
+        let def = definition(TableId::new("d", "t"), columns, &keys).expect("is one");
+        assert_eq!(def.primary_key, [1, 0]);
+        assert_eq!(def.unique_keys, [vec![1, 0], vec![2]]);
+    }
+
+    #[test]
+    fn a_hidden_column_is_never_jumped_over() {
+        let columns = vec![int(1, "a"), int(3, "c")];
+        let error = definition(TableId::new("d", "t"), columns, &[]).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::SourceRefused);
+    }
+}
