@@ -1,1 +1,11 @@
-//! Not yet written.
+//! The doors' inside: statements executed, and the HTTP door. Talks to [`crate::link::Control`] alone; must not know how
+//! a link works.
+//!
+//! [`execute`] runs a statement to a [`table::Table`]; [`spec`] is what a statement asks for; [`answer`] says what went
+//! wrong; [`http`] is the door.
+
+pub mod answer;
+pub mod execute;
+pub mod http;
+pub mod spec;
+pub mod table;

@@ -1,0 +1,180 @@
+//! Runs a statement: text in, a table or all that is wrong with it out. Every door calls this; none is known here.
+
+use serde_json::{Value, json};
+
+use super::spec;
+use super::table::Table;
+use crate::error::Error;
+use crate::link::{Control, Origin, Progress, State, Status};
+use crate::statement::{self, Statement};
+
+/// The columns of `show_sync_link` and of everything else that answers with links.
+const LINK_COLUMNS: [&str; 6] = ["View Name", "Type", "Status", "Message", "Created_at", "Updated_at"];
+
+/// Runs `text`. The errors' spans point into it.
+pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>> {
+    let one = |error: Error| vec![error];
+    let statement = statement::parse(text).map_err(one)?;
+    match &statement {
+        Statement::SyncByMap(_) | Statement::SyncByTable(_) => {
+            let spec = spec::of(&statement, text, Origin::Sql).expect("both statements make a link");
+            Ok(links(&[control.create(spec).await?]))
+        }
+        Statement::ShowSyncLink => Ok(links(&control.statuses())),
+        Statement::ShowSyncLinkById { id } => {
+            let status = control.status(&id.text).map_err(|error| vec![error.at(id.span)])?;
+            Ok(one_link(&status))
+        }
+        Statement::DropSyncLinkById { id } => {
+            control.drop_link(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
+            let row = vec![json!(id.text), json!("dropped")];
+            Ok(Table { columns: vec!["View Name".into(), "Status".into()], rows: vec![row] })
+        }
+    }
+}
+
+fn links(statuses: &[Status]) -> Table {
+    let columns = LINK_COLUMNS.map(str::to_owned).to_vec();
+    Table { columns, rows: statuses.iter().map(row).collect() }
+}
+
+/// The same with the statement that made the link.
+fn one_link(status: &Status) -> Table {
+    let mut table = links(std::slice::from_ref(status));
+    table.columns.push("Statement".to_owned());
+    table.rows[0].push(json!(status.statement));
+    table
+}
+
+fn row(status: &Status) -> Vec<Value> {
+    vec![
+        json!(status.id),
+        json!("search"),
+        json!(view_status(status.state)),
+        json!(message(status)),
+        json!(utc(status.created_at)),
+        json!(utc(status.updated_at)),
+    ]
+}
+
+/// `active`: the link works, or tries to by itself; `failed`: it stands, and somebody must act. Which work, `jobStatus`
+/// in the message says.
+fn view_status(state: State) -> &'static str {
+    match state {
+        State::Scheduled
+        | State::Snapshotting
+        | State::CatchingUp
+        | State::Running
+        | State::Recovering => "active",
+        State::Failed => "failed",
+    }
+}
+
+/// JSON in a string, and strings in the JSON: the form that scripts around `show_sync_link` read.
+fn message(status: &Status) -> String {
+    json!({
+        "errors": status.errors,
+        "others": others(status),
+        "latency": status.latency_ms.to_string(),
+        "jobStatus": status.state.as_str(),
+        "restart_times": status.restarts.to_string(),
+    })
+    .to_string()
+}
+
+fn others(status: &Status) -> String {
+    let mut parts = vec![format!("{} -> {}", status.table, status.index)];
+    parts.extend(status.snapshot.as_ref().map(progress));
+    if !status.position.is_empty() {
+        parts.push(format!("checkpoint {}", status.position));
+    }
+    parts.join("; ")
+}
+
+/// `snapshot 1200 of about 5000 rows, 300 rows/s, 13 s left`.
+pub fn progress(progress: &Progress) -> String {
+    let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
+    let mut text = format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
+    if let Some(eta_s) = eta_s {
+        text.push_str(&format!(", {eta_s} s left"));
+    }
+    text
+}
+
+/// `2026-03-04 05:06:07`, in UTC.
+pub fn utc(unix_seconds: u64) -> String {
+    const DAY: u64 = 86_400;
+    let (days, seconds) = (unix_seconds / DAY, unix_seconds % DAY);
+    let (year, month, day) = date(days);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02} {hours:02}:{minutes:02}:{:02}", seconds % 60)
+}
+
+/// Year, month and day of a day since 1970. Years are taken to begin in March, so that the leap day is the last one.
+fn date(days: u64) -> (u64, u64, u64) {
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    /// From 0000-03-01 to 1970-01-01.
+    const BEFORE_1970: u64 = 719_468;
+    let days = days + BEFORE_1970;
+    let (era, day_of_era) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
+    let leap_days = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            id: "products".into(),
+            index: "products".into(),
+            table: "shop.products".into(),
+            state: State::Snapshotting,
+            errors: String::new(),
+            latency_ms: -1,
+            restarts: 2,
+            created_at: 1_772_600_767,
+            updated_at: 1_772_600_768,
+            snapshot: Some(Progress {
+                rows: 1200,
+                rows_total_estimate: 5000,
+                rows_per_s: 299.6,
+                eta_s: Some(13),
+            }),
+            position: "binlog.000003:157 []".into(),
+            statement: "CALL …".into(),
+        }
+    }
+
+    #[test]
+    fn a_link_is_shown_as_the_seed_shows_it() {
+        insta::assert_snapshot!(links(&[status()]).to_text(), @"");
+        let mut failed = status();
+        failed.state = State::Failed;
+        failed.errors = "table \"x\" is gone".into();
+        assert_eq!(row(&failed)[2], "failed");
+        let message: Value = serde_json::from_str(row(&failed)[3].as_str().expect("a string")).expect("JSON");
+        assert_eq!(message["errors"], "table \"x\" is gone");
+        assert!(message.as_object().expect("an object").values().all(Value::is_string));
+    }
+
+    #[test]
+    fn moments_are_dates_of_utc() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_772_600_767, "2026-03-04 05:06:07"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+            (253_402_300_799, "9999-12-31 23:59:59"),
+        ] {
+            assert_eq!(utc(seconds), expected);
+        }
+    }
+}

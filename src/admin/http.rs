@@ -1,0 +1,273 @@
+//! The HTTP door: statements, metrics, health, and the requests about models and pipelines that an OpenSearch node would
+//! answer. Has no authentication, so it listens on this machine alone unless told otherwise, and a browser's page from
+//! elsewhere may not change anything through it. Knows links by their [`Control`] alone.
+
+use std::future::Future;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::{answer, execute, table::Table};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::{Control, Status};
+use crate::telemetry::metrics::metrics;
+
+/// No statement and no definition is longer.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+const WHAT_IS_HERE: &str = "Driftless answers at POST /_sql, GET /_links, /metrics, /healthz, /readyz, and at \
+    /_cluster/settings, /_plugins/_ml/… and /_ingest/pipeline/… as an OpenSearch node does; searches and documents are \
+    at the search node itself";
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub listen: SocketAddr,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9220)) }
+    }
+}
+
+/// Opens the port, so that a taken one is known before anything starts.
+pub async fn bind(config: &Config) -> Result<TcpListener> {
+    TcpListener::bind(config.listen).await.map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot listen on {}", config.listen))
+            .caused_by(cause)
+            .with_advice("stop what listens there, or choose another `http.listen`")
+    })
+}
+
+/// Answers until `stop` comes, and then finishes what was begun.
+pub async fn serve(
+    listener: TcpListener,
+    control: Control,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    axum::serve(listener, router(control))
+        .with_graceful_shutdown(stop)
+        .await
+        .map_err(|cause| Error::new(ErrorKind::Io, "the HTTP door broke").caused_by(cause))
+}
+
+fn router(control: Control) -> Router {
+    Router::new()
+        .route("/", get(about))
+        .route("/_sql", post(sql))
+        .route("/_links", get(links))
+        .route("/metrics", get(async || text(StatusCode::OK, metrics().render())))
+        .route("/healthz", get(async || object(StatusCode::OK, &json!({ "status": "up" }))))
+        .route("/readyz", get(readyz))
+        .route("/_cluster/settings", any(search_api))
+        .route("/_plugins/_ml/{*rest}", any(search_api))
+        .route("/_ingest/pipeline", any(search_api))
+        .route("/_ingest/pipeline/{*rest}", any(search_api))
+        .fallback(not_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(refuse_foreign_pages))
+        .with_state(control)
+}
+
+async fn about() -> Response {
+    object(
+        StatusCode::OK,
+        &json!({
+            "name": "driftless",
+            "version": { "number": env!("CARGO_PKG_VERSION"), "distribution": "driftless" },
+            "tagline": "an index that never drifts from its source",
+        }),
+    )
+}
+
+#[derive(Deserialize)]
+struct Query {
+    query: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Text,
+}
+
+async fn sql(State(control): State<Control>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Response {
+    let format = match format_of(&uri) {
+        Ok(format) => format,
+        Err(error) => return refusal(Format::Json, &[error], ""),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return unread(format, &rejection),
+    };
+    let query = match serde_json::from_slice::<Query>(&body) {
+        Ok(Query { query }) => query,
+        Err(cause) => {
+            let error = Error::input("the body is not {\"query\": \"…\"}").caused_by(cause);
+            return refusal(format, &[error], "");
+        }
+    };
+    // A link that was begun is to be finished although the caller has hung up.
+    let text = query.clone();
+    let running = tokio::spawn(async move { execute::execute(&control, &text).await });
+    match running.await {
+        Ok(Ok(table)) => show(format, &table),
+        Ok(Err(errors)) => refusal(format, &errors, &query),
+        Err(cause) => {
+            let error = Error::new(ErrorKind::Io, "the statement broke off").caused_by(cause);
+            refusal(format, &[error], &query)
+        }
+    }
+}
+
+fn format_of(uri: &Uri) -> Result<Format> {
+    let formats = uri.query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("format="));
+    match formats.last() {
+        None | Some("json") => Ok(Format::Json),
+        Some("txt") => Ok(Format::Text),
+        Some(_) => Err(Error::input("unknown format").with_advice("there are json and txt")),
+    }
+}
+
+fn show(format: Format, table: &Table) -> Response {
+    match format {
+        Format::Json => object(StatusCode::OK, &json!({ "columns": table.columns, "rows": table.rows })),
+        Format::Text => text(StatusCode::OK, table.to_text()),
+    }
+}
+
+fn refusal(format: Format, errors: &[Error], statement: &str) -> Response {
+    let status = status_of(answer::status(errors));
+    match format {
+        Format::Json => object(status, &answer::json(errors, statement)),
+        Format::Text => text(status, answer::text(errors, statement)),
+    }
+}
+
+fn unread(format: Format, rejection: &BytesRejection) -> Response {
+    let error = match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::input("the body is longer than 1 MiB"),
+        _ => Error::input("the body broke off"),
+    };
+    let mut response = refusal(format, &[error], "");
+    *response.status_mut() = rejection.status();
+    response
+}
+
+async fn links(State(control): State<Control>) -> Response {
+    let links: Vec<Value> = control.statuses().iter().map(link).collect();
+    object(StatusCode::OK, &json!({ "links": links }))
+}
+
+fn link(status: &Status) -> Value {
+    let snapshot = status.snapshot.as_ref().map(|progress| {
+        json!({
+            "rows": progress.rows,
+            "rows_total_estimate": progress.rows_total_estimate,
+            "rows_per_s": progress.rows_per_s,
+            "eta_s": progress.eta_s,
+        })
+    });
+    json!({
+        "id": status.id,
+        "index": status.index,
+        "table": status.table,
+        "state": status.state.as_str(),
+        "errors": status.errors,
+        "latency_ms": status.latency_ms,
+        "restarts": status.restarts,
+        "created_at": execute::utc(status.created_at),
+        "updated_at": execute::utc(status.updated_at),
+        "snapshot": snapshot,
+        "position": status.position,
+        "statement": status.statement,
+    })
+}
+
+async fn readyz(State(control): State<Control>) -> Response {
+    match control.readiness() {
+        Ok(()) => object(StatusCode::OK, &json!({ "status": "ready" })),
+        Err(reasons) => {
+            object(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "not ready", "reasons": reasons }))
+        }
+    }
+}
+
+/// Hands a request over to the pipelines' API as it came.
+async fn search_api(
+    State(control): State<Control>,
+    method: Method,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return unread(Format::Json, &rejection),
+    };
+    let query = uri.query().unwrap_or("");
+    let (status, value) = control.search_api(method.as_str(), uri.path(), query, &body).await;
+    object(status_of(status), &value)
+}
+
+async fn not_here(uri: Uri) -> Response {
+    let error = Error::new(ErrorKind::NotFound, format!("there is nothing at {}", uri.path()));
+    refusal(Format::Json, &[error.with_advice(WHAT_IS_HERE)], "")
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let error = Error::input(format!("{} is not answered to {method}", uri.path()));
+    let mut response = refusal(Format::Json, &[error.with_advice(WHAT_IS_HERE)], "");
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+/// A page of another site can make a browser on this machine send requests here; it cannot hide their `Origin`.
+async fn refuse_foreign_pages(request: Request, next: Next) -> Response {
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if changes && request.headers().contains_key(header::ORIGIN) {
+        let error = Error::input("a page in a browser may not change anything here");
+        let mut response = refusal(Format::Json, &[error], "");
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        return response;
+    }
+    next.run(request).await
+}
+
+fn status_of(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn object(status: StatusCode, value: &Value) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json; charset=UTF-8"));
+    (status, headers, value.to_string()).into_response()
+}
+
+fn text(status: StatusCode, text: String) -> Response {
+    (status, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_asked_for_in_the_query() {
+        let format = |uri: &'static str| format_of(&Uri::from_static(uri));
+        assert!(matches!(format("/_sql"), Ok(Format::Json)));
+        assert!(matches!(format("/_sql?pretty&format=txt"), Ok(Format::Text)));
+        assert!(format("/_sql?format=xml").is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! Asks a running daemon at its HTTP door. Knows no request.
+
+use std::time::Duration;
+
+use reqwest::Method;
+
+use super::Failure;
+use crate::net::http::{self, Options, Side};
+
+/// A statement that makes a link asks the source and the sink.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Daemon {
+    /// The daemon's HTTP door
+    #[arg(long, value_name = "URL", env = "DRIFTLESS_ADDRESS", default_value = "http://127.0.0.1:9220")]
+    address: String,
+}
+
+pub(super) struct Answer {
+    pub is_ok: bool,
+    pub text: String,
+}
+
+impl Daemon {
+    /// One request to `path`, with a body or without.
+    pub fn ask(&self, path: &str, body: Option<String>) -> Result<Answer, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|cause| Failure::Failed(format!("cannot start: {cause}")))?;
+        runtime.block_on(self.send(path, body))
+    }
+
+    async fn send(&self, path: &str, body: Option<String>) -> Result<Answer, Failure> {
+        let address = match self.address.contains("://") {
+            true => self.address.clone(),
+            false => format!("http://{}", self.address),
+        };
+        let url = url::Url::parse(&address)
+            .and_then(|base| base.join(path))
+            .map_err(|_| Failure::Usage(format!("`{}` is no address; write http://host:port", self.address)))?;
+        let client = http::client(Options { timeout: PATIENCE, ..Options::default() })?;
+        let request = match body {
+            None => client.request(Method::GET, url),
+            Some(body) => client
+                .request(Method::POST, url)
+                .header("content-type", "application/json")
+                .body(body),
+        };
+        let tried = format!("cannot ask the daemon at {}", self.address);
+        let failed = |error: &reqwest::Error| {
+            let reason = http::error(Side::Sink, &tried, error, PATIENCE);
+            Failure::Failed(format!("{}; is it running? `driftless run` starts it, --address finds it", reason.report()))
+        };
+        let response = request.send().await.map_err(|error| failed(&error))?;
+        let is_ok = response.status().is_success();
+        let text = response.text().await.map_err(|error| failed(&error))?;
+        Ok(Answer { is_ok, text })
+    }
+}

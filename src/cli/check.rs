@@ -1,0 +1,136 @@
+//! `driftless check`: everything that is wrong with configuration, source, tables and indexes, each with its remedy.
+//! Changes nothing: where there is no state yet, or a daemon holds it, it looks at an empty one elsewhere.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::{Failure, print, wiring};
+use crate::config::{Config, Loaded};
+use crate::error::{Error, Result};
+use crate::link::{self, Finding, Level};
+use crate::net;
+use crate::state::{SealingKey, State};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: wiring::ConfigFile,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Loaded { config, links } = arguments.config.load()?;
+    net::http::install_crypto();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::Failed(format!("cannot start: {cause}")))?;
+    let looked_at = Looked::at(&config)?;
+    let mut findings = looked_at.findings;
+    let parts = wiring::parts(config, looked_at.state);
+    let found = runtime.block_on(link::check(&parts, &links));
+    let is_known = |finding: &Finding| looked_at.knows_pipelines || !is_about_pipeline(finding);
+    findings.extend(found.into_iter().filter(is_known));
+    drop(parts);
+    if let Some(dir) = looked_at.temporary {
+        // It is empty and the system's to clear away if this fails.
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    print(show(&findings, links.len()));
+    match findings.iter().any(|finding| finding.level == Level::Error) {
+        true => Err(Failure::Failed(String::new())),
+        false => Ok(()),
+    }
+}
+
+/// A state to check with.
+struct Looked {
+    state: State,
+    /// Whether the state is the daemon's own, with the pipelines registered there.
+    knows_pipelines: bool,
+    temporary: Option<PathBuf>,
+    findings: Vec<Finding>,
+}
+
+impl Looked {
+    fn at(config: &Config) -> Result<Self> {
+        let dir = config.state_dir();
+        if !dir.join("db").is_dir() {
+            let (state, temporary) = empty_state()?;
+            return Ok(Self { state, knows_pipelines: true, temporary: Some(temporary), findings: vec![] });
+        }
+        match wiring::open_state(config, &dir) {
+            Ok(state) => Ok(Self { state, knows_pipelines: true, temporary: None, findings: vec![] }),
+            Err(error) => {
+                let (state, temporary) = empty_state()?;
+                let findings = vec![finding(&dir, &error)];
+                Ok(Self { state, knows_pipelines: false, temporary: Some(temporary), findings })
+            }
+        }
+    }
+}
+
+fn empty_state() -> Result<(State, PathBuf)> {
+    let dir = std::env::temp_dir().join(format!("driftless-check-{}", uuid::Uuid::new_v4()));
+    let state = State::open(&dir, SealingKey::from_bytes([0; 32]))?;
+    Ok((state, dir))
+}
+
+fn finding(dir: &Path, error: &Error) -> Finding {
+    if error.to_string().contains("is in use by another process") {
+        return Finding {
+            level: Level::Warning,
+            what: format!(
+                "a daemon holds the state in {}, so the pipelines that are registered there were not looked at",
+                dir.display()
+            ),
+            remedy: "`driftless status` shows its links".to_owned(),
+        };
+    }
+    Finding {
+        level: Level::Error,
+        what: error.to_string(),
+        remedy: error.advice().unwrap_or("look at `state_dir`").to_owned(),
+    }
+}
+
+fn is_about_pipeline(finding: &Finding) -> bool {
+    finding.what.contains("is not registered at Driftless")
+}
+
+fn show(findings: &[Finding], links: usize) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let level = match finding.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+        };
+        let _ = writeln!(text, "{level}: {}\n  remedy: {}", finding.what, finding.remedy);
+    }
+    let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
+    let warnings = findings.len() - errors;
+    let links = match links {
+        0 => "no link declared in the file".to_owned(),
+        1 => "1 link".to_owned(),
+        links => format!("{links} links"),
+    };
+    let _ = writeln!(text, "checked configuration, source, sink, {links}: {errors} errors, {warnings} warnings");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_finding_has_its_remedy() {
+        let findings = [
+            Finding {
+                level: Level::Error,
+                what: "binlog_format is MIXED".into(),
+                remedy: "SET PERSIST binlog_format = ROW".into(),
+            },
+            finding(Path::new("/s"), &Error::input("the state directory /s is in use by another process")),
+        ];
+        insta::assert_snapshot!(show(&findings, 1), @"");
+    }
+}

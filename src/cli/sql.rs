@@ -1,0 +1,52 @@
+//! `driftless sql`: one statement at a running daemon.
+
+use std::io::Read as _;
+
+use clap::ValueEnum;
+
+use super::{Failure, ask, print};
+
+const EXAMPLES: &str = "\
+Examples:
+  driftless sql \"CALL dbms_etl.show_sync_link()\"
+  driftless sql --format json \"CALL dbms_etl.show_sync_link_by_id('products')\"
+  driftless sql - < link.sql";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The statement; `-` reads it from standard input
+    statement: String,
+    #[command(flatten)]
+    daemon: ask::Daemon,
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value_t = Format::Txt)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Txt,
+    Json,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let mut statement = arguments.statement;
+    if statement == "-" {
+        statement.clear();
+        std::io::stdin()
+            .read_to_string(&mut statement)
+            .map_err(|cause| Failure::Usage(format!("cannot read the statement: {cause}")))?;
+    }
+    let path = match arguments.format {
+        Format::Txt => "/_sql?format=txt",
+        Format::Json => "/_sql?format=json",
+    };
+    let body = serde_json::json!({ "query": statement }).to_string();
+    let answer = arguments.daemon.ask(path, Some(body))?;
+    if !answer.is_ok {
+        return Err(Failure::Failed(answer.text));
+    }
+    print(format_args!("{}\n", answer.text.trim_end()));
+    Ok(())
+}

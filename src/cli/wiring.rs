@@ -1,0 +1,51 @@
+//! From the arguments to the parts of the daemon: finds the file, loads it, opens the state. Starts nothing.
+
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use crate::config::{self, Config, Loaded};
+use crate::error::Result;
+use crate::link::Parts;
+use crate::state::{SealingKey, State};
+
+const KEY_VARIABLE: &str = "DRIFTLESS_SECRET_KEY";
+const FILES: [&str; 2] = ["./driftless.toml", "/etc/driftless/driftless.toml"];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigFile {
+    /// The configuration [default: ./driftless.toml, then /etc/driftless/driftless.toml]
+    #[arg(long, value_name = "FILE", env = "DRIFTLESS_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    pub fn load(&self) -> Result<Loaded, Failure> {
+        let found = || FILES.iter().map(PathBuf::from).find(|file| file.is_file());
+        let Some(file) = self.config.clone().or_else(found) else {
+            return Err(Failure::Usage(format!(
+                "there is no configuration at {}; name one with --config, or begin with a file like config/quickstart.toml",
+                FILES.join(" or ")
+            )));
+        };
+        config::load(&file).map_err(|problems| Failure::Usage(problems.to_string()))
+    }
+}
+
+/// Opens the state in `dir`, which is made if it is not there.
+pub(super) fn open_state(config: &Config, dir: &Path) -> Result<State> {
+    let from_env = std::env::var(KEY_VARIABLE).ok();
+    let key = SealingKey::load(from_env.as_deref(), config.secrets.key_file.as_deref(), dir)?;
+    State::open(dir, key)
+}
+
+pub(super) fn parts(config: Config, state: State) -> Parts {
+    Parts {
+        link: config.link,
+        source: config.source,
+        snapshot: config.snapshot,
+        sink: config.sink,
+        pipeline: config.pipeline,
+        memory_limit_bytes: config.memory_limit_bytes,
+        state,
+    }
+}

@@ -1,0 +1,164 @@
+//! Values that can be read and cannot be meant: said before anything starts, each at its place. Opens no connection.
+
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::DeTable;
+use url::Url;
+
+use super::{Config, value};
+use crate::error::{Error, Result, nearest};
+use crate::net::trust::Trust;
+use crate::telemetry::log;
+
+/// Less would not hold one bulk request per lane.
+const MEMORY_LIMIT_MIN: usize = 16 << 20;
+
+pub(super) fn check(config: &Config, table: &Spanned<DeTable<'_>>) -> Vec<Error> {
+    let mut checks = Checks { table, errors: Vec::new() };
+    checks.not_zero(config);
+    checks.source(config);
+    checks.sink(config);
+    checks.rest(config);
+    checks.errors
+}
+
+struct Checks<'c> {
+    table: &'c Spanned<DeTable<'c>>,
+    errors: Vec<Error>,
+}
+
+impl Checks<'_> {
+    /// Says `error` at the value of `path`, or at nothing if the value is a default.
+    fn say(&mut self, path: &str, error: Error) {
+        let placed = match value::place(self.table, path) {
+            Some(span) => error.at(span),
+            None => error,
+        };
+        self.errors.push(placed);
+    }
+
+    fn refuse(&mut self, path: &str, message: &str, advice: &str) {
+        self.say(path, Error::input(format!("`{path}` {message}")).with_advice(advice));
+    }
+
+    fn not_zero(&mut self, config: &Config) {
+        let Config { source, snapshot, pipeline, sink, link, .. } = config;
+        let counts = [
+            ("source.port", u64::from(source.port)),
+            ("source.connect_timeout_ms", source.connect_timeout_ms),
+            ("source.heartbeat_ms", source.heartbeat_ms),
+            ("source.read_timeout_ms", source.read_timeout_ms),
+            ("source.server_id", source.server_id.map_or(1, u64::from)),
+            ("snapshot.chunk_rows", u64::from(snapshot.chunk_rows)),
+            ("snapshot.chunk_target_ms", snapshot.chunk_target_ms),
+            ("snapshot.chunk_bytes", snapshot.chunk_bytes as u64),
+            ("snapshot.recorded_bytes", snapshot.recorded_bytes as u64),
+            ("pipeline.batch_texts", pipeline.batch_texts as u64),
+            ("pipeline.concurrency", pipeline.concurrency as u64),
+            ("pipeline.connect_timeout_ms", pipeline.connect_timeout_ms),
+            ("pipeline.timeout_ms", pipeline.timeout_ms),
+            ("sink.lanes", sink.lanes as u64),
+            ("sink.inflight", sink.inflight as u64),
+            ("sink.bulk_bytes", sink.bulk_bytes as u64),
+            ("sink.bulk_documents", sink.bulk_documents as u64),
+            ("sink.connect_timeout_ms", sink.connect_timeout_ms),
+            ("sink.timeout_ms", sink.timeout_ms),
+            ("link.checkpoint_interval_ms", link.checkpoint_interval_ms),
+        ];
+        for (path, _) in counts.iter().filter(|(_, count)| *count == 0) {
+            self.refuse(path, "is 0", "write a number above 0, or leave the key out");
+        }
+    }
+
+    fn source(&mut self, config: &Config) {
+        let source = &config.source;
+        for (path, text) in [("source.host", &source.host), ("source.user", &source.user)] {
+            if text.trim().is_empty() {
+                self.refuse(path, "is empty", "say where the source is and who we are there");
+            }
+        }
+        if source.tls.cert_file.is_some() != source.tls.key_file.is_some() {
+            self.refuse(
+                "source.tls",
+                "has one of `cert_file` and `key_file`",
+                "set both for a client certificate, or none",
+            );
+        }
+        self.one_password("source", source.password.is_some(), source.password_file.as_deref());
+        self.file("source.tls.ca_file", source.tls.ca_file.as_deref());
+        self.file("source.tls.cert_file", source.tls.cert_file.as_deref());
+        self.file("source.tls.key_file", source.tls.key_file.as_deref());
+    }
+
+    fn sink(&mut self, config: &Config) {
+        let sink = &config.sink;
+        const KINDS: [&str; 1] = ["opensearch"];
+        if !KINDS.contains(&sink.kind.as_str()) {
+            let advice = match nearest(&sink.kind, KINDS) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "this version has the type `opensearch`".to_owned(),
+            };
+            self.say("sink.type", Error::input(format!("unknown sink type `{}`", sink.kind)).with_advice(advice));
+        }
+        if sink.addresses.is_empty() {
+            self.refuse("sink.addresses", "is empty", "write at least one, as \"http://127.0.0.1:9200\"");
+        }
+        for address in &sink.addresses {
+            if let Err(error) = check_address(address) {
+                self.say("sink.addresses", error);
+            }
+        }
+        self.one_password("sink", sink.password.is_some(), sink.password_file.as_deref());
+        self.file("sink.ca_file", sink.ca_file.as_deref());
+    }
+
+    fn rest(&mut self, config: &Config) {
+        if config.memory_limit_bytes < MEMORY_LIMIT_MIN {
+            self.refuse("memory_limit_bytes", "is below 16 MiB", "the default is \"512MiB\"");
+        }
+        if let Err(error) = log::filter(&config.log.level) {
+            self.say("log.level", error);
+        }
+        for pattern in &config.pipeline.trusted_endpoints {
+            if let Err(error) = Trust::new(std::slice::from_ref(pattern), false) {
+                self.say("pipeline.trusted_endpoints", error);
+            }
+        }
+        self.file("secrets.key_file", config.secrets.key_file.as_deref());
+    }
+
+    fn one_password(&mut self, section: &str, is_given: bool, file: Option<&Path>) {
+        let path = format!("{section}.password_file");
+        if is_given && file.is_some() {
+            self.refuse(&path, "stands beside `password`", "leave one of them out");
+        }
+        self.file(&path, file);
+    }
+
+    fn file(&mut self, path: &str, file: Option<&Path>) {
+        let Some(file) = file else { return };
+        if let Err(cause) = std::fs::File::open(file) {
+            let message = format!("cannot read the file of `{path}`, {}", file.display());
+            self.say(path, Error::input(message).caused_by(cause));
+        }
+    }
+}
+
+fn check_address(address: &str) -> Result<()> {
+    let wrong = |message: String| {
+        Err(Error::input(message).with_advice("write it as \"http://127.0.0.1:9200\""))
+    };
+    // The address itself is not repeated: a password may stand in it.
+    let Ok(url) = Url::parse(address) else {
+        return wrong("an address of the sink is not a URL".to_owned());
+    };
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return wrong("an address of the sink is not an http or https URL".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::input("an address of the sink holds a user or a password")
+            .with_advice("give them as `user` and `password_file`"));
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Reads a file to a checked [`Config`] and the links that it declares, or to everything that is wrong with it. Knows
+//! no key.
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::text::Env;
+use super::value::{Source, deserialize};
+use super::{Config, Problems, check, links};
+use crate::error::{Error, Span};
+use crate::link::Spec;
+
+/// A file that can be run.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub links: Vec<Spec>,
+}
+
+/// Reads `file`; `${NAME}` in its strings is the process's environment.
+pub fn load(file: &Path) -> Result<Loaded, Problems> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|cause| {
+        let error = Error::input("cannot read the configuration")
+            .caused_by(cause)
+            .with_advice("name an existing file with --config");
+        Problems::new(name.clone(), String::new(), vec![error])
+    })?;
+    parse(&text, &|variable| std::env::var(variable).ok())
+        .map_err(|errors| Problems::new(name, text.clone(), errors))
+}
+
+/// The same for a text that is there already.
+pub(super) fn parse(text: &str, env: Env<'_>) -> Result<Loaded, Vec<Error>> {
+    let (table, wrong) = DeTable::parse_recoverable(text);
+    if !wrong.is_empty() {
+        // What cannot be read as TOML would make all sorts of other things wrong.
+        return Err(wrong.iter().map(not_toml).collect());
+    }
+    let source = Source { text, table: &table, env };
+    let (config, mut errors) = deserialize::<Config>(&source);
+    errors.extend(check::check(&config, &table));
+    let links = links::specs(&source, &config.links, &mut errors);
+    if errors.is_empty() { Ok(Loaded { config, links }) } else { Err(errors) }
+}
+
+fn not_toml(wrong: &toml::de::Error) -> Error {
+    let message = wrong.message().trim_end_matches('.').replace('\n', ", ");
+    let error = Error::input(format!("not valid TOML: {message}"));
+    match wrong.span() {
+        Some(span) => error.at(Span::new(span.start, span.end)),
+        None => error,
+    }
+}
