@@ -9,7 +9,8 @@ use crate::link::{Control, Origin, Progress, State, Status};
 use crate::statement::{self, Statement};
 
 /// The columns of `show_sync_link` and of everything else that answers with links.
-const LINK_COLUMNS: [&str; 6] = ["View Name", "Type", "Status", "Message", "Created_at", "Updated_at"];
+const LINK_COLUMNS: [&str; 6] =
+    ["View Name", "Type", "Status", "Message", "Created_at", "Updated_at"];
 
 /// Runs `text`. The errors' spans point into it.
 pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>> {
@@ -17,8 +18,13 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
     let statement = statement::parse(text).map_err(one)?;
     match &statement {
         Statement::SyncByMap(_) | Statement::SyncByTable(_) => {
-            let spec = spec::of(&statement, text, Origin::Sql).expect("both statements make a link");
-            Ok(links(&[control.create(spec).await?]))
+            let spec =
+                spec::of(&statement, text, Origin::Sql).expect("both statements make a link");
+            Ok(answer(
+                &control.create(spec).await?.id,
+                "created",
+                "it runs; CALL dbms_etl.show_sync_link() says how far it is",
+            ))
         }
         Statement::ShowSyncLink => Ok(links(&control.statuses())),
         Statement::ShowSyncLinkById { id } => {
@@ -27,10 +33,15 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
         }
         Statement::DropSyncLinkById { id } => {
             control.drop_link(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
-            let row = vec![json!(id.text), json!("dropped")];
-            Ok(Table { columns: vec!["View Name".into(), "Status".into()], rows: vec![row] })
+            Ok(answer(&id.text, "dropped", "the index stays as it is"))
         }
     }
+}
+
+/// What became of a link that was made or dropped.
+fn answer(id: &str, status: &str, message: &str) -> Table {
+    let columns = ["Link Id", "Status", "Message"].map(str::to_owned).to_vec();
+    Table { columns, rows: vec![vec![json!(id), json!(status), json!(message)]] }
 }
 
 fn links(statuses: &[Status]) -> Table {
@@ -94,7 +105,8 @@ fn others(status: &Status) -> String {
 /// `snapshot 1200 of about 5000 rows, 300 rows/s, 13 s left`.
 pub fn progress(progress: &Progress) -> String {
     let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
-    let mut text = format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
+    let mut text =
+        format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
     if let Some(eta_s) = eta_s {
         text.push_str(&format!(", {eta_s} s left"));
     }
@@ -159,7 +171,8 @@ mod tests {
         failed.state = State::Failed;
         failed.errors = "table \"x\" is gone".into();
         assert_eq!(row(&failed)[2], "failed");
-        let message: Value = serde_json::from_str(row(&failed)[3].as_str().expect("a string")).expect("JSON");
+        let message: Value =
+            serde_json::from_str(row(&failed)[3].as_str().expect("a string")).expect("JSON");
         assert_eq!(message["errors"], "table \"x\" is gone");
         assert!(message.as_object().expect("an object").values().all(Value::is_string));
     }

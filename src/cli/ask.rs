@@ -13,7 +13,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug, clap::Args)]
 pub(super) struct Daemon {
     /// The daemon's HTTP door
-    #[arg(long, value_name = "URL", env = "DRIFTLESS_ADDRESS", default_value = "http://127.0.0.1:9220")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "DRIFTLESS_ADDRESS",
+        default_value = "http://127.0.0.1:9220"
+    )]
     address: String,
 }
 
@@ -37,9 +42,9 @@ impl Daemon {
             true => self.address.clone(),
             false => format!("http://{}", self.address),
         };
-        let url = url::Url::parse(&address)
-            .and_then(|base| base.join(path))
-            .map_err(|_| Failure::Usage(format!("`{}` is no address; write http://host:port", self.address)))?;
+        let url = url::Url::parse(&address).and_then(|base| base.join(path)).map_err(|_| {
+            Failure::Usage(format!("`{}` is no address; write http://host:port", self.address))
+        })?;
         let client = http::client(Options { timeout: PATIENCE, ..Options::default() })?;
         let request = match body {
             None => client.request(Method::GET, url),
@@ -51,7 +56,10 @@ impl Daemon {
         let tried = format!("cannot ask the daemon at {}", self.address);
         let failed = |error: &reqwest::Error| {
             let reason = http::error(Side::Sink, &tried, error, PATIENCE);
-            Failure::Failed(format!("{}; is it running? `driftless run` starts it, --address finds it", reason.report()))
+            Failure::Failed(format!(
+                "{}; is it running? `driftless run` starts it, --address finds it",
+                reason.report()
+            ))
         };
         let response = request.send().await.map_err(|error| failed(&error))?;
         let is_ok = response.status().is_success();

@@ -99,10 +99,17 @@ impl Checks<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "this version has the type `opensearch`".to_owned(),
             };
-            self.say("sink.type", Error::input(format!("unknown sink type `{}`", sink.kind)).with_advice(advice));
+            self.say(
+                "sink.type",
+                Error::input(format!("unknown sink type `{}`", sink.kind)).with_advice(advice),
+            );
         }
         if sink.addresses.is_empty() {
-            self.refuse("sink.addresses", "is empty", "write at least one, as \"http://127.0.0.1:9200\"");
+            self.refuse(
+                "sink.addresses",
+                "is empty",
+                "write at least one, as \"http://127.0.0.1:9200\"",
+            );
         }
         for address in &sink.addresses {
             if let Err(error) = check_address(address) {

@@ -79,7 +79,9 @@ fn refuse_twice(specs: &[Spec], spec: &Spec) -> Result<()> {
         }
         if other.rules.index() == spec.rules.index() {
             let message = format!("two links write the index `{}`", spec.rules.index());
-            return Err(Error::input(message).with_advice("they would overwrite each other's documents"));
+            return Err(
+                Error::input(message).with_advice("they would overwrite each other's documents")
+            );
         }
     }
     Ok(())

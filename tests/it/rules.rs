@@ -99,7 +99,7 @@ async fn rule_1(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_1_a_watermark_is_what_was_executed() {
+async fn rule_1_commits_held_between_log_and_engine_are_not_lost() {
     rule_1(Reading::Right).await;
     rule_1(Reading::Naive).await;
 }
@@ -134,7 +134,7 @@ fn versions_of(bulk: &Request) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_2_every_operation_has_a_version_of_its_own() {
+async fn rule_2_keys_moved_by_one_within_one_event_leave_every_document() {
     rule_2(Reading::Right).await;
     rule_2(Reading::Naive).await;
 }
@@ -154,7 +154,7 @@ async fn rule_4(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_4_a_foreign_version_is_not_taken_for_success() {
+async fn rule_4_versions_of_another_writer_do_not_freeze_the_index() {
     rule_4(Reading::Right).await;
     rule_4(Reading::Naive).await;
 }
@@ -193,7 +193,7 @@ async fn rule_5(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_5_one_operation_of_a_document_is_in_flight() {
+async fn rule_5_a_forgotten_tombstone_lets_no_older_state_back() {
     rule_5(Reading::Right).await;
     rule_5(Reading::Naive).await;
 }
@@ -238,7 +238,7 @@ async fn rule_6(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_6_a_newer_operation_cancels_a_waiting_one() {
+async fn rule_6_a_waiting_upsert_is_dropped_when_its_row_is_deleted() {
     rule_6(Reading::Right).await;
     rule_6(Reading::Naive).await;
 }
@@ -268,7 +268,7 @@ async fn rule_8(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_8_a_definition_is_proven_for_its_position() {
+async fn rule_8_columns_that_changed_places_are_not_mixed_up() {
     rule_8(Reading::Right).await;
     rule_8(Reading::Naive).await;
 }
@@ -305,7 +305,7 @@ async fn rule_14(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_14_errors_are_classed_by_what_they_mean() {
+async fn rule_14_a_deleted_index_is_not_made_again_by_a_write() {
     rule_14(Reading::Right).await;
     rule_14(Reading::Naive).await;
 }
