@@ -25,7 +25,6 @@ use crate::{
     connector::Models,
     document::{Batch, DocOp},
     error::{Error, ErrorKind, Result},
-    position::Version,
 };
 use fields::{FieldMap, Target};
 use processors::Processor;
@@ -73,7 +72,7 @@ impl Pipeline {
         for processor in &self.processors {
             let mut batch = Batch::default();
             let probe = probe(&processor.fields).to_string();
-            batch.upsert("driftless-check", 0, Version(0), probe.as_bytes());
+            batch.upsert("driftless-check", 0, Default::default(), probe.as_bytes());
             let began = Instant::now();
             let in_time = |_: &DocOp<'_>| began.elapsed() < PATIENCE;
             if batch::run(&self.models, processor, &batch, dimensions, &in_time).await?.is_empty() {

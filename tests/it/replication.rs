@@ -471,7 +471,6 @@ async fn a_silent_source_sends_heartbeats() {
         let mut root = Connection::connect(&options).await.expect("the server answers");
         let status =
             if server.ends_with("80") { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" };
-        let before = end_of_log(&mut root, status).await;
         let from = DumpFrom::GtidSet(gtid_set::encode(&executed(&mut root).await));
         let mut stream = dump(&options, from, Duration::from_millis(20)).await;
         let mut heartbeat = None;
@@ -484,7 +483,8 @@ async fn a_silent_source_sends_heartbeats() {
         .await;
         let after = end_of_log(&mut root, status).await;
         let heartbeat = heartbeat.expect("one came");
-        assert!(before <= heartbeat && heartbeat <= after, "{before:?} {heartbeat:?} {after:?}");
+        // Other tests write meanwhile, so the server may still be on its way through the log.
+        assert!(!heartbeat.0.is_empty() && heartbeat <= after, "{heartbeat:?} {after:?}");
     }
 }
 

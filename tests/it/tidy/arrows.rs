@@ -19,7 +19,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("table", &[]),
     ("change", &["position", "table"]),
     ("document", &["position"]),
-    ("flow", &[]),
+    // A lane orders document operations by their versions: decision 0006.
+    ("flow", &["position", "document"]),
     ("net", &["flow"]),
     ("mysql", &["table", "net"]),
     ("state", &["position", "table", "document"]),
@@ -47,7 +48,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
         ],
     ),
     ("statement", &[]),
-    ("admin", &["mysql", "net", "state", "link", "statement"]),
+    // `mapping` and `table` for the words of a link's order: decision 0006.
+    ("admin", &["mysql", "table", "net", "state", "mapping", "link", "statement"]),
     (
         "config",
         &[
