@@ -87,7 +87,39 @@ mod tests {
             Error::new(ErrorKind::SinkBusy, "cannot reach the index"),
         ];
         let pretty = serde_json::to_string_pretty(&json(&errors, statement)).expect("it is JSON");
-        insta::assert_snapshot!(pretty, @"");
-        insta::assert_snapshot!(text(&errors, statement), @"");
+        insta::assert_snapshot!(pretty, @r#"
+        {
+          "error": {
+            "type": "input",
+            "reason": "unknown column `t3`",
+            "advice": "it has id, t1",
+            "line": 2,
+            "column": 3,
+            "pointer": "unknown column `t3`; it has id, t1\n  line 2, column 3\n  |   t3)\n  |   ^^"
+          },
+          "errors": [
+            {
+              "type": "input",
+              "reason": "unknown column `t3`",
+              "advice": "it has id, t1",
+              "line": 2,
+              "column": 3,
+              "pointer": "unknown column `t3`; it has id, t1\n  line 2, column 3\n  |   t3)\n  |   ^^"
+            },
+            {
+              "type": "sink_busy",
+              "reason": "cannot reach the index"
+            }
+          ],
+          "status": 400
+        }
+        "#);
+        insta::assert_snapshot!(text(&errors, statement), @r#"
+        error: unknown column `t3`; it has id, t1
+          line 2, column 3
+          |   t3)
+          |   ^^
+        error: cannot reach the index
+        "#);
     }
 }

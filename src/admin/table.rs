@@ -74,7 +74,18 @@ mod tests {
     fn a_table_is_drawn_with_lines() {
         let columns = ["id", "text"].map(str::to_owned).to_vec();
         let rows = vec![vec![json!(1), json!("größe\nx")], vec![json!(22), Value::Null]];
-        insta::assert_snapshot!(Table { columns: columns.clone(), rows }.to_text(), @"");
-        insta::assert_snapshot!(Table { columns, rows: vec![] }.to_text(), @"");
+        insta::assert_snapshot!(Table { columns: columns.clone(), rows }.to_text(), @r#"
+        +----+----------+
+        | id | text     |
+        +----+----------+
+        | 1  | größe\nx |
+        | 22 | NULL     |
+        +----+----------+
+        "#);
+        insta::assert_snapshot!(Table { columns, rows: vec![] }.to_text(), @r#"
+        +----+------+
+        | id | text |
+        +----+------+
+        "#);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 
-use super::Failure;
+use super::{Failure, wiring};
 use crate::net::http::{self, Options, Side};
 
 /// A statement that makes a link asks the source and the sink.
@@ -12,14 +12,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Daemon {
-    /// The daemon's HTTP door
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "DRIFTLESS_ADDRESS",
-        default_value = "http://127.0.0.1:9220"
-    )]
-    address: String,
+    /// The daemon's HTTP door [default: `http.listen` of the configuration, else http://127.0.0.1:9220]
+    #[arg(long, value_name = "URL", env = "DRIFTLESS_ADDRESS")]
+    address: Option<String>,
+    #[command(flatten)]
+    config: wiring::ConfigFile,
 }
 
 pub(super) struct Answer {
@@ -37,13 +34,18 @@ impl Daemon {
         runtime.block_on(self.send(path, body))
     }
 
+    fn address(&self) -> Result<String, Failure> {
+        match &self.address {
+            Some(address) if address.contains("://") => Ok(address.clone()),
+            Some(address) => Ok(format!("http://{address}")),
+            None => Ok(format!("http://{}", self.config.listen()?)),
+        }
+    }
+
     async fn send(&self, path: &str, body: Option<String>) -> Result<Answer, Failure> {
-        let address = match self.address.contains("://") {
-            true => self.address.clone(),
-            false => format!("http://{}", self.address),
-        };
+        let address = self.address()?;
         let url = url::Url::parse(&address).and_then(|base| base.join(path)).map_err(|_| {
-            Failure::Usage(format!("`{}` is no address; write http://host:port", self.address))
+            Failure::Usage(format!("`{address}` is no address; write http://host:port"))
         })?;
         let client = http::client(Options { timeout: PATIENCE, ..Options::default() })?;
         let request = match body {
@@ -53,7 +55,7 @@ impl Daemon {
                 .header("content-type", "application/json")
                 .body(body),
         };
-        let tried = format!("cannot ask the daemon at {}", self.address);
+        let tried = format!("cannot ask the daemon at {address}");
         let failed = |error: &reqwest::Error| {
             let reason = http::error(Side::Sink, &tried, error, PATIENCE);
             Failure::Failed(format!(

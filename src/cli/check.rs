@@ -144,6 +144,12 @@ mod tests {
                 &Error::input("the state directory /s is in use by another process"),
             ),
         ];
-        insta::assert_snapshot!(show(&findings, 1), @"");
+        insta::assert_snapshot!(show(&findings, 1), @r#"
+        error: binlog_format is MIXED
+          remedy: SET PERSIST binlog_format = ROW
+        warning: a daemon holds the state in /s, so the pipelines that are registered there were not looked at
+          remedy: `driftless status` shows its links
+        checked configuration, source, sink, 1 link: 1 errors, 1 warnings
+        "#);
     }
 }

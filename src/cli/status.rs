@@ -111,7 +111,14 @@ mod tests {
              "errors": "cannot connect to 10.0.0.9:3306", "latency_ms": 7_500_000, "restarts": 3, "snapshot": null},
         ]});
         let answer: Answer = serde_json::from_value(answer).expect("the door's shape");
-        insta::assert_snapshot!(show(&answer.links).to_text(), @"");
+        insta::assert_snapshot!(show(&answer.links).to_text(), @r#"
+        +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
+        | LINK     | STATE        | LAG        | SNAPSHOT                                 | RESTARTS | FROM          | TO       | REASON                          |
+        +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
+        | products | snapshotting | -          | 1200 of ~500000, 300/s, 27 min 43 s left | 0        | shop.products | products |                                 |
+        | orders   | recovering   | 2 h 05 min |                                          | 3        | shop.orders   | orders   | cannot connect to 10.0.0.9:3306 |
+        +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
+        "#);
     }
 
     #[test]

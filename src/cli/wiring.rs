@@ -1,5 +1,6 @@
 //! From the arguments to the parts of the daemon: finds the file, loads it, opens the state. Starts nothing.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::Failure;
@@ -20,14 +21,36 @@ pub(super) struct ConfigFile {
 
 impl ConfigFile {
     pub fn load(&self) -> Result<Loaded, Failure> {
-        let found = || FILES.iter().map(PathBuf::from).find(|file| file.is_file());
-        let Some(file) = self.config.clone().or_else(found) else {
+        let Some(file) = self.find() else {
             return Err(Failure::Usage(format!(
-                "there is no configuration at {}; name one with --config, or begin with a file like config/quickstart.toml",
+                "there is no configuration at {}; name one with --config",
                 FILES.join(" or ")
             )));
         };
         config::load(&file).map_err(|problems| Failure::Usage(problems.to_string()))
+    }
+
+    /// Where the configuration's daemon is found from this machine.
+    pub fn listen(&self) -> Result<SocketAddr, Failure> {
+        let mut listen = match self.find() {
+            Some(file) => {
+                config::listen(&file).map_err(|problems| Failure::Usage(problems.to_string()))?
+            }
+            None => Config::default().http.listen,
+        };
+        // Who listens everywhere is found here.
+        if listen.ip().is_unspecified() {
+            listen.set_ip(match listen {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(listen)
+    }
+
+    fn find(&self) -> Option<PathBuf> {
+        let found = || FILES.iter().map(PathBuf::from).find(|file| file.is_file());
+        self.config.clone().or_else(found)
     }
 }
 

@@ -111,9 +111,9 @@ impl Checks<'_> {
                 "write at least one, as \"http://127.0.0.1:9200\"",
             );
         }
-        for address in &sink.addresses {
+        for (at, address) in sink.addresses.iter().enumerate() {
             if let Err(error) = check_address(address) {
-                self.say("sink.addresses", error);
+                self.say(&format!("sink.addresses.{at}"), error);
             }
         }
         self.one_password("sink", sink.password.is_some(), sink.password_file.as_deref());
@@ -127,9 +127,14 @@ impl Checks<'_> {
         if let Err(error) = log::filter(&config.log.level) {
             self.say("log.level", error);
         }
-        for pattern in &config.pipeline.trusted_endpoints {
+        for (at, pattern) in config.pipeline.trusted_endpoints.iter().enumerate() {
             if let Err(error) = Trust::new(std::slice::from_ref(pattern), false) {
-                self.say("pipeline.trusted_endpoints", error);
+                let report = error.report();
+                // The reason is the last line of a picture.
+                let reason = report.lines().last().unwrap_or("").trim_start_matches("error: ");
+                let error =
+                    Error::input(format!("`{pattern}` is not a regular expression: {reason}"));
+                self.say(&format!("pipeline.trusted_endpoints.{at}"), error);
             }
         }
         self.file("secrets.key_file", config.secrets.key_file.as_deref());

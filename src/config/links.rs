@@ -55,8 +55,19 @@ impl<'de> Deserialize<'de> for Place {
 /// The links that `entries` ask for; what is wrong with them goes to `errors`.
 pub(super) fn specs(source: &Source<'_>, entries: &[Entry], errors: &mut Vec<Error>) -> Vec<Spec> {
     let mut specs: Vec<Spec> = Vec::new();
+    let faults_before = errors.len();
     for (at, entry) in entries.iter().enumerate() {
         let header = header(source, at, entries.len());
+        let next = self::header(source, at + 1, entries.len()).start;
+        let is_mine = |error: &Error| {
+            error.span().is_some_and(|span| {
+                header.start <= span.start && (span.start < next || next <= header.start)
+            })
+        };
+        // What is missing may be what was misspelt.
+        if !entry.is_whole() && errors[..faults_before].iter().any(is_mine) {
+            continue;
+        }
         let made = spec_of(source, entry, header).and_then(|spec| {
             refuse_twice(&specs, &spec)
                 .map_err(|error| error.at(entry.place().unwrap_or(header)))?;
@@ -91,6 +102,7 @@ fn header(source: &Source<'_>, at: usize, count: usize) -> Span {
     let links = source.table.get_ref().get("links");
     let element = match links.map(|links| links.get_ref()) {
         Some(DeValue::Array(elements)) if elements.len() == count => elements.get(at),
+        _ if at >= count => None,
         _ => links,
     };
     element.map_or_else(Span::default, |found| Span::new(found.span().start, found.span().end))
@@ -137,6 +149,11 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
 }
 
 impl Entry {
+    fn is_whole(&self) -> bool {
+        let by_map = self.mapping.is_some() && self.key.is_some();
+        by_map || (self.table.is_some() && self.index.is_some())
+    }
+
     /// Where the link begins to say what it is.
     fn place(&self) -> Option<Span> {
         self.id.or(self.mapping).or(self.index).map(|place| place.0)

@@ -1,6 +1,7 @@
 //! Reads a file to a checked [`Config`] and the links that it declares, or to everything that is wrong with it. Knows
 //! no key.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -20,18 +21,35 @@ pub struct Loaded {
 
 /// Reads `file`; `${NAME}` in its strings is the process's environment.
 pub fn load(file: &Path) -> Result<Loaded, Problems> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|cause| {
-        let error = Error::input("cannot read the configuration")
-            .caused_by(cause)
-            .with_advice("name an existing file with --config");
-        Problems::new(name.clone(), String::new(), vec![error])
-    })?;
+    let (name, text) = read(file)?;
     parse(&text, &|variable| std::env::var(variable).ok())
         .map_err(|errors| Problems::new(name, text.clone(), errors))
 }
 
-/// The same for a text that is there already.
+/// Where the daemon of `file` listens, for those who only want to talk to it: the rest of the file may be wrong for them,
+/// a password's variable unset.
+pub fn listen(file: &Path) -> Result<SocketAddr, Problems> {
+    let (name, text) = read(file)?;
+    let table = DeTable::parse(&text)
+        .map_err(|wrong| Problems::new(name, text.clone(), vec![not_toml(&wrong)]))?;
+    let source = Source { text: &text, table: &table, env: &|_| None };
+    Ok(deserialize::<Config>(&source).0.http.listen)
+}
+
+fn read(file: &Path) -> Result<(String, String), Problems> {
+    let name = file.display().to_string();
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok((name, text)),
+        Err(cause) => {
+            let error = Error::input("cannot read the configuration")
+                .caused_by(cause)
+                .with_advice("name an existing file with --config");
+            Err(Problems::new(name, String::new(), vec![error]))
+        }
+    }
+}
+
+/// Reads a text that is there already.
 pub(super) fn parse(text: &str, env: Env<'_>) -> Result<Loaded, Vec<Error>> {
     let (table, wrong) = DeTable::parse_recoverable(text);
     if !wrong.is_empty() {

@@ -13,14 +13,14 @@ mod text;
 mod value;
 
 #[cfg(test)]
-mod reference;
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use load::{Loaded, load};
+pub use load::{Loaded, listen, load};
 pub use problem::Problems;
 
 use crate::admin::http;

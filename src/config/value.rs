@@ -47,18 +47,23 @@ pub(super) fn deserialize<T: DeserializeOwned + Default>(source: &Source<'_>) ->
     }
 }
 
-/// The span of the value at `path` (`sink.addresses`), for what is found to be wrong later.
+/// The span of the value at `path` (`source.tls`, `sink.addresses.0`), for what is found to be wrong later.
 pub(super) fn place(table: &Spanned<DeTable<'_>>, path: &str) -> Option<Span> {
-    let (mut table, mut found) = (table.get_ref(), None);
-    for name in path.split('.') {
-        let value = table.get(name)?;
-        found = Some(span_of(value));
-        match value.get_ref() {
-            DeValue::Table(inner) => table = inner,
-            _ => continue,
-        }
+    let mut names = path.split('.');
+    let first = table.get_ref().get(names.next()?)?;
+    let inner = |value: &'_ Spanned<DeValue<'_>>, name: &str| match value.get_ref() {
+        DeValue::Table(table) => table.get(name).map(span_of),
+        DeValue::Array(elements) => elements.get(name.parse::<usize>().ok()?).map(span_of),
+        _ => None,
+    };
+    let rest: Vec<&str> = names.collect();
+    let Some((last, between)) = rest.split_last() else { return Some(span_of(first)) };
+    let mut value = first;
+    for name in between {
+        let DeValue::Table(table) = value.get_ref() else { return None };
+        value = table.get(*name)?;
     }
-    found
+    inner(value, last)
 }
 
 fn span_of<T>(spanned: &Spanned<T>) -> Span {
@@ -201,7 +206,14 @@ fn list(names: &[&str]) -> String {
 
 impl de::Error for Fault {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::of(What::WrongValue { reason: message.to_string() })
+        let reason = match message.to_string() {
+            // What `SocketAddr` says of itself.
+            text if text == "invalid socket address syntax" => {
+                "expected address:port, as \"127.0.0.1:9220\"".to_owned()
+            }
+            text => text,
+        };
+        Self::of(What::WrongValue { reason })
     }
 
     fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
