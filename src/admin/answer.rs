@@ -24,7 +24,8 @@ pub fn json(errors: &[Error], text: &str) -> Value {
 
 /// Each error with the place in the statement that it speaks of.
 pub fn text(errors: &[Error], text: &str) -> String {
-    let all: Vec<String> = errors.iter().map(|error| format!("error: {}\n", error.point_into(text))).collect();
+    let all: Vec<String> =
+        errors.iter().map(|error| format!("error: {}\n", error.point_into(text))).collect();
     all.join("")
 }
 

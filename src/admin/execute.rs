@@ -9,7 +9,8 @@ use crate::link::{Control, Origin, Progress, State, Status};
 use crate::statement::{self, Statement};
 
 /// The columns of `show_sync_link` and `show_sync_link_by_id`.
-const LINK_COLUMNS: [&str; 6] = ["View Name", "Type", "Status", "Message", "Created_at", "Updated_at"];
+const LINK_COLUMNS: [&str; 6] =
+    ["View Name", "Type", "Status", "Message", "Created_at", "Updated_at"];
 
 /// The columns of what makes or drops a link.
 const DONE_COLUMNS: [&str; 3] = ["Link Id", "Status", "Message"];
@@ -19,9 +20,11 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
     let statement = statement::parse(text).map_err(|error| vec![error])?;
     match &statement {
         Statement::SyncByMap(_) | Statement::SyncByTable(_) => {
-            let spec = spec::of(&statement, text, Origin::Sql).expect("both statements make a link");
+            let spec =
+                spec::of(&statement, text, Origin::Sql).expect("both statements make a link");
             let status = control.create(spec).await?;
-            Ok(done(&status.id, view_status(status.state), &message(&status)))
+            let how_far = "it runs; CALL dbms_etl.show_sync_link() says how far it is";
+            Ok(done(&status.id, "created", how_far))
         }
         Statement::ShowSyncLink => Ok(links(&control.statuses())),
         Statement::ShowSyncLinkById { id } => {
@@ -93,7 +96,8 @@ fn others(status: &Status) -> String {
 /// `snapshot 1200 of about 5000 rows, 300 rows/s, 13 s left`.
 pub fn progress(progress: &Progress) -> String {
     let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
-    let mut text = format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
+    let mut text =
+        format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
     if let Some(eta_s) = eta_s {
         text.push_str(&format!(", {eta_s} s left"));
     }
@@ -164,7 +168,8 @@ mod tests {
         failed.state = State::Failed;
         failed.errors = "table \"x\" is gone".into();
         assert_eq!(row(&failed)[2], "failed");
-        let message: Value = serde_json::from_str(row(&failed)[3].as_str().expect("a string")).expect("JSON");
+        let message: Value =
+            serde_json::from_str(row(&failed)[3].as_str().expect("a string")).expect("JSON");
         assert_eq!(message["errors"], "table \"x\" is gone");
         assert!(message.as_object().expect("an object").values().all(Value::is_string));
     }

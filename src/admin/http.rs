@@ -103,7 +103,11 @@ enum Format {
     Text,
 }
 
-async fn sql(State(control): State<Control>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Response {
+async fn sql(
+    State(control): State<Control>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let format = match format_of(&uri) {
         Ok(format) => format,
         Err(error) => return refusal(Format::Json, &[error], ""),
@@ -133,7 +137,8 @@ async fn sql(State(control): State<Control>, uri: Uri, body: Result<Bytes, Bytes
 }
 
 fn format_of(uri: &Uri) -> Result<Format> {
-    let formats = uri.query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("format="));
+    let formats =
+        uri.query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("format="));
     match formats.last() {
         None | Some("json") => Ok(Format::Json),
         Some("txt") => Ok(Format::Text),
@@ -143,7 +148,9 @@ fn format_of(uri: &Uri) -> Result<Format> {
 
 fn show(format: Format, table: &Table) -> Response {
     match format {
-        Format::Json => object(StatusCode::OK, &json!({ "columns": table.columns, "rows": table.rows })),
+        Format::Json => {
+            object(StatusCode::OK, &json!({ "columns": table.columns, "rows": table.rows }))
+        }
         Format::Text => text(StatusCode::OK, table.to_text()),
     }
 }
@@ -199,9 +206,10 @@ fn link(status: &Status) -> Value {
 async fn readyz(State(control): State<Control>) -> Response {
     match control.readiness() {
         Ok(()) => object(StatusCode::OK, &json!({ "status": "ready" })),
-        Err(reasons) => {
-            object(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "not ready", "reasons": reasons }))
-        }
+        Err(reasons) => object(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({ "status": "not ready", "reasons": reasons }),
+        ),
     }
 }
 
@@ -251,7 +259,10 @@ fn status_of(status: u16) -> StatusCode {
 
 fn object(status: StatusCode, value: &Value) -> Response {
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json; charset=UTF-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json; charset=UTF-8"),
+    );
     (status, headers, value.to_string()).into_response()
 }
 

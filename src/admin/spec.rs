@@ -38,7 +38,8 @@ fn rule(assignment: &Assignment) -> mapping::Rule {
 }
 
 fn by_table(table: &SyncByTable) -> Rules {
-    let named = |columns: &Vec<Name>| columns.iter().map(|name| (name.text.clone(), name.span)).collect();
+    let named =
+        |columns: &Vec<Name>| columns.iter().map(|name| (name.text.clone(), name.span)).collect();
     Rules::Table {
         table: TableId::new(&table.db.text, &table.table.text),
         table_span: Span::new(table.db.span.start, table.table.span.end),

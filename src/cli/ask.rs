@@ -58,7 +58,10 @@ impl Daemon {
         let tried = format!("cannot ask the daemon at {address}");
         let failed = |error: &reqwest::Error| {
             let reason = http::error(Side::Sink, &tried, error, PATIENCE);
-            Failure::Failed(format!("{}; is it running? `driftless run` starts it, --address finds it", reason.report()))
+            Failure::Failed(format!(
+                "{}; is it running? `driftless run` starts it, --address finds it",
+                reason.report()
+            ))
         };
         let response = request.send().await.map_err(|error| failed(&error))?;
         let is_ok = response.status().is_success();

@@ -56,10 +56,17 @@ impl Looked {
         let dir = config.state_dir();
         if !dir.join("db").is_dir() {
             let (state, temporary) = empty_state()?;
-            return Ok(Self { state, knows_pipelines: true, temporary: Some(temporary), findings: vec![] });
+            return Ok(Self {
+                state,
+                knows_pipelines: true,
+                temporary: Some(temporary),
+                findings: vec![],
+            });
         }
         match wiring::open_state(config, &dir) {
-            Ok(state) => Ok(Self { state, knows_pipelines: true, temporary: None, findings: vec![] }),
+            Ok(state) => {
+                Ok(Self { state, knows_pipelines: true, temporary: None, findings: vec![] })
+            }
             Err(error) => {
                 let (state, temporary) = empty_state()?;
                 let findings = vec![finding(&dir, &error)];
@@ -113,7 +120,10 @@ fn show(findings: &[Finding], links: usize) -> String {
         1 => "1 link".to_owned(),
         links => format!("{links} links"),
     };
-    let _ = writeln!(text, "checked configuration, source, sink, {links}: {errors} errors, {warnings} warnings");
+    let _ = writeln!(
+        text,
+        "checked configuration, source, sink, {links}: {errors} errors, {warnings} warnings"
+    );
     text
 }
 
@@ -129,7 +139,10 @@ mod tests {
                 what: "binlog_format is MIXED".into(),
                 remedy: "SET PERSIST binlog_format = ROW".into(),
             },
-            finding(Path::new("/s"), &Error::input("the state directory /s is in use by another process")),
+            finding(
+                Path::new("/s"),
+                &Error::input("the state directory /s is in use by another process"),
+            ),
         ];
         insta::assert_snapshot!(show(&findings, 1), @r#"
         error: binlog_format is MIXED

@@ -88,7 +88,8 @@ async fn serve(loaded: Loaded) -> Result<()> {
 }
 
 fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
-    signal(kind).map_err(|cause| Error::new(ErrorKind::Io, "cannot listen for signals").caused_by(cause))
+    signal(kind)
+        .map_err(|cause| Error::new(ErrorKind::Io, "cannot listen for signals").caused_by(cause))
 }
 
 /// The door ends before the signal only when it breaks.

@@ -42,8 +42,9 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     if !answer.is_ok {
         return Err(Failure::Failed(answer.text));
     }
-    let answer: Answer = serde_json::from_str(&answer.text)
-        .map_err(|cause| Failure::Failed(format!("this is not the answer of a daemon of our version: {cause}")))?;
+    let answer: Answer = serde_json::from_str(&answer.text).map_err(|cause| {
+        Failure::Failed(format!("this is not the answer of a daemon of our version: {cause}"))
+    })?;
     match answer.links.is_empty() {
         true => print("no links; CALL dbms_etl.sync_by_map(…) makes one\n"),
         false => print(show(&answer.links).to_text()),

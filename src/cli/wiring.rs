@@ -33,7 +33,9 @@ impl ConfigFile {
     /// Where the configuration's daemon is found from this machine.
     pub fn listen(&self) -> Result<SocketAddr, Failure> {
         let mut listen = match self.find() {
-            Some(file) => config::listen(&file).map_err(|problems| Failure::Usage(problems.to_string()))?,
+            Some(file) => {
+                config::listen(&file).map_err(|problems| Failure::Usage(problems.to_string()))?
+            }
             None => Config::default().http.listen,
         };
         // Who listens everywhere is found here.

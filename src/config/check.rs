@@ -99,10 +99,17 @@ impl Checks<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "this version has the type `opensearch`".to_owned(),
             };
-            self.say("sink.type", Error::input(format!("unknown sink type `{}`", sink.kind)).with_advice(advice));
+            self.say(
+                "sink.type",
+                Error::input(format!("unknown sink type `{}`", sink.kind)).with_advice(advice),
+            );
         }
         if sink.addresses.is_empty() {
-            self.refuse("sink.addresses", "is empty", "write at least one, as \"http://127.0.0.1:9200\"");
+            self.refuse(
+                "sink.addresses",
+                "is empty",
+                "write at least one, as \"http://127.0.0.1:9200\"",
+            );
         }
         for (at, address) in sink.addresses.iter().enumerate() {
             if let Err(error) = check_address(address) {
@@ -125,7 +132,8 @@ impl Checks<'_> {
                 let report = error.report();
                 // The reason is the last line of a picture.
                 let reason = report.lines().last().unwrap_or("").trim_start_matches("error: ");
-                let error = Error::input(format!("`{pattern}` is not a regular expression: {reason}"));
+                let error =
+                    Error::input(format!("`{pattern}` is not a regular expression: {reason}"));
                 self.say(&format!("pipeline.trusted_endpoints.{at}"), error);
             }
         }

@@ -60,7 +60,9 @@ pub(super) fn specs(source: &Source<'_>, entries: &[Entry], errors: &mut Vec<Err
         let header = header(source, at, entries.len());
         let next = self::header(source, at + 1, entries.len()).start;
         let is_mine = |error: &Error| {
-            error.span().is_some_and(|span| header.start <= span.start && (span.start < next || next <= header.start))
+            error.span().is_some_and(|span| {
+                header.start <= span.start && (span.start < next || next <= header.start)
+            })
         };
         // What is missing may be what was misspelt.
         if !entry.is_whole() && errors[..faults_before].iter().any(is_mine) {
@@ -88,7 +90,9 @@ fn refuse_twice(specs: &[Spec], spec: &Spec) -> Result<()> {
         }
         if other.rules.index() == spec.rules.index() {
             let message = format!("two links write the index `{}`", spec.rules.index());
-            return Err(Error::input(message).with_advice("they would overwrite each other's documents"));
+            return Err(
+                Error::input(message).with_advice("they would overwrite each other's documents")
+            );
         }
     }
     Ok(())

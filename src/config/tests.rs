@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::de::value::{Error as ProbeError, StrDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer as _};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer as _,
+};
 use serde::de::{MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use toml::de::DeTable;
@@ -268,9 +270,15 @@ fn a_link_of_the_file_is_the_statement_that_would_have_made_it() {
 
 #[test]
 fn a_missing_file_is_a_clear_error() {
-    let problems = super::load(Path::new("/nonexistent/driftless.toml")).expect_err("it is not there");
+    let problems =
+        super::load(Path::new("/nonexistent/driftless.toml")).expect_err("it is not there");
     let shown = problems.to_string();
-    assert!(shown.starts_with("/nonexistent/driftless.toml: cannot read the configuration: No such file"), "{shown}");
+    assert!(
+        shown.starts_with(
+            "/nonexistent/driftless.toml: cannot read the configuration: No such file"
+        ),
+        "{shown}"
+    );
     assert!(shown.ends_with("; name an existing file with --config"), "{shown}");
 }
 
@@ -322,15 +330,21 @@ fn the_reference_file_holds_every_key_with_its_default() {
 /// Keys whose absence means something else than any value of theirs.
 fn has_no_default(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    key == "sink.user" || last.ends_with("_file") || matches!(last, "state_dir" | "server_id" | "password")
+    key == "sink.user"
+        || last.ends_with("_file")
+        || matches!(last, "state_dir" | "server_id" | "password")
 }
 
 #[test]
 fn the_page_holds_every_key_with_its_default() {
-    let page = std::fs::read_to_string(root().join("docs/config.md")).expect("docs/config.md is there");
+    let page =
+        std::fs::read_to_string(root().join("docs/config.md")).expect("docs/config.md is there");
     let mut rows: BTreeMap<String, String> = BTreeMap::new();
     for line in page.lines() {
-        let Some((key, rest)) = line.strip_prefix("| `").and_then(|line| line.split_once("` | ")) else { continue };
+        let Some((key, rest)) = line.strip_prefix("| `").and_then(|line| line.split_once("` | "))
+        else {
+            continue;
+        };
         if !key.starts_with(|c: char| c.is_ascii_lowercase()) {
             continue;
         }
@@ -340,9 +354,14 @@ fn the_page_holds_every_key_with_its_default() {
     let reference = Reference::read();
     for (key, entry) in &reference.entries {
         let expected = if entry.is_example { "" } else { entry.value.as_str() };
-        assert_eq!(rows.remove(key).as_deref().map(str::trim), Some(expected), "docs/config.md: the default of `{key}`");
+        assert_eq!(
+            rows.remove(key).as_deref().map(str::trim),
+            Some(expected),
+            "docs/config.md: the default of `{key}`"
+        );
     }
-    let links: Vec<String> = keys::<links::Entry>().iter().map(|key| format!("links.{key}")).collect();
+    let links: Vec<String> =
+        keys::<links::Entry>().iter().map(|key| format!("links.{key}")).collect();
     for key in &links {
         assert!(rows.remove(key).is_some(), "docs/config.md lacks `{key}`");
     }
@@ -363,7 +382,8 @@ struct Entry {
 
 impl Reference {
     fn read() -> Self {
-        let text = std::fs::read_to_string(root().join("config/driftless.toml")).expect("it is there");
+        let text =
+            std::fs::read_to_string(root().join("config/driftless.toml")).expect("it is there");
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let (mut entries, mut section) = (BTreeMap::new(), String::new());
         for (line, written) in lines.iter().enumerate() {
@@ -372,9 +392,13 @@ impl Reference {
             }
             let Some((key, value)) = entry(written) else { continue };
             let before = line.checked_sub(1).and_then(|before| lines.get(before));
-            let is_example = before.is_some_and(|before| before.to_lowercase().ends_with("for example:"));
+            let is_example =
+                before.is_some_and(|before| before.to_lowercase().ends_with("for example:"));
             let entry = Entry { line, value: value.to_owned(), is_example };
-            assert!(entries.insert(format!("{section}{key}"), entry).is_none(), "{section}{key} stands twice");
+            assert!(
+                entries.insert(format!("{section}{key}"), entry).is_none(),
+                "{section}{key} stands twice"
+            );
         }
         Self { lines, entries }
     }
@@ -470,13 +494,19 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 impl<'de> MapAccess<'de> for Probe<'_> {
     type Error = ProbeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ProbeError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, ProbeError> {
         let name = self.path.first().expect("a value ends the walk");
         let name: StrDeserializer<'_, ProbeError> = name.into_deserializer();
         seed.deserialize(name).map(Some)
     }
 
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, ProbeError> {
+    fn next_value_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<S::Value, ProbeError> {
         seed.deserialize(Probe { path: &self.path[1..], fields: self.fields })
     }
 }

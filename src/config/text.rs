@@ -19,7 +19,8 @@ impl Text {
         let literal = file.get(span.start..span.end).unwrap_or_default();
         let decoded = decode(literal, span.start).filter(|text| text.value == meaning);
         // A literal that we read differently than TOML does still has a place, if a rough one.
-        let rough = || Self { value: meaning.to_owned(), origins: vec![span.start; meaning.len() + 1] };
+        let rough =
+            || Self { value: meaning.to_owned(), origins: vec![span.start; meaning.len() + 1] };
         decoded.unwrap_or_else(rough).with_environment(env)
     }
 
@@ -71,7 +72,8 @@ impl Text {
         let name = &self.value[start + 2..end];
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(is_name) {
-            let error = Error::input("between `${` and `}` stands the name of an environment variable");
+            let error =
+                Error::input("between `${` and `}` stands the name of an environment variable");
             return Err(error.with_advice(LITERAL).at(place(end + 1)));
         }
         env(name).ok_or_else(|| {
@@ -86,7 +88,8 @@ impl Text {
 fn decode(literal: &str, start: usize) -> Option<Text> {
     let quote = literal.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let triple = quote.to_string().repeat(3);
-    let is_multiline = literal.len() >= 6 && literal.starts_with(&triple) && literal.ends_with(&triple);
+    let is_multiline =
+        literal.len() >= 6 && literal.starts_with(&triple) && literal.ends_with(&triple);
     let edge = if is_multiline { 3 } else { 1 };
     let mut at = edge;
     let end = literal.len().checked_sub(edge).filter(|end| *end >= at)?;
@@ -152,9 +155,8 @@ mod tests {
     }
 
     fn read(file: &str) -> Result<Text> {
-        let value: toml::Value = toml::from_str::<toml::Table>(&format!("k = {file}"))
-            .expect("it is TOML")["k"]
-            .clone();
+        let value: toml::Value =
+            toml::from_str::<toml::Table>(&format!("k = {file}")).expect("it is TOML")["k"].clone();
         Text::read(file, Span::new(0, file.len()), value.as_str().expect("a string"), &env)
     }
 
@@ -183,10 +185,19 @@ mod tests {
         let file = r#""${HOME_DIR}/x $5 $${HOME_DIR}""#;
         let text = read(file).expect("it can be read");
         assert_eq!(text.value, "/home/ü/x $5 ${HOME_DIR}");
-        assert_eq!(text.origin(text.value.find("/x").expect("it is there")), file.find("/x").expect("it is there"));
+        assert_eq!(
+            text.origin(text.value.find("/x").expect("it is there")),
+            file.find("/x").expect("it is there")
+        );
         for (file, expected) in [
-            (r#""a ${NOPE}""#, "the environment has no variable `NOPE`; set it, or write the value here\n  line 1, column 4\n  | \"a ${NOPE}\"\n  |    ^^^^^^^"),
-            (r#""${NOPE""#, "this `${` has no closing `}`; write $${ for the two characters themselves\n  line 1, column 2\n  | \"${NOPE\"\n  |  ^^"),
+            (
+                r#""a ${NOPE}""#,
+                "the environment has no variable `NOPE`; set it, or write the value here\n  line 1, column 4\n  | \"a ${NOPE}\"\n  |    ^^^^^^^",
+            ),
+            (
+                r#""${NOPE""#,
+                "this `${` has no closing `}`; write $${ for the two characters themselves\n  line 1, column 2\n  | \"${NOPE\"\n  |  ^^",
+            ),
         ] {
             assert_eq!(read(file).expect_err("refused").point_into(file), expected);
         }

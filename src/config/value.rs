@@ -5,7 +5,9 @@
 use std::fmt;
 
 use serde::de::value::{SeqDeserializer, StrDeserializer};
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer as _};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer as _,
+};
 use serde::de::{MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 use toml::Spanned;
@@ -131,10 +133,21 @@ pub(super) struct Fault {
 
 #[derive(Debug)]
 enum What {
-    UnknownKey { key: String, known: &'static [&'static str] },
-    UnknownWord { word: String, known: &'static [&'static str] },
-    WrongType { found: &'static str, expected: String },
-    WrongValue { reason: String },
+    UnknownKey {
+        key: String,
+        known: &'static [&'static str],
+    },
+    UnknownWord {
+        word: String,
+        known: &'static [&'static str],
+    },
+    WrongType {
+        found: &'static str,
+        expected: String,
+    },
+    WrongValue {
+        reason: String,
+    },
     /// It says everything itself.
     Said(Error),
 }
@@ -169,12 +182,15 @@ impl Fault {
                     Some(near) => format!("did you mean `{near}`? There are {}", list(known)),
                     None => format!("there are {}", list(known)),
                 };
-                Error::input(format!("`{word}` is no value of `{key}`{section}")).with_advice(advice)
+                Error::input(format!("`{word}` is no value of `{key}`{section}"))
+                    .with_advice(advice)
             }
             What::WrongType { found, expected } => {
                 Error::input(format!("`{key}`{section} is {found}, expected {expected}"))
             }
-            What::WrongValue { reason } => Error::input(format!("wrong value for `{key}`{section}: {reason}")),
+            What::WrongValue { reason } => {
+                Error::input(format!("wrong value for `{key}`{section}: {reason}"))
+            }
             What::Said(error) => return error,
         };
         match self.span {
@@ -209,11 +225,16 @@ impl de::Error for Fault {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::of(What::WrongType { found: kind_of(&found), expected: in_words(&expected.to_string()) })
+        Self::of(What::WrongType {
+            found: kind_of(&found),
+            expected: in_words(&expected.to_string()),
+        })
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::of(What::WrongValue { reason: format!("expected {}", in_words(&expected.to_string())) })
+        Self::of(What::WrongValue {
+            reason: format!("expected {}", in_words(&expected.to_string())),
+        })
     }
 }
 
@@ -283,7 +304,10 @@ struct Entries<'r> {
 impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Fault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Fault> {
         let reader = self.of.reader;
         for (key, value) in self.entries.by_ref() {
             let path = self.of.path.then(Step::Key(key.get_ref().to_string()));
@@ -313,7 +337,10 @@ struct Elements<'r> {
 impl<'de> SeqAccess<'de> for Elements<'_> {
     type Error = Fault;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Fault> {
         for (at, value) in self.elements.by_ref() {
             let path = self.path.then(Step::Element(at));
             if !self.reader.left_out.contains(&path) {
@@ -398,21 +425,31 @@ impl<'de> Deserializer<'de> for Item<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let (span, path, reader) = (self.span(), self.path.clone(), self.reader);
         let taken = match self.value.get_ref() {
-            DeValue::String(meaning) => self.text(meaning).and_then(|text| visitor.visit_string(text)),
-            DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
-                Ok(number) => visitor.visit_i64(number),
-                Err(_) => Err(de::Error::custom("the number is too large")),
-            },
+            DeValue::String(meaning) => {
+                self.text(meaning).and_then(|text| visitor.visit_string(text))
+            }
+            DeValue::Integer(digits) => {
+                match i64::from_str_radix(digits.as_str(), digits.radix()) {
+                    Ok(number) => visitor.visit_i64(number),
+                    Err(_) => Err(de::Error::custom("the number is too large")),
+                }
+            }
             DeValue::Float(digits) => match digits.as_str().parse() {
                 Ok(number) => visitor.visit_f64(number),
                 Err(_) => Err(de::Error::custom("the number cannot be read")),
             },
             DeValue::Boolean(value) => visitor.visit_bool(*value),
-            DeValue::Datetime(_) => Err(de::Error::invalid_type(Unexpected::Other("a date"), &visitor)),
-            DeValue::Array(elements) => {
-                visitor.visit_seq(Elements { reader, elements: elements.iter().enumerate(), path: self.path })
+            DeValue::Datetime(_) => {
+                Err(de::Error::invalid_type(Unexpected::Other("a date"), &visitor))
             }
-            DeValue::Table(table) => Table { reader, table, path: self.path }.deserialize_any(visitor),
+            DeValue::Array(elements) => visitor.visit_seq(Elements {
+                reader,
+                elements: elements.iter().enumerate(),
+                path: self.path,
+            }),
+            DeValue::Table(table) => {
+                Table { reader, table, path: self.path }.deserialize_any(visitor)
+            }
         };
         taken.map_err(|fault| fault.or_at(span, &path))
     }

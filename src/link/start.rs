@@ -19,8 +19,8 @@ use crate::link::{Rules, Spec, definition};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
 use crate::sink::Target;
-use crate::source::control;
 use crate::source::snapshot::chunk;
+use crate::source::{control, preflight};
 use crate::state::{CheckpointRecord, LinkRecord, RuleRecord, SchemaRecord, SnapshotRecord};
 use crate::table::{TableDef, TableId};
 
@@ -32,6 +32,12 @@ pub(super) async fn validate(
 ) -> Result<mapping::Spec, Vec<Error>> {
     let one = |error: Error| vec![error];
     let mut conn = control::connect(&inner.parts.source).await.map_err(one)?;
+    let findings =
+        preflight::preflight(&mut conn, std::slice::from_ref(table)).await.map_err(one)?;
+    let refused: Vec<_> = findings.into_iter().filter_map(refusal).collect();
+    if !refused.is_empty() {
+        return Err(refused);
+    }
     let def = definition::read(&mut conn, table).await.map_err(one)?;
     let mapping = match &spec.rules {
         Rules::Map(mapping) => mapping.clone(),
@@ -46,6 +52,15 @@ pub(super) async fn validate(
         Err(error) => errors.push(error),
     }
     if errors.is_empty() { Ok(mapping) } else { Err(errors) }
+}
+
+fn refusal(finding: preflight::Finding) -> Option<Error> {
+    match finding.level {
+        preflight::Level::Error => {
+            Some(Error::new(ErrorKind::SourceRefused, finding.what).with_advice(finding.remedy))
+        }
+        preflight::Level::Warning => None,
+    }
 }
 
 /// An index's default pipeline must be known here, because it is run here.

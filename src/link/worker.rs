@@ -75,6 +75,8 @@ pub(super) struct Worker {
     snapshot: SnapshotRecord,
     size: chunk::Size,
     acked: Option<Mark>,
+    /// The snapshot's last row is in the index.
+    snapshot_is_acked: bool,
     snapshot_logged: Instant,
 }
 
@@ -118,6 +120,7 @@ impl Worker {
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
             acked: None,
+            snapshot_is_acked: setup.snapshot.done,
             snapshot_logged: Instant::now(),
             setup,
         }
@@ -169,7 +172,10 @@ impl Worker {
                     self.take_acks();
                     self.setup.lanes.send_to_idle().await?;
                 }
-                _ = show_due.tick() => self.setup.lanes.show_to_busy()?,
+                _ = show_due.tick() => {
+                    self.take_acks();
+                    self.setup.lanes.show_to_busy()?;
+                }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
                 items = self.setup.input.recv() => {
                     let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
@@ -272,12 +278,13 @@ impl Worker {
     fn take_acks(&mut self) {
         let done = self.setup.lanes.done();
         if let Some(mark) = self.acks.take_done(&done) {
+            self.snapshot_is_acked = mark.snapshot.done;
             self.acked = Some(mark);
         }
         let oldest =
             self.acks.iter().find_map(|mark| mark.first_commit_us).or(self.first_commit_us);
         let lag_ms = oldest.map_or(0, |us| (unix_millis() - (us / 1_000) as i64).max(0));
-        if matches!(self.copying, Copying::Done) {
+        if self.snapshot_is_acked {
             self.setup.live.set_lag_ms(lag_ms);
             let phase = self.setup.live.phase();
             let is_near = lag_ms < 1_000;

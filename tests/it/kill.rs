@@ -84,7 +84,7 @@ fn single_rows(random: &mut Random) -> Vec<String> {
 
 /// `ID = ID + 1` over a range, there and back: one event deletes and writes the same documents.
 fn shifted_range(random: &mut Random) -> Vec<String> {
-    let from = 100_000 + random.below(3) * 1_000;
+    let from = 100_000 + random.below(3) * 10_000;
     let to = from + 400;
     vec![
         format!("UPDATE {{t}} SET id = id + 1 WHERE id BETWEEN {from} AND {to} ORDER BY id DESC"),
@@ -153,7 +153,9 @@ async fn twenty_kills_under_load_lose_nothing() {
     })
     .await;
     fill(&stage, 0, ROWS_BEFORE).await;
-    fill(&stage, 100_000, 3_000).await;
+    for range in 0..3 {
+        fill(&stage, 100_000 + range * 10_000, 401).await;
+    }
     fill(&stage, 200_000, 40).await;
     let load = Load::start(&stage, seed);
     stage.link().await;

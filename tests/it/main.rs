@@ -2,12 +2,17 @@
 
 mod support;
 
+mod cli;
+mod config;
 mod decoder;
 mod harness;
 mod kill;
+mod pipeline;
+mod preflight;
 mod replication;
 mod rules;
 mod sink;
+mod state;
 mod stops;
 mod tidy;
 mod tutorial;

@@ -597,6 +597,24 @@ async fn predictions_of_misbehaving_endpoints_are_answered_as_recorded() {
     assert_eq!((answer.status, reason(&answer)), (400, "request body is required"));
 }
 
+#[tokio::test]
+async fn a_single_text_as_input_fits_quoted_and_unquoted_templates() {
+    let bench = Bench::new().await;
+    for template in ["{ \"input\": \"${parameters.input}\" }", "{ \"input\": ${parameters.input} }"]
+    {
+        let mut definition = connector(&format!("{}/v1/embeddings", bench.model.url()));
+        definition["actions"][0]["request_body"] = json!(template);
+        let inline = json!({"name": "m", "function_name": "remote", "connector": definition});
+        let made = bench.ok("POST", "/_plugins/_ml/models/_register", inline).await;
+        let path =
+            format!("/_plugins/_ml/models/{}/_predict", made["model_id"].as_str().expect("an id"));
+        let answer =
+            bench.ok("POST", &path, json!({"parameters": {"input": "say \"hello\""}})).await;
+        let data = &answer["inference_results"][0]["output"][0]["data"];
+        assert_eq!(*data, json!(model::vector("say \"hello\"", 4)), "{template}");
+    }
+}
+
 // Whom we call.
 
 #[tokio::test]

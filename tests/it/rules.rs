@@ -28,8 +28,12 @@ impl Reading {
     }
 }
 
-async fn holds(stage: &Stage) -> Result<(), String> {
+/// Whether the index comes to equal the table.
+async fn holds(stage: &Stage, reading: Reading) -> Result<(), String> {
     stage.settle().await;
+    if reading == Reading::Right {
+        stage.until_equal("the index equals the table", SECONDS_30).await;
+    }
     difference(&stage.found().await, &stage.expected().await)
 }
 
@@ -95,11 +99,11 @@ async fn rule_1(reading: Reading) {
         commit.await.expect("the held commit ends");
     }
     stage.mysql.exec("SET GLOBAL rpl_semi_sync_source_enabled = 0").await;
-    assert_only_right_holds(reading, holds(&stage).await);
+    assert_only_right_holds(reading, holds(&stage, reading).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_1_a_watermark_is_what_was_executed() {
+async fn rule_1_commits_held_between_log_and_engine_are_not_lost() {
     rule_1(Reading::Right).await;
     rule_1(Reading::Naive).await;
 }
@@ -110,11 +114,13 @@ async fn rule_2(reading: Reading) {
     stage.link().await;
     stage.exec("INSERT INTO {t} WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i, 'x', 'y' FROM n").await;
     stage.until_equal("50 rows are documents", SECONDS_30).await;
+    let bulks_before = stage.proxy.requests().len();
     stage.exec("UPDATE {t} SET id = id + 1 ORDER BY id DESC").await;
     stage.until_equal("the keys have moved", SECONDS_30).await;
-    let versions: Vec<_> = stage.proxy.requests().iter().flat_map(versions_of).collect();
+    let bulks = stage.proxy.requests();
+    let versions: Vec<_> = bulks[bulks_before..].iter().flat_map(versions_of).collect();
     let distinct: BTreeSet<_> = versions.iter().collect();
-    assert!(versions.len() > 100, "{} operations", versions.len());
+    assert!(versions.len() >= 51, "{} operations", versions.len());
     let held = if distinct.len() == versions.len() {
         Ok(())
     } else {
@@ -134,7 +140,7 @@ fn versions_of(bulk: &Request) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_2_every_operation_has_a_version_of_its_own() {
+async fn rule_2_keys_moved_by_one_within_one_event_leave_every_document() {
     rule_2(Reading::Right).await;
     rule_2(Reading::Naive).await;
 }
@@ -146,7 +152,7 @@ async fn rule_4(reading: Reading) {
     let path = format!("/{}/_doc/1?version={}&version_type=external_gte", stage.index, 1u64 << 61);
     stage.search.ok("PUT", &path, Some(json!({"id": 1, "a": "foreign"}))).await;
     stage.link().await;
-    assert_only_right_holds(reading, holds(&stage).await);
+    assert_only_right_holds(reading, holds(&stage, reading).await);
     if reading == Reading::Right {
         let (_, message) = stage.status().await;
         assert_ne!(message["restart_times"], "0", "a new epoch began: {message}");
@@ -154,7 +160,7 @@ async fn rule_4(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_4_a_foreign_version_is_not_taken_for_success() {
+async fn rule_4_versions_of_another_writer_do_not_freeze_the_index() {
     rule_4(Reading::Right).await;
     rule_4(Reading::Naive).await;
 }
@@ -189,11 +195,11 @@ async fn rule_5(reading: Reading) {
         stage.search.ok("DELETE", &forget, None).await;
     }
     late.open();
-    assert_only_right_holds(reading, holds(&stage).await);
+    assert_only_right_holds(reading, holds(&stage, reading).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_5_one_operation_of_a_document_is_in_flight() {
+async fn rule_5_a_forgotten_tombstone_lets_no_older_state_back() {
     rule_5(Reading::Right).await;
     rule_5(Reading::Naive).await;
 }
@@ -218,13 +224,17 @@ async fn rule_6(reading: Reading) {
     })
     .await;
 
-    model.behave(Behaviour::FailTexts { containing: "poison".to_owned(), status: 503 });
+    model.behave(Behaviour::Refuse("poison".to_owned(), 503));
     let asked = model.requests().len();
     stage.exec("INSERT INTO {t} VALUES (1, 'poison', 'x')").await;
     until("the model was asked and refused", SECONDS_10, async || model.requests().len() > asked)
         .await;
-    stage.exec("DELETE FROM {t} WHERE id = 1").await;
     let lag = format!("driftless_link_lag_ms{{link=\"{}\"}}", stage.index);
+    until("the row is seen to wait", SECONDS_10, async || {
+        stage.daemon.metric(&lag).await > Some(0.0)
+    })
+    .await;
+    stage.exec("DELETE FROM {t} WHERE id = 1").await;
     let acknowledged = tokio::time::timeout(
         SECONDS_10,
         until("all is acknowledged", SECONDS_30, async || {
@@ -238,7 +248,7 @@ async fn rule_6(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_6_a_newer_operation_cancels_a_waiting_one() {
+async fn rule_6_a_waiting_upsert_is_dropped_when_its_row_is_deleted() {
     rule_6(Reading::Right).await;
     rule_6(Reading::Naive).await;
 }
@@ -252,7 +262,7 @@ async fn rule_8(reading: Reading) {
     stage.daemon.stop().await;
     stage.exec("INSERT INTO {t} VALUES (5, 'a5', 'b5')").await;
     stage.exec("ALTER TABLE {t} RENAME COLUMN a TO b, RENAME COLUMN b TO a").await;
-    stage.daemon.spawn_again();
+    stage.daemon.start_again().await;
     let found = until("row 5 is a document", SECONDS_30, async || {
         stage.search.doc(&stage.index, "5").await
     })
@@ -268,7 +278,7 @@ async fn rule_8(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_8_a_definition_is_proven_for_its_position() {
+async fn rule_8_columns_that_changed_places_are_not_mixed_up() {
     rule_8(Reading::Right).await;
     rule_8(Reading::Naive).await;
 }
@@ -305,7 +315,7 @@ async fn rule_14(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_14_errors_are_classed_by_what_they_mean() {
+async fn rule_14_a_deleted_index_is_not_made_again_by_a_write() {
     rule_14(Reading::Right).await;
     rule_14(Reading::Naive).await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Setup};
-use crate::support::model::{Model, vector_of};
+use crate::support::model::{Model, vector};
 use crate::support::mysql::Mysql;
 use crate::support::search::Search;
 use crate::support::servers::{self, Flavour};
@@ -73,7 +73,7 @@ impl Stage {
 /// What the tutorial's mapping and pipeline make of a row.
 fn document(id: i64, text: Option<&str>) -> Value {
     match text {
-        Some(text) => json!({"my_text": text, "id": id, "my_vector": vector_of(text, 4)}),
+        Some(text) => json!({"my_text": text, "id": id, "my_vector": vector(text, 4)}),
         None => json!({"my_text": null, "id": id}),
     }
 }
@@ -108,7 +108,7 @@ async fn follow_the_page(flavour: Flavour) {
     assert_eq!(hits.len(), 1);
     assert_eq!(hits[0]["_id"], "1");
     assert_eq!(hits[0]["_source"], document(1, Some("aaa")));
-    let knn = json!({"query": {"knn": {"my_vector": {"vector": vector_of("changed", 4), "k": 1}}}, "size": 1});
+    let knn = json!({"query": {"knn": {"my_vector": {"vector": vector("changed", 4), "k": 1}}}, "size": 1});
     assert_eq!(stage.search.search(&stage.index, knn).await[0]["_id"], "2");
 
     let shown = stage.daemon.sql("CALL dbms_etl.show_sync_link()").await;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Api, Handled, Request, fault::Fault};
-use crate::connector::{Parameters, Prediction};
+use crate::connector::{Class, Parameters, Prediction};
 
 impl Api {
     /// `takes_texts`: whether the path is the one that takes `text_docs` beside `parameters`.
@@ -24,24 +24,39 @@ impl Api {
                     texts.ok_or_else(|| Fault::argument("text_docs must be a list of texts"))?;
                 self.inner.models.predict_texts(&model, &texts).await?
             }
-            _ => self.inner.models.predict(&model, parameters(&body)).await?,
+            _ => {
+                let predict = |parameters| self.inner.models.predict(&model, parameters);
+                match predict(parameters(&body, false)).await {
+                    // Nothing was sent: the template has no quotes around its place.
+                    Err(failure) if failure.class == Class::Payload && has_single_input(&body) => {
+                        predict(parameters(&body, true)).await?
+                    }
+                    predicted => predicted?,
+                }
+            }
         };
         Ok(Answer::ok(shown(prediction)))
     }
 }
 
-/// The request's parameters; a single text as `input` is taken for a list of one.
-fn parameters(body: &Map<String, Value>) -> Parameters {
+/// The request's parameters; `as_list` takes a single text as `input` for a list of one.
+fn parameters(body: &Map<String, Value>, as_list: bool) -> Parameters {
     let given = body.get("parameters").and_then(Value::as_object);
     let text = |(name, value): (&String, &Value)| {
         let text = match value {
-            Value::String(text) if name == "input" => json!([text]).to_string(),
+            Value::String(text) if as_list && name == "input" => json!([text]).to_string(),
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
         (name.clone(), text)
     };
     given.into_iter().flatten().map(text).collect()
+}
+
+fn has_single_input(body: &Map<String, Value>) -> bool {
+    body.get("parameters")
+        .and_then(|parameters| parameters.get("input"))
+        .is_some_and(Value::is_string)
 }
 
 fn shown(prediction: Prediction) -> Value {

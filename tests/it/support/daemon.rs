@@ -21,13 +21,16 @@ pub struct Setup {
 impl Setup {
     /// A daemon that reads from `source` as root and writes to the OpenSearch at `sink_url`.
     pub fn new(source: &Mysql, sink_url: &str) -> Self {
-        Self { config: Table::new(), env: vec![("DRIFTLESS_LOG".to_owned(), "debug".to_owned())] }
-            .set("source.host", source.host())
-            .set("source.port", i64::from(source.port()))
-            .set("source.user", "root")
-            .set("source.password", "")
-            .set("sink.type", "opensearch")
-            .set("sink.addresses", vec![sink_url.to_owned()])
+        Self {
+            config: Table::new(),
+            env: vec![("DRIFTLESS_LOG".to_owned(), "info,driftless=debug".to_owned())],
+        }
+        .set("source.host", source.host())
+        .set("source.port", i64::from(source.port()))
+        .set("source.user", "root")
+        .set("source.password", "")
+        .set("sink.type", "opensearch")
+        .set("sink.addresses", vec![sink_url.to_owned()])
     }
 
     /// Sets one key of the configuration, `snapshot.chunk_rows`.

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod daemon;
+pub mod model;
 pub mod mysql;
 pub mod proxy;
 pub mod search;

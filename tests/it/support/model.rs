@@ -100,6 +100,16 @@ impl Model {
         format!("http://{}", self.address)
     }
 
+    /// `host:port`
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Every text that was asked for, in order, as often as it was.
+    pub fn texts(&self) -> Vec<String> {
+        self.requests().into_iter().flat_map(|request| request.inputs).collect()
+    }
+
     pub fn port(&self) -> u16 {
         self.address.port()
     }
