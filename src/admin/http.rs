@@ -137,9 +137,9 @@ async fn sql(
 }
 
 fn format_of(uri: &Uri) -> Result<Format> {
-    let formats =
+    let mut formats =
         uri.query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("format="));
-    match formats.last() {
+    match formats.next_back() {
         None | Some("json") => Ok(Format::Json),
         Some("txt") => Ok(Format::Text),
         Some(_) => Err(Error::input("unknown format").with_advice("there are json and txt")),
