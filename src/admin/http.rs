@@ -136,11 +136,7 @@ async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
 fn format_of(uri: &Uri) -> Result<Format> {
     let mut formats =
         uri.query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("format="));
-<<<<<<< HEAD
     match formats.next_back() {
-=======
-    match formats.into_iter().next_back() {
->>>>>>> doors
         None | Some("json") => Ok(Format::Json),
         Some("txt") => Ok(Format::Text),
         Some(_) => Err(Error::input("unknown format").with_advice("there are json and txt")),
