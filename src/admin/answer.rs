@@ -1,4 +1,4 @@
-//! What went wrong, as the HTTP door says it: status, JSON and text. `docs/statements.md` documents the shape.
+//! What went wrong, as the HTTP door says it: status, JSON and text. `docs/http.md` documents the shape.
 
 use serde_json::{Value, json};
 
