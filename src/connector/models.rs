@@ -136,7 +136,13 @@ impl Models {
     }
 
     pub fn cached(&self, model: &Model, text: &str) -> Option<Vector> {
-        self.cache.get(&model.revision, text)
+        let cached = self.cache.get(&model.revision, text);
+        let counter = match cached {
+            Some(_) => &metrics().embedding_cache_hits,
+            None => &metrics().embedding_cache_misses,
+        };
+        counter.inc();
+        cached
     }
 
     /// Asks once for the vectors of `texts`, in their order; `dimensions` are what the index expects of each. The

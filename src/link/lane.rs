@@ -55,6 +55,10 @@ impl Shared {
         self.lane().is_idle()
     }
 
+    pub fn queued_bytes(&self) -> usize {
+        self.lane().queued_bytes()
+    }
+
     fn lane(&self) -> MutexGuard<'_, Lane> {
         self.lane.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -120,7 +124,12 @@ async fn deliver(
             }
             return Ok((number, keys));
         }
-        let trouble = match route.sink.write(&route.target, &left).await {
+        let bytes = left.size_bytes() as i64;
+        route.live.metrics.sink_bulks.inc();
+        route.live.metrics.sink_inflight_bytes.add(bytes);
+        let written = route.sink.write(&route.target, &left).await;
+        route.live.metrics.sink_inflight_bytes.sub(bytes);
+        let trouble = match written {
             Ok(outcomes) => take_out_acknowledged(route, &mut left, outcomes)?,
             Err(error) if error.remedy() == Remedy::Retry => Some((error.kind(), error.report())),
             Err(error) => return Err(error.into()),
@@ -143,6 +152,9 @@ async fn deliver(
     }
 }
 
+/// A wait that is longer than an embedding usually takes is shown in the link's status.
+const WORTH_SAYING: Duration = Duration::from_secs(2);
+
 async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, End> {
     let Some(name) = &route.target.default_pipeline else { return Ok(batch) };
     if batch.is_empty() {
@@ -150,7 +162,24 @@ async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, En
     }
     let pipeline =
         route.pipelines.pipeline(name).ok_or_else(|| unknown_pipeline(&route.index, name))?;
-    Ok(pipeline.run(&batch, &route.target.dimensions, &|op| shared.is_wanted(op)).await?)
+    let wanted = |op: &DocOp<'_>| shared.is_wanted(op);
+    let run = pipeline.run(&batch, &route.target.dimensions, &wanted);
+    tokio::pin!(run);
+    let mut has_waited = false;
+    let embedded = loop {
+        tokio::select! {
+            biased;
+            embedded = &mut run => break embedded?,
+            () = tokio::time::sleep(WORTH_SAYING) => {
+                has_waited = true;
+                route.live.wait_for(format!("waits for the model behind pipeline {name}; the log says why"));
+            }
+        }
+    };
+    if has_waited {
+        route.live.trouble_is_over();
+    }
+    Ok(embedded)
 }
 
 pub(super) fn unknown_pipeline(index: &str, name: &str) -> Error {

@@ -128,6 +128,11 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.shared.done()).collect()
     }
 
+    /// What waits to be sent, in bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.open.size_bytes() + lane.shared.queued_bytes()).sum()
+    }
+
     /// Why a lane no longer takes batches: its end follows its closing at once.
     pub async fn why_closed(&mut self) -> End {
         match tokio::time::timeout(END_FOLLOWS_IN, self.ends.recv()).await {
