@@ -13,6 +13,7 @@ use super::{
     limits::Limits, template::Parameters,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::metrics::metrics;
 
 /// A model as it is defined at this moment.
 #[derive(Debug)]
