@@ -64,15 +64,14 @@ impl Shared {
     }
 }
 
-/// Bytes of batches that a lane takes out of its queue before they can be sent: far enough to see which waiting
-/// operations are superseded.
-const LOOK_AHEAD_BYTES: usize = 8 << 20;
-
-/// Runs until the queue is closed and everything is acknowledged, or until something fails for good.
+/// Runs until the queue is closed and everything is acknowledged, or until something fails for good. Up to
+/// `look_ahead_bytes` of batches (and the one that goes beyond) are taken out of the queue before they can be sent, to
+/// see which waiting operations are superseded.
 pub(super) async fn run(
     route: Arc<Route>,
     shared: Arc<Shared>,
     mut input: queue::Receiver<(Number, Batch)>,
+    look_ahead_bytes: usize,
 ) -> Result<(), End> {
     let mut in_flight = FuturesUnordered::new();
     let mut is_open = true;
@@ -85,7 +84,7 @@ pub(super) async fn run(
         if !is_open && in_flight.is_empty() {
             return Ok(());
         }
-        let has_room = shared.lane().queued_bytes() < LOOK_AHEAD_BYTES;
+        let has_room = shared.lane().queued_bytes() < look_ahead_bytes;
         tokio::select! {
             item = input.recv(), if is_open && has_room => match item {
                 Some((number, batch)) => shared.lane().push(number, batch),

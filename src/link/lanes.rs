@@ -53,7 +53,8 @@ impl Lanes {
                 let (route, task_shared) = (route.clone(), shared.clone());
                 let end_sender = end_sender.clone();
                 tasks.spawn(async move {
-                    if let Err(end) = lane::run(route, task_shared, input).await {
+                    if let Err(end) = lane::run(route, task_shared, input, layout.bulk_bytes).await
+                    {
                         let _ = end_sender.send(end).await;
                     }
                 });
