@@ -3,6 +3,7 @@
 mod support;
 
 mod decoder;
+mod delivery;
 mod harness;
 mod kill;
 mod pipeline;
