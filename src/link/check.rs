@@ -24,8 +24,31 @@ pub struct Finding {
 
 impl Finding {
     fn of(error: &Error) -> Self {
-        let remedy = error.advice().unwrap_or("see the message").to_owned();
+        let remedy = error.advice().unwrap_or_else(|| usual_remedy(error.kind())).to_owned();
         Self { level: Level::Error, what: without_advice(error), remedy }
+    }
+}
+
+fn usual_remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::SourceUnreachable => {
+            "see that the source runs, and check source.host and source.port"
+        }
+        ErrorKind::SourceRefused => "check source.user, its password and its privileges",
+        ErrorKind::SinkBusy => "see that the sink runs, and check sink.addresses",
+        ErrorKind::SinkBlocked => "check sink.user, its password, and what the sink says",
+        ErrorKind::ModelBusy | ErrorKind::ModelAnswer | ErrorKind::ModelRefused => {
+            "check the connector of the model: endpoint, credential, parameters"
+        }
+        ErrorKind::State | ErrorKind::Io => "check state_dir: its owner, its disk",
+        ErrorKind::NotFound | ErrorKind::Input => "correct the name",
+        ErrorKind::Unsupported
+        | ErrorKind::SourceLost
+        | ErrorKind::Schema
+        | ErrorKind::Undecodable
+        | ErrorKind::DocumentRefused
+        | ErrorKind::ForeignVersion
+        | ErrorKind::Stopped => "see what the message names",
     }
 }
 
