@@ -53,8 +53,7 @@ impl Lanes {
                 let (route, task_shared) = (route.clone(), shared.clone());
                 let end_sender = end_sender.clone();
                 tasks.spawn(async move {
-                    if let Err(end) =
-                        lane::run(route, task_shared, input, 2 * layout.bulk_bytes).await
+                    if let Err(end) = lane::run(route, task_shared, input, layout.bulk_bytes).await
                     {
                         let _ = end_sender.send(end).await;
                     }

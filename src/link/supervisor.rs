@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -72,8 +73,17 @@ struct Entry {
 struct Run {
     tailer: Option<Tailer>,
     server_uuid: String,
+    /// Links whose checkpoints the source cannot be followed from, and why. It is their trouble only.
+    lost: BTreeMap<String, String>,
     workers: BTreeMap<String, Running>,
     is_stopping: bool,
+}
+
+/// A tailer that was just started.
+struct Started {
+    tailer: Tailer,
+    server_uuid: String,
+    lost: BTreeMap<String, String>,
 }
 
 struct Running {
@@ -181,7 +191,16 @@ impl Inner {
             return;
         }
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(run_link(self.clone(), id.to_owned(), stopped));
+        let (inner, link) = (self.clone(), id.to_owned());
+        let task = tokio::spawn(async move {
+            let run = std::panic::AssertUnwindSafe(run_link(inner.clone(), link.clone(), stopped));
+            if run.catch_unwind().await.is_err() {
+                inner.fail(
+                    &link,
+                    "a mistake of Driftless ended the link's task; see the log".into(),
+                );
+            }
+        });
         run.workers.insert(id.to_owned(), Running { stop, task });
     }
 
@@ -249,9 +268,14 @@ impl Inner {
         let server_uuid = {
             let mut run = self.run.lock().await;
             if run.tailer.as_ref().is_none_or(Tailer::has_ended) {
-                let (tailer, server_uuid) = self.start_tailer().await.map_err(wait_or_fail)?;
-                run.tailer = Some(tailer);
-                run.server_uuid = server_uuid;
+                let started = self.start_tailer().await.map_err(wait_or_fail)?;
+                run.tailer = Some(started.tailer);
+                run.server_uuid = started.server_uuid;
+                run.lost = started.lost;
+            }
+            if let (Some(_), Some(reason)) = (&from, run.lost.get(link)) {
+                let error = Error::new(ErrorKind::SourceLost, reason.clone());
+                return Err(End::Failed(error.with_advice("drop the link and create it again")));
             }
             let tailer = run.tailer.as_ref().expect("it was just started");
             tailer
@@ -272,19 +296,26 @@ impl Inner {
         Ok((began.await.map_err(ahead)?, input, server_uuid))
     }
 
-    async fn start_tailer(self: &Arc<Self>) -> Result<(Tailer, String)> {
+    async fn start_tailer(self: &Arc<Self>) -> Result<Started> {
         let mut conn = control::connect(&self.parts.source).await?;
+        let followable = watermark::followable(&mut conn).await?;
         let executed = watermark::executed(&mut conn).await?;
         let record = self.parts.state.source().get()?;
-        let checkpoints = self.checkpoints()?;
+        let mut lost = BTreeMap::new();
+        let mut checkpoints = Vec::new();
+        for (id, checkpoint) in self.checkpoints()? {
+            match why_lost(&followable, &checkpoint.position.gtids) {
+                Some(reason) => {
+                    lost.insert(id, reason);
+                }
+                None => checkpoints.push(checkpoint),
+            }
+        }
         let known = record.as_ref().filter(|record| record.server_uuid == executed.server_uuid);
         let start = match known.and_then(|record| earliest(&checkpoints, Epoch(record.epoch))) {
             Some(start) => start,
             None => self.begin_epoch(&executed, record.as_ref(), &checkpoints)?,
         };
-        if !executed.gtids.covers(&start.position.gtids) {
-            return Err(lost_transactions(&executed.gtids, &start.position.gtids));
-        }
         let epoch = start.epoch;
         metrics().source_epoch.set(epoch.0 as i64);
         let reserved = Version(self.highest_version.load(Ordering::Acquire));
@@ -313,11 +344,12 @@ impl Inner {
             }
         });
         let durable = Durable { reserved, reserve };
-        Ok((Tailer::start(self.parts.source.clone(), start, durable, report), server_uuid))
+        let tailer = Tailer::start(self.parts.source.clone(), start, durable, report);
+        Ok(Started { tailer, server_uuid, lost })
     }
 
     /// The checkpoints of the links that run or are about to.
-    fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+    fn checkpoints(&self) -> Result<Vec<(String, Checkpoint)>> {
         let mut checkpoints = Vec::new();
         for id in self.ids() {
             let is_failed =
@@ -326,7 +358,7 @@ impl Inner {
                 continue;
             }
             if let Some(record) = self.parts.state.checkpoints().get(&id)? {
-                checkpoints.push(record.checkpoint);
+                checkpoints.push((id, record.checkpoint));
             }
         }
         Ok(checkpoints)
@@ -359,6 +391,16 @@ impl Inner {
         tracing::info!(epoch = epoch.0, gtids = %gtids, "a new epoch begins");
         let position = Position { file: String::new(), offset: 0, gtids };
         Ok(Checkpoint { epoch, n: 0, position })
+    }
+
+    fn fail(&self, id: &str, reason: String) {
+        if let Some((_, live)) = self.record_of(id) {
+            live.fail(reason.clone());
+        }
+        self.store_record(id, |record| {
+            record.state = State::Failed.as_str().to_owned();
+            record.reason = reason;
+        });
     }
 
     /// Stores what a link became.
@@ -395,13 +437,17 @@ fn earliest(checkpoints: &[Checkpoint], epoch: Epoch) -> Option<Checkpoint> {
     checkpoints.iter().min_by_key(|checkpoint| checkpoint.n).cloned()
 }
 
-fn lost_transactions(executed: &GtidSet, ours: &GtidSet) -> Error {
-    let _ = executed;
-    Error::new(
-        ErrorKind::SourceLost,
-        format!("the source has not executed all transactions that were applied ({ours})"),
-    )
-    .with_advice("it was restored or lost a fail-over: drop the link and create it again")
+/// Why the source cannot be followed from `ours`, if it cannot.
+fn why_lost(followable: &watermark::Followable, ours: &GtidSet) -> Option<String> {
+    if !followable.known.covers(ours) {
+        return Some(format!(
+            "the source has not executed all transactions that were applied ({ours}): it was restored, or lost a \
+             fail-over"
+        ));
+    }
+    let has_all = ours.covers(&followable.purged);
+    (!has_all)
+        .then(|| format!("the source has purged the log that follows the checkpoint ({ours})"))
 }
 
 /// Runs one link until it is stopped or fails, and says what follows.
@@ -417,11 +463,7 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
         End::Stopped => {}
         End::Failed(error) => {
             tracing::error!(link = id, error = %error.report(), "the link has failed");
-            live.fail(error.report());
-            inner.store_record(&id, |record| {
-                record.state = State::Failed.as_str().to_owned();
-                record.reason = error.report();
-            });
+            inner.fail(&id, error.report());
         }
         End::Again(error) | End::Wait(error) => {
             live.wait_for(error.report());
@@ -481,6 +523,8 @@ impl Control {
             updated_at: now,
         };
         inner.refuse_twice(&id, &record.index).map_err(|error| vec![error])?;
+        // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
+        inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.links().put(&record).map_err(|error| vec![error])?;
         inner.remember(record, State::Scheduled);
         inner.start_worker(&id).await;

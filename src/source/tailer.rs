@@ -156,7 +156,7 @@ impl Run {
                     Error::new(ErrorKind::SourceUnreachable, "the source ended the stream")
                 })?;
             backoff.reset();
-            let step = self.follower.follow(&event)?;
+            let step = self.follower.follow(&event).await?;
             let is_due = !events.buffered() || boundary_sent.elapsed() >= BOUNDARY_INTERVAL;
             if step == Step::Boundary && is_due {
                 boundary_sent = Instant::now();
