@@ -6,6 +6,7 @@
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends.
 
 mod check;
+mod control;
 mod copy;
 mod definition;
 mod end;
@@ -14,13 +15,15 @@ mod lanes;
 mod start;
 mod status;
 mod supervisor;
+mod upstream;
 mod worker;
 
 use serde::Deserialize;
 
 pub use check::check;
+pub use control::Control;
 pub use status::{Progress, State, Status};
-pub use supervisor::{Control, Parts, Supervisor};
+pub use supervisor::{Parts, Supervisor};
 
 use crate::error::Span;
 use crate::mapping;
