@@ -8,6 +8,7 @@
 mod check;
 mod control;
 mod copy;
+mod copying;
 mod definition;
 mod end;
 mod lane;

@@ -166,7 +166,7 @@ async fn set_up(
         }
     };
     let def = Arc::new(proven.def);
-    let plan = mapping::compile(&spec, &def).map_err(|errors| {
+    let plan = mapping::compile(&spec, &def).map(Arc::new).map_err(|errors| {
         let reasons: Vec<_> = errors.iter().map(Error::report).collect();
         Error::new(ErrorKind::Schema, reasons.join("; "))
     })?;

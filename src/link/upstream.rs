@@ -116,7 +116,8 @@ impl Inner {
             }
         });
         let durable = Durable { reserved, reserve };
-        let tailer = Tailer::start(self.parts.source.clone(), start, durable, report);
+        let config = self.parts.source.clone();
+        let tailer = Tailer::start(config, server_uuid.clone(), start, durable, report);
         Ok(Started { tailer, server_uuid, lost })
     }
 
