@@ -30,6 +30,8 @@ pub mod mapping; // changes to document operations
 pub mod connector; // how an embedding endpoint is called
 #[cfg(feature = "daemon")]
 pub mod pipeline; // the ingest pipeline, emulated
+#[cfg(feature = "embedded")]
+pub mod index; // a search index of our own, on disk
 #[cfg(feature = "daemon")]
 pub mod sink; // document operations to an index
 

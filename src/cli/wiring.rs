@@ -61,7 +61,9 @@ pub(super) fn open_state(config: &Config, dir: &Path) -> Result<State> {
     State::open(dir, key)
 }
 
-pub(super) fn parts(config: Config, state: State) -> Parts {
+/// The parts of a daemon; embedded indexes lie beside its state.
+pub(super) fn parts(mut config: Config, state: State) -> Parts {
+    config.sink.index_dir = config.state_dir().join("index");
     Parts {
         link: config.link,
         source: config.source,

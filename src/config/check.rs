@@ -7,8 +7,9 @@ use toml::de::DeTable;
 use url::Url;
 
 use super::{Config, value};
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result};
 use crate::net::trust::Trust;
+use crate::sink;
 use crate::telemetry::log;
 
 /// Less would not hold one bulk request per lane.
@@ -93,16 +94,8 @@ impl Checks<'_> {
 
     fn sink(&mut self, config: &Config) {
         let sink = &config.sink;
-        const KINDS: [&str; 1] = ["opensearch"];
-        if !KINDS.contains(&sink.kind.as_str()) {
-            let advice = match nearest(&sink.kind, KINDS) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "this version has the type `opensearch`".to_owned(),
-            };
-            self.say(
-                "sink.type",
-                Error::input(format!("unknown sink type `{}`", sink.kind)).with_advice(advice),
-            );
+        if !sink::KINDS.contains(&sink.kind.as_str()) {
+            self.say("sink.type", sink::unknown_kind(&sink.kind));
         }
         if sink.addresses.is_empty() {
             self.refuse(

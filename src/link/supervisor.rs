@@ -86,6 +86,10 @@ impl Supervisor {
     /// Opens the sink, takes up the links in the state, and makes those of the configuration.
     pub fn start(parts: Parts, declared: Vec<Spec>) -> Result<Control> {
         let sink = sink::build(&parts.sink)?;
+        #[cfg(feature = "embedded")]
+        if let Some(indexes) = sink.indexes() {
+            indexes.sweep()?;
+        }
         let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone())?;
         let highest = parts.state.source().get()?.map_or(0, |record| record.highest_version);
         let (restarts, requests) = mpsc::channel(RESTARTS_WAITING_MAX);

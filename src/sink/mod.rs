@@ -1,6 +1,8 @@
 //! Where document operations are written: the contract of a sink, its configuration, and the registry. Must not know
 //! where operations come from or what a checkpoint is.
 
+#[cfg(feature = "embedded")]
+mod embedded;
 mod opensearch;
 
 use std::collections::HashMap;
@@ -13,6 +15,8 @@ use serde::Deserialize;
 
 use crate::document::Batch;
 use crate::error::{Error, Result, nearest};
+#[cfg(feature = "embedded")]
+use crate::index::Indexes;
 use crate::position::Version;
 
 /// The longest `_id` in bytes of UTF-8 that an index takes; one that is longer fails the whole request it is in.
@@ -46,7 +50,20 @@ pub trait Sink: Send + Sync {
         target: &'a Target,
         batch: &'a Batch,
     ) -> BoxFuture<'a, Result<Vec<Outcome>>>;
+
+    /// The indexes behind this sink, if they are our own.
+    #[cfg(feature = "embedded")]
+    fn indexes(&self) -> Option<&Indexes> {
+        None
+    }
 }
+
+/// Every type of sink that this build has.
+pub const KINDS: &[&str] = &[
+    "opensearch",
+    #[cfg(feature = "embedded")]
+    "embedded",
+];
 
 /// An index that is ready to be written to, as it was when it was looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,6 +134,9 @@ pub struct Config {
     pub bulk_documents: usize,
     pub connect_timeout_ms: u64,
     pub timeout_ms: u64,
+    /// Where the embedded indexes lie: a part of the state directory, so no key of its own.
+    #[serde(skip)]
+    pub index_dir: PathBuf,
 }
 
 impl Default for Config {
@@ -134,6 +154,7 @@ impl Default for Config {
             bulk_documents: 5_000,
             connect_timeout_ms: 5_000,
             timeout_ms: 60_000,
+            index_dir: PathBuf::from("index"),
         }
     }
 }
@@ -142,14 +163,19 @@ impl Default for Config {
 pub fn build(config: &Config) -> Result<Arc<dyn Sink>> {
     match config.kind.as_str() {
         "opensearch" => Ok(Arc::new(opensearch::OpenSearch::new(config)?)),
-        other => {
-            let advice = match nearest(other, ["opensearch"]) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "this version has the type `opensearch`".into(),
-            };
-            Err(Error::input(format!("unknown sink type `{other}`")).with_advice(advice))
-        }
+        #[cfg(feature = "embedded")]
+        "embedded" => Ok(Arc::new(embedded::Embedded::open(&config.index_dir)?)),
+        other => Err(unknown_kind(other)),
     }
+}
+
+/// What is to be said of a type that this build does not have.
+pub fn unknown_kind(kind: &str) -> Error {
+    let advice = match nearest(kind, KINDS.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("this build has {}", KINDS.join(", ")),
+    };
+    Error::input(format!("unknown sink type `{kind}`")).with_advice(advice)
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! The OpenSearch sink against a real node.
+//! The OpenSearch sink against a real node. What is promised of every sink is in `contract`.
+
+mod contract;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -136,17 +138,6 @@ async fn a_target_says_what_the_index_is() {
 }
 
 #[tokio::test]
-async fn a_missing_index_is_told_with_the_request_that_makes_it() {
-    let bench = Bench::new("missing", mapping()).await;
-    bench.request("DELETE", "", Value::Null).await;
-    let error = bench.sink.prepare(&bench.index).await.expect_err("is not there");
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.report().contains(&format!("PUT /{}", bench.index)), "{}", error.report());
-    assert_eq!(bench.sink.uuid(&bench.index).await.expect("is answered"), None);
-    assert!(!bench.exists(&bench.index).await);
-}
-
-#[tokio::test]
 async fn rule_15_an_index_that_forgets_is_refused_with_the_statement_that_mends_it() {
     let settings = json!({"settings": {"index.translog.durability": "async"}});
     let bench = Bench::new("async", settings).await;
@@ -159,26 +150,6 @@ async fn rule_15_an_index_that_forgets_is_refused_with_the_statement_that_mends_
     let body = serde_json::from_str(body).expect("JSON");
     assert_eq!(bench.request("PUT", path, body).await.0, 200);
     bench.prepare().await;
-    bench.end().await;
-}
-
-#[tokio::test]
-async fn versions_are_external_and_a_conflict_tells_the_current_one() {
-    let bench = Bench::new("versions", mapping()).await;
-    let target = bench.prepare().await;
-    let above = (1 << 62) + 7;
-    let written = bench.write(&target, &[("a\"\\/中", above, Some("{\"t\":\"x\"}"))]).await;
-    assert_eq!(written, [Outcome::Done]);
-    let again = bench.write(&target, &[("a\"\\/中", above, Some("{\"t\":\"x\"}"))]).await;
-    assert_eq!(again, [Outcome::Done], "the same version is a replay");
-    let older = [("a\"\\/中", above - 1, None), ("b", 5, None), ("c", 6, Some("{}"))];
-    let outcomes = bench.write(&target, &older).await;
-    let conflict = Outcome::Conflict { current: Version(above) };
-    assert_eq!(outcomes, [conflict, Outcome::Done, Outcome::Done]);
-    // The delete of a missing document is remembered.
-    let late = bench.write(&target, &[("b", 4, Some("{}"))]).await;
-    assert_eq!(late, [Outcome::Conflict { current: Version(5) }]);
-    assert_eq!(bench.version_of("c").await, Some(6));
     bench.end().await;
 }
 

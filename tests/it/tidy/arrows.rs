@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FREE: [&str; 3] = ["error", "naive", "telemetry"];
 
 /// Who may know whom, beside [`FREE`]. A module that is not in the table may know nobody.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("naive", &[]),
     ("telemetry", &[]),
@@ -30,7 +30,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("connector", &["flow", "net", "state"]),
     // `state` for the catalog of pipelines alone: decision 0006.
     ("pipeline", &["document", "flow", "state", "connector"]),
-    ("sink", &["position", "document", "flow", "net"]),
+    ("index", &["document"]),
+    ("sink", &["position", "document", "flow", "net", "index"]),
     (
         "link",
         &[
@@ -44,12 +45,28 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "mapping",
             "connector",
             "pipeline",
+            "index",
             "sink",
         ],
     ),
     ("statement", &[]),
-    // `mapping` and `table` for the words of a link's order: decision 0006.
-    ("admin", &["mysql", "table", "net", "state", "mapping", "link", "statement"]),
+    // `mapping` and `table` for the words of a link's order: decision 0006. `document` and `position` for documents on
+    // their way to a pipeline, `index` for searches: decision 0010.
+    (
+        "admin",
+        &[
+            "mysql",
+            "position",
+            "table",
+            "document",
+            "net",
+            "state",
+            "mapping",
+            "index",
+            "link",
+            "statement",
+        ],
+    ),
     (
         "config",
         &[
