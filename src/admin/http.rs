@@ -76,13 +76,17 @@ fn router(control: Control) -> Router {
         .route("/_plugins/_ml/{*rest}", any(search_api))
         .route("/_ingest/pipeline", any(search_api))
         .route("/_ingest/pipeline/{*rest}", any(search_api))
-        .fallback(not_here)
+        .fallback(elsewhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(refuse_foreign_pages))
         .with_state(control)
 }
 
-async fn about() -> Response {
+async fn about(State(_control): State<Control>) -> Response {
+    #[cfg(feature = "embedded")]
+    if _control.indexes().is_some() {
+        return object(StatusCode::OK, &super::search::about());
+    }
     object(
         StatusCode::OK,
         &json!({
@@ -109,7 +113,7 @@ async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
         Ok(format) => format,
         Err(error) => return refusal(Format::Json, &[error], ""),
     };
-    let body = match read(body).await {
+    let body = match read(body, BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err((status, error)) => return refusal_as(status, format, &[error], ""),
     };
@@ -163,8 +167,8 @@ fn refusal_as(status: StatusCode, format: Format, errors: &[Error], statement: &
     }
 }
 
-/// The whole body, if it is not too long.
-async fn read(body: Body) -> Result<Vec<u8>, (StatusCode, Error)> {
+/// The whole body, if it is not longer than `bytes_max`.
+async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, (StatusCode, Error)> {
     let mut body = body.into_data_stream();
     let (mut bytes, mut length) = (Vec::new(), 0);
     while let Some(part) = body.next().await {
@@ -172,15 +176,15 @@ async fn read(body: Body) -> Result<Vec<u8>, (StatusCode, Error)> {
             (StatusCode::BAD_REQUEST, Error::input("the body broke off").caused_by(cause))
         })?;
         length += part.len();
-        if length <= BODY_BYTES_MAX {
+        if length <= bytes_max {
             bytes.extend_from_slice(&part);
         }
-        if length > BODY_BYTES_IGNORED {
+        if length > bytes_max + BODY_BYTES_IGNORED {
             break;
         }
     }
-    if length > BODY_BYTES_MAX {
-        let error = Error::input("the body is longer than 1 MiB");
+    if length > bytes_max {
+        let error = Error::input(format!("the body is longer than {} MiB", bytes_max >> 20));
         return Err((StatusCode::PAYLOAD_TOO_LARGE, error));
     }
     Ok(bytes)
@@ -233,7 +237,7 @@ async fn search_api(
     uri: Uri,
     body: Body,
 ) -> Response {
-    let body = match read(body).await {
+    let body = match read(body, BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err((status, error)) => return refusal_as(status, Format::Json, &[error], ""),
     };
@@ -242,7 +246,39 @@ async fn search_api(
     object(status_of(status), &value)
 }
 
-async fn not_here(uri: Uri) -> Response {
+/// What has no route of its own: requests about indexes and documents, where the indexes are our own.
+#[cfg(feature = "embedded")]
+async fn elsewhere(State(control): State<Control>, request: Request) -> Response {
+    use super::search;
+    let (parts, body) = request.into_parts();
+    let Some(indexes) = control.indexes() else { return not_here(&parts.uri) };
+    if parts.headers.contains_key(header::CONTENT_ENCODING) {
+        let error = Error::input("the body is compressed, which is not understood here");
+        return refusal_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, Format::Json, &[error], "");
+    }
+    let body = match read(body, search::BODY_BYTES_MAX).await {
+        Ok(body) => body,
+        Err((status, error)) => return refusal_as(status, Format::Json, &[error], ""),
+    };
+    // What was begun is to be finished although the caller has hung up.
+    let answering = tokio::spawn(async move {
+        search::handle(&control, &indexes, &parts.method, &parts.uri, &body).await
+    });
+    match answering.await {
+        Ok((status, text)) => json_text(status_of(status), text),
+        Err(cause) => {
+            let error = Error::new(ErrorKind::Io, "the request broke off").caused_by(cause);
+            refusal(Format::Json, &[error], "")
+        }
+    }
+}
+
+#[cfg(not(feature = "embedded"))]
+async fn elsewhere(uri: Uri) -> Response {
+    not_here(&uri)
+}
+
+fn not_here(uri: &Uri) -> Response {
     let error = Error::new(ErrorKind::NotFound, format!("there is nothing at {}", uri.path()));
     refusal(Format::Json, &[error.with_advice(WHAT_IS_HERE)], "")
 }
@@ -268,12 +304,16 @@ fn status_of(status: u16) -> StatusCode {
 }
 
 fn object(status: StatusCode, value: &Value) -> Response {
+    json_text(status, value.to_string())
+}
+
+fn json_text(status: StatusCode, text: String) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static("application/json; charset=UTF-8"),
     );
-    (status, headers, value.to_string()).into_response()
+    (status, headers, text).into_response()
 }
 
 fn text(status: StatusCode, text: String) -> Response {

@@ -104,6 +104,29 @@ impl Control {
         (answer.status, answer.body)
     }
 
+    /// The indexes that we keep ourselves, if the sink is the embedded one.
+    #[cfg(feature = "embedded")]
+    pub fn indexes(&self) -> Option<crate::index::Indexes> {
+        self.inner.sink.indexes().cloned()
+    }
+
+    /// Runs documents through the pipeline of this name; `dimensions` are those of the index's vector fields. Operations
+    /// whose vector did not come before `deadline` are left out.
+    #[cfg(feature = "embedded")]
+    pub async fn embed(
+        &self,
+        pipeline: &str,
+        batch: &crate::document::Batch,
+        dimensions: &std::collections::HashMap<String, usize>,
+        deadline: std::time::Instant,
+    ) -> Result<crate::document::Batch> {
+        let found = self.inner.pipelines.pipeline(pipeline).ok_or_else(|| {
+            Error::input(format!("pipeline with id [{pipeline}] does not exist"))
+                .with_advice(format!("register it: PUT _ingest/pipeline/{pipeline}"))
+        })?;
+        found.run(batch, dimensions, &|_| std::time::Instant::now() < deadline).await
+    }
+
     /// Whether every link that has not failed does its work; else what is waited for.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
         let waiting: Vec<_> = self
