@@ -1,4 +1,4 @@
-//! What went wrong, as the HTTP door says it: status, JSON and text. `docs/statements.md` documents the shape.
+//! What went wrong, as the HTTP door says it: status, JSON and text. `docs/http.md` documents the shape.
 
 use serde_json::{Value, json};
 
@@ -17,9 +17,9 @@ pub fn status(errors: &[Error]) -> u16 {
 }
 
 /// `{"error": {…the first…}, "errors": [{…}, …], "status": 400}`.
-pub fn json(errors: &[Error], text: &str) -> Value {
+pub fn json(status: u16, errors: &[Error], text: &str) -> Value {
     let all: Vec<Value> = errors.iter().map(|error| one(error, text)).collect();
-    json!({ "error": all.first(), "errors": all, "status": status(errors) })
+    json!({ "error": all.first(), "errors": all, "status": status })
 }
 
 /// Each error with the place in the statement that it speaks of.
@@ -86,7 +86,8 @@ mod tests {
             Error::input("unknown column `t3`").with_advice("it has id, t1").at(Span::new(10, 12)),
             Error::new(ErrorKind::SinkBusy, "cannot reach the index"),
         ];
-        let pretty = serde_json::to_string_pretty(&json(&errors, statement)).expect("it is JSON");
+        let pretty = serde_json::to_string_pretty(&json(status(&errors), &errors, statement))
+            .expect("it is JSON");
         insta::assert_snapshot!(pretty, @r#"
         {
           "error": {

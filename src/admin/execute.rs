@@ -23,7 +23,8 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let spec =
                 spec::of(&statement, text, Origin::Sql).expect("both statements make a link");
             let status = control.create(spec).await?;
-            Ok(done(&status.id, view_status(status.state), &message(&status)))
+            let how_far = "it runs; CALL dbms_etl.show_sync_link() says how far it is";
+            Ok(done(&status.id, "created", how_far))
         }
         Statement::ShowSyncLink => Ok(links(&control.statuses())),
         Statement::ShowSyncLinkById { id } => {
@@ -85,16 +86,19 @@ fn message(status: &Status) -> String {
 
 fn others(status: &Status) -> String {
     let mut parts = vec![format!("{} -> {}", status.table, status.index)];
-    parts.extend(status.snapshot.as_ref().map(progress));
+    parts.extend(status.snapshot.as_ref().map(|snapshot| progress(status.state, snapshot)));
     if !status.position.is_empty() {
         parts.push(format!("checkpoint {}", status.position));
     }
     parts.join("; ")
 }
 
-/// `snapshot 1200 of about 5000 rows, 300 rows/s, 13 s left`.
-pub fn progress(progress: &Progress) -> String {
+/// `snapshot 1200 of about 5000 rows, 300 rows/s, 13 s left`, and `snapshot 5007 rows, done`.
+fn progress(state: State, progress: &Progress) -> String {
     let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
+    if matches!(state, State::CatchingUp | State::Running) {
+        return format!("snapshot {rows} rows, done");
+    }
     let mut text =
         format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
     if let Some(eta_s) = eta_s {

@@ -6,13 +6,13 @@ use std::future::Future;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,6 +24,8 @@ use crate::telemetry::metrics::metrics;
 
 /// No statement and no definition is longer.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// What is read and thrown away of a longer body: who has not finished sending would not hear the answer.
+const BODY_BYTES_IGNORED: usize = 16 << 20;
 
 const WHAT_IS_HERE: &str = "Driftless answers at POST /_sql, GET /_links, /metrics, /healthz, /readyz, and at \
     /_cluster/settings, /_plugins/_ml/… and /_ingest/pipeline/… as an OpenSearch node does; searches and documents are \
@@ -76,7 +78,6 @@ fn router(control: Control) -> Router {
         .route("/_ingest/pipeline/{*rest}", any(search_api))
         .fallback(not_here)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(refuse_foreign_pages))
         .with_state(control)
 }
@@ -103,18 +104,14 @@ enum Format {
     Text,
 }
 
-async fn sql(
-    State(control): State<Control>,
-    uri: Uri,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
+async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
     let format = match format_of(&uri) {
         Ok(format) => format,
         Err(error) => return refusal(Format::Json, &[error], ""),
     };
-    let body = match body {
+    let body = match read(body).await {
         Ok(body) => body,
-        Err(rejection) => return unread(format, &rejection),
+        Err((status, error)) => return refusal_as(status, format, &[error], ""),
     };
     let query = match serde_json::from_slice::<Query>(&body) {
         Ok(Query { query }) => query,
@@ -137,9 +134,9 @@ async fn sql(
 }
 
 fn format_of(uri: &Uri) -> Result<Format> {
-    let formats =
+    let mut formats =
         uri.query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("format="));
-    match formats.last() {
+    match formats.next_back() {
         None | Some("json") => Ok(Format::Json),
         Some("txt") => Ok(Format::Text),
         Some(_) => Err(Error::input("unknown format").with_advice("there are json and txt")),
@@ -156,21 +153,37 @@ fn show(format: Format, table: &Table) -> Response {
 }
 
 fn refusal(format: Format, errors: &[Error], statement: &str) -> Response {
-    let status = status_of(answer::status(errors));
+    refusal_as(status_of(answer::status(errors)), format, errors, statement)
+}
+
+fn refusal_as(status: StatusCode, format: Format, errors: &[Error], statement: &str) -> Response {
     match format {
-        Format::Json => object(status, &answer::json(errors, statement)),
+        Format::Json => object(status, &answer::json(status.as_u16(), errors, statement)),
         Format::Text => text(status, answer::text(errors, statement)),
     }
 }
 
-fn unread(format: Format, rejection: &BytesRejection) -> Response {
-    let error = match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::input("the body is longer than 1 MiB"),
-        _ => Error::input("the body broke off"),
-    };
-    let mut response = refusal(format, &[error], "");
-    *response.status_mut() = rejection.status();
-    response
+/// The whole body, if it is not too long.
+async fn read(body: Body) -> Result<Vec<u8>, (StatusCode, Error)> {
+    let mut body = body.into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(part) = body.next().await {
+        let part = part.map_err(|cause| {
+            (StatusCode::BAD_REQUEST, Error::input("the body broke off").caused_by(cause))
+        })?;
+        length += part.len();
+        if length <= BODY_BYTES_MAX {
+            bytes.extend_from_slice(&part);
+        }
+        if length > BODY_BYTES_IGNORED {
+            break;
+        }
+    }
+    if length > BODY_BYTES_MAX {
+        let error = Error::input("the body is longer than 1 MiB");
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, error));
+    }
+    Ok(bytes)
 }
 
 async fn links(State(control): State<Control>) -> Response {
@@ -218,11 +231,11 @@ async fn search_api(
     State(control): State<Control>,
     method: Method,
     uri: Uri,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Response {
-    let body = match body {
+    let body = match read(body).await {
         Ok(body) => body,
-        Err(rejection) => return unread(Format::Json, &rejection),
+        Err((status, error)) => return refusal_as(status, Format::Json, &[error], ""),
     };
     let query = uri.query().unwrap_or("");
     let (status, value) = control.search_api(method.as_str(), uri.path(), query, &body).await;
@@ -236,9 +249,8 @@ async fn not_here(uri: Uri) -> Response {
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let error = Error::input(format!("{} is not answered to {method}", uri.path()));
-    let mut response = refusal(Format::Json, &[error.with_advice(WHAT_IS_HERE)], "");
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response
+    let error = error.with_advice(WHAT_IS_HERE);
+    refusal_as(StatusCode::METHOD_NOT_ALLOWED, Format::Json, &[error], "")
 }
 
 /// A page of another site can make a browser on this machine send requests here; it cannot hide their `Origin`.
@@ -246,9 +258,7 @@ async fn refuse_foreign_pages(request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if changes && request.headers().contains_key(header::ORIGIN) {
         let error = Error::input("a page in a browser may not change anything here");
-        let mut response = refusal(Format::Json, &[error], "");
-        *response.status_mut() = StatusCode::FORBIDDEN;
-        return response;
+        return refusal_as(StatusCode::FORBIDDEN, Format::Json, &[error], "");
     }
     next.run(request).await
 }

@@ -114,17 +114,18 @@ fn show(findings: &[Finding], links: usize) -> String {
         let _ = writeln!(text, "{level}: {}\n  remedy: {}", finding.what, finding.remedy);
     }
     let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
-    let warnings = findings.len() - errors;
     let links = match links {
         0 => "no link declared in the file".to_owned(),
-        1 => "1 link".to_owned(),
-        links => format!("{links} links"),
+        links => counted(links, "link"),
     };
-    let _ = writeln!(
-        text,
-        "checked configuration, source, sink, {links}: {errors} errors, {warnings} warnings"
-    );
+    let (errors, warnings) =
+        (counted(errors, "error"), counted(findings.len() - errors, "warning"));
+    let _ = writeln!(text, "checked configuration, source, sink, {links}: {errors}, {warnings}");
     text
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -149,7 +150,7 @@ mod tests {
           remedy: SET PERSIST binlog_format = ROW
         warning: a daemon holds the state in /s, so the pipelines that are registered there were not looked at
           remedy: `driftless status` shows its links
-        checked configuration, source, sink, 1 link: 1 errors, 1 warnings
+        checked configuration, source, sink, 1 link: 1 error, 1 warning
         "#);
     }
 }

@@ -59,7 +59,10 @@ fn show(links: &[Link]) -> Table {
             link.id.clone(),
             link.state.clone(),
             lag(link.latency_ms),
-            link.snapshot.as_ref().map(progress).unwrap_or_default(),
+            link.snapshot
+                .as_ref()
+                .map(|snapshot| progress(&link.state, snapshot))
+                .unwrap_or_default(),
             link.restarts.to_string(),
             link.table.clone(),
             link.index.clone(),
@@ -80,7 +83,11 @@ fn lag(ms: i64) -> String {
     }
 }
 
-fn progress(progress: &Progress) -> String {
+fn progress(state: &str, progress: &Progress) -> String {
+    // A link that waits or has failed may be in the middle of its snapshot.
+    if matches!(state, "catching_up" | "running") {
+        return format!("{} rows, done", progress.rows);
+    }
     let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
     let mut text = format!("{rows} of ~{rows_total_estimate}, {rows_per_s:.0}/s");
     if let Some(eta_s) = eta_s {
@@ -109,6 +116,9 @@ mod tests {
              "snapshot": {"rows": 1200, "rows_total_estimate": 500000, "rows_per_s": 300.4, "eta_s": 1663}},
             {"id": "orders", "table": "shop.orders", "index": "orders", "state": "recovering",
              "errors": "cannot connect to 10.0.0.9:3306", "latency_ms": 7_500_000, "restarts": 3, "snapshot": null},
+            {"id": "users", "table": "shop.users", "index": "users", "state": "running", "errors": "",
+             "latency_ms": 12, "restarts": 0,
+             "snapshot": {"rows": 20, "rows_total_estimate": 18, "rows_per_s": 300.4, "eta_s": 0}},
         ]});
         let answer: Answer = serde_json::from_value(answer).expect("the door's shape");
         insta::assert_snapshot!(show(&answer.links).to_text(), @r#"
@@ -117,6 +127,7 @@ mod tests {
         +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
         | products | snapshotting | -          | 1200 of ~500000, 300/s, 27 min 43 s left | 0        | shop.products | products |                                 |
         | orders   | recovering   | 2 h 05 min |                                          | 3        | shop.orders   | orders   | cannot connect to 10.0.0.9:3306 |
+        | users    | running      | 12 ms      | 20 rows, done                            | 0        | shop.users    | users    |                                 |
         +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
         "#);
     }

@@ -148,8 +148,8 @@ enum What {
     WrongValue {
         reason: String,
     },
-    /// It says everything itself.
-    Said(Error),
+    /// It says everything itself. Boxed: serde hands faults around by value.
+    Said(Box<Error>),
 }
 
 impl Fault {
@@ -191,7 +191,7 @@ impl Fault {
             What::WrongValue { reason } => {
                 Error::input(format!("wrong value for `{key}`{section}: {reason}"))
             }
-            What::Said(error) => return error,
+            What::Said(error) => return *error,
         };
         match self.span {
             Some(span) => error.at(span),
@@ -365,7 +365,7 @@ impl Item<'_> {
 
     fn text(&self, meaning: &str) -> Result<String, Fault> {
         let source = self.reader.source;
-        let said = |error| Fault::of(What::Said(error)).or_at(self.span(), &self.path);
+        let said = |error| Fault::of(What::Said(Box::new(error))).or_at(self.span(), &self.path);
         Ok(Text::read(source.text, self.span(), meaning, source.env).map_err(said)?.value)
     }
 

@@ -13,6 +13,7 @@ use super::{
     limits::Limits, template::Parameters,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::metrics::metrics;
 
 /// A model as it is defined at this moment.
 #[derive(Debug)]
@@ -136,7 +137,13 @@ impl Models {
     }
 
     pub fn cached(&self, model: &Model, text: &str) -> Option<Vector> {
-        self.cache.get(&model.revision, text)
+        let cached = self.cache.get(&model.revision, text);
+        let counter = match cached {
+            Some(_) => &metrics().embedding_cache_hits,
+            None => &metrics().embedding_cache_misses,
+        };
+        counter.inc();
+        cached
     }
 
     /// Asks once for the vectors of `texts`, in their order; `dimensions` are what the index expects of each. The

@@ -5,27 +5,36 @@ use crate::link::{Parts, Rules, Spec, definition};
 use crate::mapping;
 use crate::pipeline;
 use crate::sink;
+use crate::source::control;
+use crate::source::preflight::{self, Finding, Level};
 use crate::source::snapshot::chunk;
-use crate::source::{control, preflight};
 use crate::table::TableId;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    Error,
-    Warning,
+fn finding(error: &Error) -> Finding {
+    let remedy = error.advice().unwrap_or_else(|| usual_remedy(error.kind())).to_owned();
+    Finding { level: Level::Error, what: without_advice(error), remedy }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub level: Level,
-    pub what: String,
-    pub remedy: String,
-}
-
-impl Finding {
-    fn of(error: &Error) -> Self {
-        let remedy = error.advice().unwrap_or("see the message").to_owned();
-        Self { level: Level::Error, what: without_advice(error), remedy }
+fn usual_remedy(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::SourceUnreachable => {
+            "see that the source runs, and check source.host and source.port"
+        }
+        ErrorKind::SourceRefused => "check source.user, its password and its privileges",
+        ErrorKind::SinkBusy => "see that the sink runs, and check sink.addresses",
+        ErrorKind::SinkBlocked => "check sink.user, its password, and what the sink says",
+        ErrorKind::ModelBusy | ErrorKind::ModelAnswer | ErrorKind::ModelRefused => {
+            "check the connector of the model: endpoint, credential, parameters"
+        }
+        ErrorKind::State | ErrorKind::Io => "check state_dir: its owner, its disk",
+        ErrorKind::NotFound | ErrorKind::Input => "correct the name",
+        ErrorKind::Unsupported
+        | ErrorKind::SourceLost
+        | ErrorKind::Schema
+        | ErrorKind::Undecodable
+        | ErrorKind::DocumentRefused
+        | ErrorKind::ForeignVersion
+        | ErrorKind::Stopped => "see what the message names",
     }
 }
 
@@ -47,34 +56,27 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
     let mut conn = match control::connect(&parts.source).await {
         Ok(conn) => Some(conn),
         Err(error) => {
-            findings.push(Finding::of(&error));
+            findings.push(finding(&error));
             None
         }
     };
     if let Some(conn) = &mut conn {
         match preflight::preflight(conn, &tables).await {
-            Ok(found) => findings.extend(found.into_iter().map(|finding| Finding {
-                level: match finding.level {
-                    preflight::Level::Error => Level::Error,
-                    preflight::Level::Warning => Level::Warning,
-                },
-                what: finding.what,
-                remedy: finding.remedy,
-            })),
-            Err(error) => findings.push(Finding::of(&error)),
+            Ok(found) => findings.extend(found),
+            Err(error) => findings.push(finding(&error)),
         }
     }
     let pipelines = match pipeline::Api::new(parts.state.clone(), parts.pipeline.clone()) {
         Ok(pipelines) => Some(pipelines),
         Err(error) => {
-            findings.push(Finding::of(&error));
+            findings.push(finding(&error));
             None
         }
     };
     let sink = match sink::build(&parts.sink) {
         Ok(sink) => Some(sink),
         Err(error) => {
-            findings.push(Finding::of(&error));
+            findings.push(finding(&error));
             None
         }
     };
@@ -102,7 +104,7 @@ async fn check_mapping(conn: &mut mysql_async::Conn, link: &Spec) -> Vec<Finding
     let mut errors = mapping::compile(&spec, &def).err().unwrap_or_default();
     // A missing key was named by the preflight.
     errors.extend(chunk::check_key(&def).err().filter(|_| !def.primary_key.is_empty()));
-    errors.iter().map(Finding::of).collect()
+    errors.iter().map(finding).collect()
 }
 
 async fn check_index(
@@ -113,19 +115,19 @@ async fn check_index(
     let index = link.rules.index();
     let target = match sink.inspect(index).await {
         Ok(target) => target,
-        Err(error) => return vec![Finding::of(&error)],
+        Err(error) => return vec![finding(&error)],
     };
     let Some(name) = &target.default_pipeline else { return Vec::new() };
     let Some(pipeline) = pipelines.pipeline(name) else {
-        return vec![Finding::of(&super::lane::unknown_pipeline(index, name))];
+        return vec![finding(&super::lane::unknown_pipeline(index, name))];
     };
     match pipeline.check(&target.dimensions).await {
         Ok(()) => Vec::new(),
         Err(error) if error.kind() == ErrorKind::ModelBusy => {
-            let mut finding = Finding::of(&error);
+            let mut finding = finding(&error);
             finding.level = Level::Warning;
             vec![finding]
         }
-        Err(error) => vec![Finding::of(&error)],
+        Err(error) => vec![finding(&error)],
     }
 }

@@ -55,6 +55,10 @@ impl Shared {
         self.lane().is_idle()
     }
 
+    pub fn queued_bytes(&self) -> usize {
+        self.lane().queued_bytes()
+    }
+
     fn lane(&self) -> MutexGuard<'_, Lane> {
         self.lane.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -64,15 +68,15 @@ impl Shared {
     }
 }
 
-/// Bytes of batches that a lane takes out of its queue before they can be sent: far enough to see which waiting
-/// operations are superseded.
-const LOOK_AHEAD_BYTES: usize = 8 << 20;
-
+/// At most `look_ahead_bytes` of batches are taken out of the queue before they can be sent: far enough to see which
+/// waiting operations are superseded.
+///
 /// Runs until the queue is closed and everything is acknowledged, or until something fails for good.
 pub(super) async fn run(
     route: Arc<Route>,
     shared: Arc<Shared>,
     mut input: queue::Receiver<(Number, Batch)>,
+    look_ahead_bytes: usize,
 ) -> Result<(), End> {
     let mut in_flight = FuturesUnordered::new();
     let mut is_open = true;
@@ -85,7 +89,7 @@ pub(super) async fn run(
         if !is_open && in_flight.is_empty() {
             return Ok(());
         }
-        let has_room = shared.lane().queued_bytes() < LOOK_AHEAD_BYTES;
+        let has_room = shared.lane().queued_bytes() < look_ahead_bytes;
         tokio::select! {
             item = input.recv(), if is_open && has_room => match item {
                 Some((number, batch)) => shared.lane().push(number, batch),
@@ -120,7 +124,12 @@ async fn deliver(
             }
             return Ok((number, keys));
         }
-        let trouble = match route.sink.write(&route.target, &left).await {
+        let bytes = left.size_bytes() as i64;
+        route.live.metrics.sink_bulks.inc();
+        route.live.metrics.sink_inflight_bytes.add(bytes);
+        let written = route.sink.write(&route.target, &left).await;
+        route.live.metrics.sink_inflight_bytes.sub(bytes);
+        let trouble = match written {
             Ok(outcomes) => take_out_acknowledged(route, &mut left, outcomes)?,
             Err(error) if error.remedy() == Remedy::Retry => Some((error.kind(), error.report())),
             Err(error) => return Err(error.into()),
@@ -143,6 +152,9 @@ async fn deliver(
     }
 }
 
+/// A wait that is longer than an embedding usually takes is shown in the link's status.
+const WORTH_SAYING: Duration = Duration::from_secs(2);
+
 async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, End> {
     let Some(name) = &route.target.default_pipeline else { return Ok(batch) };
     if batch.is_empty() {
@@ -150,7 +162,24 @@ async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, En
     }
     let pipeline =
         route.pipelines.pipeline(name).ok_or_else(|| unknown_pipeline(&route.index, name))?;
-    Ok(pipeline.run(&batch, &route.target.dimensions, &|op| shared.is_wanted(op)).await?)
+    let wanted = |op: &DocOp<'_>| shared.is_wanted(op);
+    let run = pipeline.run(&batch, &route.target.dimensions, &wanted);
+    tokio::pin!(run);
+    let mut has_waited = false;
+    let embedded = loop {
+        tokio::select! {
+            biased;
+            embedded = &mut run => break embedded?,
+            () = tokio::time::sleep(WORTH_SAYING) => {
+                has_waited = true;
+                route.live.wait_for(format!("waits for the model behind pipeline {name}; the log says why"));
+            }
+        }
+    };
+    if has_waited {
+        route.live.trouble_is_over();
+    }
+    Ok(embedded)
 }
 
 pub(super) fn unknown_pipeline(index: &str, name: &str) -> Error {

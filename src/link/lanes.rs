@@ -53,7 +53,9 @@ impl Lanes {
                 let (route, task_shared) = (route.clone(), shared.clone());
                 let end_sender = end_sender.clone();
                 tasks.spawn(async move {
-                    if let Err(end) = lane::run(route, task_shared, input).await {
+                    if let Err(end) =
+                        lane::run(route, task_shared, input, 2 * layout.bulk_bytes).await
+                    {
                         let _ = end_sender.send(end).await;
                     }
                 });
@@ -124,6 +126,11 @@ impl Lanes {
 
     pub fn done(&self) -> Vec<Number> {
         self.lanes.iter().map(|lane| lane.shared.done()).collect()
+    }
+
+    /// What waits to be sent, in bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.open.size_bytes() + lane.shared.queued_bytes()).sum()
     }
 
     /// Why a lane no longer takes batches: its end follows its closing at once.

@@ -18,12 +18,13 @@ mod worker;
 
 use serde::Deserialize;
 
-pub use check::{Finding, Level, check};
+pub use check::check;
 pub use status::{Progress, State, Status};
 pub use supervisor::{Control, Parts, Supervisor};
 
 use crate::error::Span;
 use crate::mapping;
+pub use crate::source::preflight::{Finding, Level};
 use crate::table::TableId;
 
 /// How a link runs.

@@ -230,8 +230,9 @@ fn route(inner: &Inner, record: &LinkRecord, live: &Arc<Live>, target: Target) -
 
 fn layout(inner: &Inner) -> Layout {
     let sink = &inner.parts.sink;
-    // A lane holds about four batches: one open, one in its queue, and those in flight.
-    let share = inner.parts.memory_limit_bytes / (sink.lanes.max(1) * 8);
+    // A lane holds about eight batches: one open, one in its queue, two ahead, and those in flight with their requests.
+    // Half of the limit is theirs; an eighth is the queue's before them.
+    let share = inner.parts.memory_limit_bytes / (sink.lanes.max(1) * 16);
     Layout {
         lanes: sink.lanes,
         in_flight_max: sink.inflight,

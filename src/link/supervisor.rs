@@ -514,7 +514,9 @@ impl Control {
     }
 
     pub fn status(&self, id: &str) -> Result<Status> {
-        lock(&self.inner.links).get(id).map(show).ok_or_else(|| self.unknown(id))
+        // The lock is given back before `unknown` takes it again.
+        let found = lock(&self.inner.links).get(id).map(show);
+        found.ok_or_else(|| self.unknown(id))
     }
 
     fn unknown(&self, id: &str) -> Error {

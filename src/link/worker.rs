@@ -174,6 +174,7 @@ impl Worker {
                 }
                 _ = show_due.tick() => {
                     self.take_acks();
+                    self.show_queues();
                     self.setup.lanes.show_to_busy()?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
@@ -273,6 +274,12 @@ impl Worker {
         if !merged {
             self.acks.note(Mark { checkpoint, snapshot, first_commit_us }, reached);
         }
+    }
+
+    fn show_queues(&self) {
+        let metrics = &self.setup.live.metrics;
+        metrics.queue_events_bytes.set(self.setup.input.bytes() as i64);
+        metrics.queue_lanes_bytes.set(self.setup.lanes.waiting_bytes() as i64);
     }
 
     fn take_acks(&mut self) {

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     flow::backoff::Backoff,
     naive::{self, Rule},
+    telemetry::metrics::metrics,
 };
 
 /// How often those who wait ask whether they are still wanted; the contract says 250 ms at most.
@@ -89,8 +90,10 @@ impl Asking<'_, '_> {
             let waiting_helps = failure.class == Class::Busy
                 || (failure.class == Class::Answer && odd_answers <= ANSWER_TRIES_MAX);
             if !waiting_helps {
+                metrics().model_requests_failed.inc();
                 return Ok(Some((needed, Err(failure))));
             }
+            metrics().model_requests_retried.inc();
             let wait = backoff.next(failure.retry_after);
             tracing::warn!(
                 model = self.processor.model_id,
@@ -112,7 +115,12 @@ impl Asking<'_, '_> {
         let texts: Vec<&str> = group.iter().map(|at| self.asks[*at].text).collect();
         let dimensions: Vec<_> = group.iter().map(|at| self.asks[*at].dimension).collect();
         let _turn = model.limits.turn().await;
-        Ok(self.models.embed(&model, &texts, &dimensions).await)
+        metrics().model_texts.inc_by(texts.len() as u64);
+        let answer = self.models.embed(&model, &texts, &dimensions).await;
+        if answer.is_ok() {
+            metrics().model_requests_ok.inc();
+        }
+        Ok(answer)
     }
 
     /// The texts of a group that a wanted operation needs.

@@ -2,6 +2,8 @@
 
 mod support;
 
+mod cli;
+mod config;
 mod decoder;
 mod harness;
 mod kill;

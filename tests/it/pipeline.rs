@@ -126,7 +126,7 @@ fn connector(url: &str) -> Value {
 }
 
 fn batch<'d>(documents: impl IntoIterator<Item = (&'d str, Value)>) -> Batch {
-    let hash = IdHasher::default();
+    let hash = IdHasher;
     let mut batch = Batch::default();
     for (at, (id, body)) in documents.into_iter().enumerate() {
         batch.upsert(id, hash.key(id), Version(at as u64 + 1), body.to_string().as_bytes());
@@ -652,7 +652,7 @@ async fn a_narrowed_regex_stops_the_next_request() {
 async fn texts_of_many_rows_share_requests_and_the_order_is_kept() {
     let bench = Bench::new().await;
     bench.simple().await;
-    let hash = IdHasher::default();
+    let hash = IdHasher;
     let mut rows = numbered_batch(70);
     rows.delete("gone", hash.key("gone"), Version(1000));
     bench.model.behave(Behaviour::Backwards);
@@ -957,7 +957,7 @@ async fn rule_6_a_newer_operation_cancels_one_that_waits_for_the_model() {
                 .await;
         bench.simple().await;
         bench.model.behave(behaviour.clone());
-        let hash = IdHasher::default();
+        let hash = IdHasher;
         let mut rows = numbered_batch(3);
         rows.delete("gone", hash.key("gone"), Version(9));
         let superseded = AtomicBool::new(false);

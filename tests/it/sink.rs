@@ -27,7 +27,7 @@ impl Bench {
         );
         let sink = sink_at(&url, |_| {});
         let index = format!("sink-{name}-{}", std::process::id());
-        let bench = Self { url, index, http: reqwest::Client::new(), sink };
+        let bench = Self { url, index, http: crate::support::http_client(), sink };
         bench.request("DELETE", "", Value::Null).await;
         bench.create(description).await;
         bench

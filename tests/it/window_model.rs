@@ -7,6 +7,9 @@
 
 use std::collections::HashSet;
 
+use driftless::position::{Gtid, GtidSet, Sid};
+use driftless::source::snapshot::window::Window;
+
 /// A transaction by number, a set of them by bits.
 type Tx = usize;
 type Set = u8;
@@ -165,6 +168,51 @@ impl Rule for ForgetsBeforeImages {
             facts.world.txs[*tx].iter().any(|(touched, cell)| *touched == key && *cell != 0)
         };
         facts.since_open().iter().any(written)
+    }
+}
+
+/// What the program itself decides: its own window, and a start from the executed set, which the preflight allows where
+/// commits keep the order of the log.
+struct Program;
+
+impl Program {
+    fn gtids(set: Set) -> GtidSet {
+        let mut gtids = GtidSet::default();
+        let sid = Sid::untagged([7; 16]);
+        (0..TXS)
+            .filter(|tx| set & bit(*tx) != 0)
+            .for_each(|tx| gtids.insert(&Gtid { sid: sid.clone(), gno: tx as u64 + 1 }));
+        gtids
+    }
+
+    fn window(facts: &Facts<'_>) -> Window {
+        let mut window = Window::open(Self::gtids(facts.covered_at_open()), usize::MAX);
+        for tx in facts.since_open() {
+            facts.world.txs[*tx].iter().for_each(|(key, _)| window.record(&key.to_string()));
+        }
+        window
+    }
+}
+
+impl Rule for Program {
+    fn start(&self, _log: &[Tx], executed: Set) -> Set {
+        executed
+    }
+    fn may_select(&self, facts: &Facts<'_>, executed: Set, _logged: Set) -> bool {
+        Self::gtids(executed).covers(Self::window(facts).must_be_executed())
+    }
+    fn may_emit(&self, facts: &Facts<'_>) -> bool {
+        Self::window(facts).is_covered(&Self::gtids(facts.high), &Self::gtids(facts.covered()))
+    }
+    fn drops(&self, facts: &Facts<'_>, key: Key) -> bool {
+        !Self::window(facts).may_write(&key.to_string())
+    }
+}
+
+#[test]
+fn rule_1_as_the_program_decides_it_has_no_wrong_end() {
+    for world in &WORLDS {
+        assert_eq!(explore(world, true, &Program).wrong, None, "{}", world.name);
     }
 }
 
