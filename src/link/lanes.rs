@@ -176,7 +176,7 @@ impl One {
     }
 
     async fn send(&mut self) -> Result<()> {
-        let batch = std::mem::take(&mut self.open);
+        let batch = self.take_open();
         self.sent += 1;
         let bytes = batch.size_bytes();
         self.queue.send((self.sent, batch), bytes).await.map_err(has_ended)
@@ -187,9 +187,13 @@ impl One {
         let bytes = self.open.size_bytes();
         let Some(room) = self.queue.try_reserve(bytes).map_err(has_ended)? else { return Ok(()) };
         self.sent += 1;
-        self.queue
-            .send_reserved((self.sent, std::mem::take(&mut self.open)), room)
-            .map_err(has_ended)
+        let batch = self.take_open();
+        self.queue.send_reserved((self.sent, batch), room).map_err(has_ended)
+    }
+
+    fn take_open(&mut self) -> Batch {
+        let next = Batch::with_room_of(&self.open);
+        std::mem::replace(&mut self.open, next)
     }
 }
 
