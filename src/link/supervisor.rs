@@ -159,6 +159,10 @@ async fn declare(control: Control, id: String, spec: Spec) {
     }
 }
 
+/// Events of a link that wait to be decoded. They are there to bridge the moments in which the link waits for a lane; a
+/// tenth of a second of the fastest log is enough for that, and more would only be memory.
+const EVENTS_BYTES_MAX: usize = 16 << 20;
+
 impl Inner {
     fn ids(&self) -> Vec<String> {
         lock(&self.links).keys().cloned().collect()
@@ -244,7 +248,8 @@ impl Inner {
         table: &TableId,
         from: Option<Checkpoint>,
     ) -> Result<(Began, queue::Receiver<Vec<Item>>, String), End> {
-        let (queue, input) = queue::bounded(self.parts.memory_limit_bytes / 8);
+        let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
+        let (queue, input) = queue::bounded(room);
         let (began_sender, began) = oneshot::channel();
         let server_uuid = {
             let mut run = self.run.lock().await;
