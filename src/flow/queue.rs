@@ -57,16 +57,20 @@ pub struct Room {
 impl<T> Sender<T> {
     /// Waits until `bytes` of room are free. Cancel safe: a cancelled send has sent nothing.
     pub async fn send(&self, value: T, bytes: usize) -> Result<(), Closed> {
+        let room = self.reserve(bytes).await?;
+        self.send_reserved(value, room)
+    }
+
+    /// Waits for room for `bytes`. Cancel safe.
+    pub async fn reserve(&self, bytes: usize) -> Result<Room, Closed> {
         let charged = bytes.clamp(1, self.capacity);
-        let permits = charged as u32;
         let acquired = tokio::select! {
             biased;
-            acquired = self.room.clone().acquire_many_owned(permits) => acquired,
+            acquired = self.room.clone().acquire_many_owned(charged as u32) => acquired,
             () = self.items.closed() => return Err(Closed),
         };
-        let room = acquired.map_err(|_| Closed)?;
-        self.gauge.fetch_add(charged, Ordering::Relaxed);
-        self.items.send(Item { value, bytes: charged, _room: room }).map_err(|_| Closed)
+        let permit = acquired.map_err(|_| Closed)?;
+        Ok(Room { permit, charged })
     }
 
     /// Room for `bytes`, if it is free now.

@@ -50,6 +50,8 @@ pub(super) struct Subject {
     pub server_uuid: String,
     pub def: Arc<TableDef>,
     pub wanted: Vec<usize>,
+    /// A chunk is cut off where it holds more.
+    pub chunk_bytes_max: usize,
     pub live: Arc<Live>,
 }
 
@@ -140,7 +142,7 @@ async fn answer(
                 &subject.wanted,
                 after.as_deref(),
                 until,
-                *rows_max,
+                (*rows_max, subject.chunk_bytes_max),
             )
             .await?;
             let executed = watermark::executed(conn).await?;

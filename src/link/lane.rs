@@ -68,10 +68,9 @@ impl Shared {
     }
 }
 
-/// At most `look_ahead_bytes` of batches are taken out of the queue before they can be sent: far enough to see which
-/// waiting operations are superseded.
-///
-/// Runs until the queue is closed and everything is acknowledged, or until something fails for good.
+/// Runs until the queue is closed and everything is acknowledged, or until something fails for good. Up to
+/// `look_ahead_bytes` of batches (and the one that goes beyond) are taken out of the queue before they can be sent, to
+/// see which waiting operations are superseded.
 pub(super) async fn run(
     route: Arc<Route>,
     shared: Arc<Shared>,

@@ -53,8 +53,7 @@ impl Lanes {
                 let (route, task_shared) = (route.clone(), shared.clone());
                 let end_sender = end_sender.clone();
                 tasks.spawn(async move {
-                    if let Err(end) =
-                        lane::run(route, task_shared, input, 2 * layout.bulk_bytes).await
+                    if let Err(end) = lane::run(route, task_shared, input, layout.bulk_bytes).await
                     {
                         let _ = end_sender.send(end).await;
                     }
@@ -79,11 +78,17 @@ impl Lanes {
         self.lanes.iter().any(|lane| lane.is_full(&self.layout))
     }
 
-    /// Sends the batches that are full; waits where a lane cannot take more.
-    pub async fn send_full(&mut self) -> Result<()> {
+    /// Sends the batches that are full; waits where a lane cannot take more, and fails with the end of a lane that
+    /// failed meanwhile. Cancel safe: a cancelled wait has sent nothing.
+    pub async fn send_full(&mut self) -> Result<(), End> {
         for lane in &mut self.lanes {
-            if lane.is_full(&self.layout) {
-                lane.send().await?;
+            if !lane.is_full(&self.layout) {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                Some(end) = self.ends.recv() => return Err(end),
+                sent = lane.send() => sent?,
             }
         }
         Ok(())
@@ -176,16 +181,20 @@ impl One {
     }
 
     async fn send(&mut self) -> Result<()> {
-        let batch = self.take_open();
-        self.sent += 1;
-        let bytes = batch.size_bytes();
-        self.queue.send((self.sent, batch), bytes).await.map_err(has_ended)
+        let room = self.queue.reserve(self.open.size_bytes()).await.map_err(has_ended)?;
+        self.send_into(room)
     }
 
     /// Sends if the lane's queue is empty.
     fn try_send(&mut self) -> Result<()> {
         let bytes = self.open.size_bytes();
-        let Some(room) = self.queue.try_reserve(bytes).map_err(has_ended)? else { return Ok(()) };
+        match self.queue.try_reserve(bytes).map_err(has_ended)? {
+            Some(room) => self.send_into(room),
+            None => Ok(()),
+        }
+    }
+
+    fn send_into(&mut self, room: queue::Room) -> Result<()> {
         self.sent += 1;
         let batch = self.take_open();
         self.queue.send_reserved((self.sent, batch), room).map_err(has_ended)

@@ -6,7 +6,9 @@
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends.
 
 mod check;
+mod control;
 mod copy;
+mod copying;
 mod definition;
 mod end;
 mod lane;
@@ -14,13 +16,15 @@ mod lanes;
 mod start;
 mod status;
 mod supervisor;
+mod upstream;
 mod worker;
 
 use serde::Deserialize;
 
 pub use check::check;
+pub use control::Control;
 pub use status::{Progress, State, Status};
-pub use supervisor::{Control, Parts, Supervisor};
+pub use supervisor::{Parts, Supervisor};
 
 use crate::error::Span;
 use crate::mapping;

@@ -47,6 +47,11 @@ pub(super) async fn validate(
     };
     let mut errors = mapping::compile(&mapping, &def).err().unwrap_or_default();
     errors.extend(chunk::check_key(&def).err());
+    if def.id != *table {
+        // The log has the server's spelling; under another one no change would ever be found.
+        let message = format!("the source spells the table {}, not {table}", def.id);
+        errors.push(Error::input(message).with_advice(format!("write {}", def.id)));
+    }
     match inner.sink.prepare(&mapping.index).await {
         Ok(target) => errors.extend(check_pipeline(inner, &mapping.index, &target).err()),
         Err(error) => errors.push(error),
@@ -130,7 +135,7 @@ async fn set_up(
         Ok(target) => target,
         // The index may be made any moment; its absence alone is no reason to give the link up.
         Err(error) if matches!(error.remedy(), Remedy::Retry | Remedy::Refuse) => {
-            return Err(End::Again(error));
+            return Err(End::Wait(error));
         }
         Err(error) => return Err(error.into()),
     };
@@ -161,7 +166,7 @@ async fn set_up(
         }
     };
     let def = Arc::new(proven.def);
-    let plan = mapping::compile(&spec, &def).map_err(|errors| {
+    let plan = mapping::compile(&spec, &def).map(Arc::new).map_err(|errors| {
         let reasons: Vec<_> = errors.iter().map(Error::report).collect();
         Error::new(ErrorKind::Schema, reasons.join("; "))
     })?;
@@ -188,6 +193,7 @@ async fn set_up(
             server_uuid,
             def: def.clone(),
             wanted: plan.wanted().to_vec(),
+            chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
             live: live.clone(),
         })?)
     };
@@ -230,7 +236,7 @@ fn route(inner: &Inner, record: &LinkRecord, live: &Arc<Live>, target: Target) -
 
 fn layout(inner: &Inner) -> Layout {
     let sink = &inner.parts.sink;
-    // A lane holds about eight batches: one open, one in its queue, two ahead, and those in flight with their requests.
+    // A lane holds about seven batches: one open, one in its queue, one ahead, and those in flight with their requests.
     // Half of the limit is theirs; an eighth is the queue's before them.
     let share = inner.parts.memory_limit_bytes / (sink.lanes.max(1) * 16);
     Layout {

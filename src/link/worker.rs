@@ -9,23 +9,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::change::{Change, ChangeKind};
-use crate::document::{Action, DocOp, IdHasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::acks::Acks;
 use crate::flow::queue;
-use crate::link::copy::{Copier, Reply, Request};
+use crate::link::copy::Copier;
+use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
 use crate::link::lanes::Lanes;
 use crate::link::status::{Live, State, unix_millis};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
-use crate::position::{Checkpoint, GtidSet};
+use crate::position::Checkpoint;
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
-use crate::source::snapshot::window::Window;
 use crate::source::snapshot::{self, chunk};
 use crate::source::stream::{Began, Ddl, Item, Rows};
 use crate::state::{self, CheckpointRecord, SnapshotRecord};
@@ -35,7 +34,7 @@ use crate::table::TableDef;
 pub(super) struct Setup {
     pub link: String,
     pub def: Arc<TableDef>,
-    pub plan: mapping::Plan,
+    pub plan: Arc<mapping::Plan>,
     pub began: Began,
     /// Items that were taken out of the queue already.
     pub first: Vec<Item>,
@@ -62,53 +61,41 @@ struct Mark {
 }
 
 pub(super) struct Worker {
-    setup: Setup,
+    pub(super) setup: Setup,
     decoder: Decoder,
     acks: Acks<Mark>,
     /// The last boundary that was taken in.
-    at: Arc<Checkpoint>,
+    pub(super) at: Arc<Checkpoint>,
     /// Nothing was taken in since `at`.
-    is_at_boundary: bool,
+    pub(super) is_at_boundary: bool,
     /// Commit time of the first change since the newest mark.
     first_commit_us: Option<u64>,
-    copying: Copying,
-    snapshot: SnapshotRecord,
-    size: chunk::Size,
+    pub(super) copying: Copying,
+    pub(super) snapshot: SnapshotRecord,
+    pub(super) size: chunk::Size,
     acked: Option<Mark>,
     /// The snapshot's last row is in the index.
     snapshot_is_acked: bool,
-    snapshot_logged: Instant,
+    pub(super) snapshot_logged: Instant,
+    checkpoint_written: Instant,
+    tick: Interval,
 }
 
-/// A busy lane is shown what waits for it this often.
-const SHOW_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Where the snapshot stands.
-enum Copying {
-    /// Waits for a boundary to ask the next thing at.
-    Ready,
-    AskedForBounds,
-    /// The window is open, the chunk is being read.
-    Reading(Window),
-    /// The chunk was read; its rows wait until the stream has covered what was executed by then.
-    Covering {
-        window: Window,
-        chunk: snapshot::scan::Chunk,
-        executed: GtidSet,
-    },
-    Done,
-}
+/// How often acknowledgements are looked at and a busy lane is shown what waits for it, if nothing else happens.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Buffers of decoding and mapping, used again and again.
 #[derive(Default)]
 struct Decoder {
-    plan: Option<(Arc<crate::source::binlog::TableMap>, rows::Plan)>,
+    plan: Option<(Arc<crate::source::binlog::TableMap>, Arc<rows::Plan>)>,
     scratch: mapping::Scratch,
     id: String,
 }
 
 impl Worker {
     pub fn new(setup: Setup) -> Self {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let copying = if setup.snapshot.done { Copying::Done } else { Copying::Ready };
         Self {
             decoder: Decoder::default(),
@@ -122,6 +109,8 @@ impl Worker {
             acked: None,
             snapshot_is_acked: setup.snapshot.done,
             snapshot_logged: Instant::now(),
+            checkpoint_written: Instant::now(),
+            tick,
             setup,
         }
     }
@@ -130,7 +119,7 @@ impl Worker {
     pub async fn run(mut self) -> End {
         let end = match self.work().await {
             Ok(end) => end,
-            Err(End::Stopped) => self.setup.lanes.why_closed().await,
+            Err(End::Stopped) if !*self.setup.stop.borrow() => self.setup.lanes.why_closed().await,
             Err(end) => end,
         };
         let is_clean = matches!(end, End::Stopped)
@@ -147,11 +136,6 @@ impl Worker {
     }
 
     async fn work(&mut self) -> Result<End, End> {
-        let mut checkpoint_due = tokio::time::interval(self.setup.checkpoint_interval);
-        checkpoint_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut show_due = tokio::time::interval(SHOW_INTERVAL);
-        show_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = self.setup.stop.clone();
         if self.is_at_boundary {
             self.note_mark();
         }
@@ -162,19 +146,14 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return Ok(End::Stopped),
-                _ = checkpoint_due.tick() => {
-                    self.take_acks();
-                    self.write_checkpoint(false)?;
-                }
+                () = stopped(&mut self.setup.stop) => return Ok(End::Stopped),
                 progress = self.setup.lanes.progress() => {
                     progress?;
                     self.take_acks();
                     self.setup.lanes.send_to_idle().await?;
                 }
-                _ = show_due.tick() => {
-                    self.take_acks();
-                    self.show_queues();
+                _ = self.tick.tick() => {
+                    self.tend()?;
                     self.setup.lanes.show_to_busy()?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
@@ -229,10 +208,10 @@ impl Worker {
         let is_known = matches!(&self.decoder.plan, Some((map, _)) if Arc::ptr_eq(map, &rows.map));
         if !is_known {
             let plan = rows::Plan::new(&self.setup.def, self.setup.plan.wanted(), &rows.map)?;
-            self.decoder.plan = Some((rows.map.clone(), plan));
+            self.decoder.plan = Some((rows.map.clone(), Arc::new(plan)));
         }
-        let (_, plan) = self.decoder.plan.as_ref().expect("it was just made");
-        let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, plan)?;
+        let (_, plan) = self.decoder.plan.clone().expect("it was just made");
+        let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
         let epoch = self.at.epoch;
         let mut count = 0;
@@ -247,7 +226,7 @@ impl Worker {
                 .plan
                 .apply(&change, version, &mut self.decoder.scratch, &mut |op| lanes.put(op))?;
             if lanes.any_is_full() {
-                lanes.send_full().await?;
+                self.send_full().await?;
             }
         }
         // All rows of an event are of one kind.
@@ -261,7 +240,7 @@ impl Worker {
     }
 
     /// Everything up to `at` is in the lanes: once they have acknowledged it, it can be a checkpoint.
-    fn note_mark(&mut self) {
+    pub(super) fn note_mark(&mut self) {
         let reached = self.setup.lanes.reached();
         let first_commit_us = self.first_commit_us.take();
         let (checkpoint, snapshot) = (self.at.clone(), self.snapshot.clone());
@@ -279,10 +258,30 @@ impl Worker {
         }
     }
 
-    fn show_queues(&self) {
+    /// What must happen every now and then, also while a lane takes nothing.
+    fn tend(&mut self) -> Result<()> {
+        self.take_acks();
         let metrics = &self.setup.live.metrics;
         metrics.queue_events_bytes.set(self.setup.input.bytes() as i64);
         metrics.queue_lanes_bytes.set(self.setup.lanes.waiting_bytes() as i64);
+        if self.checkpoint_written.elapsed() >= self.setup.checkpoint_interval {
+            self.checkpoint_written = Instant::now();
+            self.write_checkpoint(false)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the batches that are full. Where a lane cannot take more this waits, and goes on to acknowledge, to show
+    /// and to listen meanwhile.
+    pub(super) async fn send_full(&mut self) -> Result<(), End> {
+        loop {
+            tokio::select! {
+                biased;
+                sent = self.setup.lanes.send_full() => return sent,
+                () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
+                _ = self.tick.tick() => self.tend()?,
+            }
+        }
     }
 
     fn take_acks(&mut self) {
@@ -319,201 +318,12 @@ impl Worker {
         self.setup.live.set_position(record.checkpoint.position.to_string());
         Ok(())
     }
-
-    /// The snapshot's next step, at a boundary with nothing behind it.
-    async fn at_boundary(&mut self) -> Result<(), End> {
-        match &self.copying {
-            Copying::Ready => self.ask_next().await,
-            Copying::Covering { window, executed, .. }
-                if window.is_covered(executed, &self.at.position.gtids) =>
-            {
-                self.write_chunk().await
-            }
-            Copying::AskedForBounds
-            | Copying::Reading(_)
-            | Copying::Covering { .. }
-            | Copying::Done => Ok(()),
-        }
-    }
-
-    async fn ask_next(&mut self) -> Result<(), End> {
-        let (Copying::Ready, true, Some(copier)) =
-            (&self.copying, self.is_at_boundary, &self.setup.copier)
-        else {
-            return Ok(());
-        };
-        let delivered = self.at.position.gtids.clone();
-        let Some(until) = self.snapshot.until.clone() else {
-            copier.ask(Request::Bounds { delivered }).await?;
-            self.copying = Copying::AskedForBounds;
-            return Ok(());
-        };
-        let window = Window::open(delivered, self.setup.snapshot_config.recorded_bytes);
-        let delivered = window.must_be_executed().clone();
-        let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
-        copier.ask(Request::Chunk { delivered, after, until, rows_max }).await?;
-        self.copying = Copying::Reading(window);
-        Ok(())
-    }
-
-    async fn take_reply(&mut self, reply: Reply) -> Result<(), End> {
-        match (reply, std::mem::replace(&mut self.copying, Copying::Ready)) {
-            (Reply::Failed(error), _) => return Err(error.into()),
-            (Reply::Bounds { until, rows_total }, _) => {
-                self.snapshot.done = until.is_none();
-                self.snapshot.until = until;
-                self.snapshot.rows_total = rows_total;
-                self.setup.live.set_snapshot(self.snapshot.rows, rows_total);
-                if self.snapshot.done {
-                    self.finish_snapshot();
-                }
-            }
-            (Reply::Chunk { chunk, executed }, Copying::Reading(window)) => {
-                if window.has_overflowed() {
-                    self.size.halve();
-                } else {
-                    self.size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
-                    let is_covered = window.is_covered(&executed, &self.at.position.gtids);
-                    self.copying = Copying::Covering { window, chunk, executed };
-                    if is_covered {
-                        return self.write_chunk().await;
-                    }
-                    return Ok(());
-                }
-            }
-            (Reply::Chunk { .. }, other) => self.copying = other,
-        }
-        self.ask_next().await
-    }
-
-    /// Puts the chunk's rows into the lanes, but for those that changed since the window was opened.
-    async fn write_chunk(&mut self) -> Result<(), End> {
-        let copying = std::mem::replace(&mut self.copying, Copying::Ready);
-        let Copying::Covering { window, chunk, .. } = copying else {
-            self.copying = copying;
-            return Ok(());
-        };
-        if window.has_overflowed() {
-            self.size.halve();
-            return self.ask_next().await;
-        }
-        self.put_rows(&window, &chunk).await?;
-        self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
-        self.snapshot.rows += chunk.len() as u64;
-        self.snapshot.after = chunk.last_key.clone().or(self.snapshot.after.take());
-        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
-        self.log_progress();
-        if chunk.is_last {
-            self.finish_snapshot();
-        }
-        self.note_mark();
-        self.setup.lanes.send_to_idle().await?;
-        self.ask_next().await
-    }
-
-    async fn put_rows(
-        &mut self,
-        window: &Window,
-        chunk: &snapshot::scan::Chunk,
-    ) -> Result<(), End> {
-        let plan = &self.setup.plan;
-        let types: Vec<_> =
-            plan.wanted().iter().map(|at| &self.setup.def.columns[*at].ty).collect();
-        let version = self.at.version();
-        let (mut id, mut body) = (String::new(), Vec::new());
-        for row in 0..chunk.len() {
-            let is_new = chunk.with_row(row, &types, |values| {
-                id.clear();
-                plan.id(values, &mut id)?;
-                if !window.may_write(&id) {
-                    return Ok(false);
-                }
-                body.clear();
-                plan.body(values, &mut body)?;
-                Ok(true)
-            })?;
-            if is_new {
-                let key = IdHasher.key(&id);
-                self.setup.lanes.put(DocOp {
-                    action: Action::Upsert,
-                    id: &id,
-                    key,
-                    version,
-                    body: &body,
-                });
-                if self.setup.lanes.any_is_full() {
-                    self.setup.lanes.send_full().await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish_snapshot(&mut self) {
-        self.snapshot.done = true;
-        self.copying = Copying::Done;
-        self.setup.copier = None;
-        self.note_mark();
-        tracing::info!(link = self.setup.link, rows = self.snapshot.rows, "snapshot done");
-    }
-
-    fn log_progress(&mut self) {
-        const EVERY: Duration = Duration::from_secs(5);
-        if self.snapshot_logged.elapsed() < EVERY {
-            return;
-        }
-        self.snapshot_logged = Instant::now();
-        if let Some(progress) = self.setup.live.snapshot() {
-            tracing::info!(
-                link = self.setup.link,
-                rows = progress.rows,
-                rows_total_estimate = progress.rows_total_estimate,
-                rows_per_s = progress.rows_per_s as u64,
-                eta_s = progress.eta_s,
-                "snapshot goes on"
-            );
-        }
-    }
-}
-
-impl Copying {
-    /// The window that must know of every change.
-    fn window(&mut self) -> Option<&mut Window> {
-        match self {
-            Copying::Reading(window) | Copying::Covering { window, .. } => Some(window),
-            Copying::Ready | Copying::AskedForBounds | Copying::Done => None,
-        }
-    }
-}
-
-/// Notes the ids of both images: the row that a chunk shows may be the one before or the one behind the change.
-fn record(
-    window: &mut Window,
-    plan: &mapping::Plan,
-    change: &Change<'_>,
-    id: &mut String,
-) -> Result<()> {
-    let before = (change.kind != ChangeKind::Insert).then_some(&change.before);
-    let after = (change.kind != ChangeKind::Delete).then_some(&change.after);
-    for row in before.into_iter().chain(after) {
-        id.clear();
-        plan.id(&row.values, id)?;
-        window.record(id);
-    }
-    Ok(())
 }
 
 /// Resolves when the link must stop.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error says that nobody is left to ask for it, which means the same.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-async fn reply_of(copier: &mut Option<Copier>) -> Reply {
-    match copier {
-        Some(copier) => copier.reply().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Trouble of the source leaves the lanes in order, so that what they hold can still be acknowledged.

@@ -38,9 +38,15 @@ const INNER_EVENT_BYTES_MAX: usize = 1 << 30;
 /// What is handed over at once is at least this large, unless the stream pauses.
 const HAND_OVER_BYTES: usize = 256 << 10;
 
+/// A smaller event is copied out of the buffer of the connection, a quarter of which it does not fill.
+const COPIED_BYTES: usize = 128 << 10;
+
 pub struct Follower {
     /// The last boundary.
     at: Checkpoint,
+    /// The file that is being read, and how far. The protocol tells offsets in 32 bits; here they have all.
+    file: String,
+    offset: u64,
     format: FormatDescription,
     /// Counted bytes up to the event that is being read.
     n: u64,
@@ -112,6 +118,8 @@ impl Follower {
     pub fn new(start: Checkpoint, durable: Durable) -> Self {
         Self {
             n: start.n,
+            file: start.position.file.clone(),
+            offset: start.position.offset,
             at: start,
             format: FormatDescription::assumed(),
             group: None,
@@ -143,30 +151,41 @@ impl Follower {
     }
 
     /// Reads one event as it came over the connection.
-    pub fn follow(&mut self, bytes: &Bytes) -> Result<Step> {
+    pub async fn follow(&mut self, bytes: &Bytes) -> Result<Step> {
         metrics().source_events.inc();
         metrics().source_bytes.inc_by(bytes.len() as u64);
         self.keep_reserved(bytes.len())?;
         let was_open = self.group.is_some();
-        let followed = match self.format.read(bytes) {
-            Ok(event) => self.follow_event(event, bytes).map(|header| (header, was_open)),
-            Err(error) => Err(error),
-        };
-        let (header, was_open) = followed.map_err(|error| {
+        let header = self.follow_whole(bytes).await.map_err(|error| {
             error.context(format!(
                 "in {} behind offset {}",
                 self.at.position.file, self.at.position.offset
             ))
         })?;
+        if !header.is_artificial() {
+            self.offset = reached(self.offset, header.next_offset);
+        }
         if self.group.is_some() {
             return Ok(Step::Within);
         }
         if was_open {
             self.at.n = self.n;
-            self.at.position.offset = u64::from(header.next_offset);
+            self.at.position.offset = self.offset;
+            if self.at.position.file != self.file {
+                self.at.position.file.clone_from(&self.file);
+            }
             self.boundary_is_new = true;
         }
         Ok(Step::Boundary)
+    }
+
+    async fn follow_whole(&mut self, bytes: &Bytes) -> Result<Header> {
+        let event = self.format.read(bytes)?;
+        let header = event.header;
+        match event.body {
+            Body::Payload(payload) => self.follow_payload(&payload).await.map(|()| header),
+            _ => self.follow_event(event, bytes),
+        }
     }
 
     /// `whole` holds the event's bytes.
@@ -180,16 +199,20 @@ impl Follower {
                 return Ok(header);
             }
             Body::Rotate(rotate) => {
-                if self.at.position.file != rotate.file {
+                self.file = rotate.file.to_owned();
+                self.offset = rotate.offset;
+                // Where the server begins to read for us is not where the last boundary is: a file that is looked
+                // through by GTID set begins before it.
+                if !header.is_artificial() && self.at.position.file != rotate.file {
                     self.at.position.file = rotate.file.to_owned();
                     self.at.position.offset = rotate.offset;
                 }
                 return Ok(header);
             }
             Body::GroupStart(start) => self.begin_group(start, &header)?,
-            Body::Payload(payload) => {
-                self.follow_payload(&payload)?;
-                return Ok(header);
+            Body::Payload(_) => {
+                let message = "a compressed transaction lies within another";
+                return Err(Error::new(ErrorKind::Undecodable, message));
             }
             Body::Query(query) => {
                 self.n += counted;
@@ -227,8 +250,9 @@ impl Follower {
         Ok(header)
     }
 
-    /// A compressed transaction: its inner events count as if they had come alone.
-    fn follow_payload(&mut self, payload: &Payload<'_>) -> Result<()> {
+    /// A compressed transaction: its inner events count as if they had come alone, and are handed over like them, for
+    /// unpacked it may be larger than memory.
+    async fn follow_payload(&mut self, payload: &Payload<'_>) -> Result<()> {
         let mut inflater = match self.inflater.take() {
             Some(inflater) => inflater,
             None => Inflater::new(INNER_EVENT_BYTES_MAX)?,
@@ -237,7 +261,11 @@ impl Follower {
         let mut events = inflater.open(payload)?;
         while let Some(inner) = events.next()? {
             let inner = Bytes::copy_from_slice(inner);
+            self.keep_reserved(inner.len())?;
             self.follow_event(format.read_inner(&inner)?, &inner)?;
+            if self.is_full() {
+                self.flush().await;
+            }
         }
         self.inflater = Some(inflater);
         Ok(())
@@ -360,6 +388,8 @@ impl Follower {
             return;
         };
         group.has_rows = true;
+        // A slice keeps the whole buffer that it was read into, of which other tables' rows may have the rest.
+        let event = if event.len() < COPIED_BYTES { Bytes::copy_from_slice(&event) } else { event };
         for at in &table.subscribers {
             let subscriber = &mut self.subscribers[*at];
             if !subscriber.wants(group.gtid.as_ref()) {
@@ -381,7 +411,7 @@ impl Follower {
 
     /// Sees to it that every version of the next `bytes` of log is below the durable reservation.
     fn keep_reserved(&mut self, bytes: usize) -> Result<()> {
-        // A compressed payload holds more than its own length; its bound is 1 GiB.
+        // Asked for each event, inner ones too, none of which is above 1 GiB.
         let ahead = (bytes as u64).max(1 << 30);
         if self.at.epoch.version(self.n + ahead, 0) >= self.durable.reserved {
             self.durable.reserved =
@@ -490,6 +520,16 @@ impl Follower {
     }
 }
 
+/// The offset behind `offset` whose low 32 bits are `low`; 0 says nothing.
+fn reached(offset: u64, low: u32) -> u64 {
+    const ROUND: u64 = 1 << 32;
+    match offset - offset % ROUND + u64::from(low) {
+        _ if low == 0 => offset,
+        next if next < offset => next + ROUND,
+        next => next,
+    }
+}
+
 fn shortened(statement: &str) -> String {
     const SHOWN: usize = 300;
     match statement.char_indices().nth(SHOWN) {
@@ -527,4 +567,17 @@ fn rolled_back(table: &TableId) -> Error {
         format!("a transaction that ends in ROLLBACK was logged while {table} is mapped"),
     )
     .with_advice(START_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reached;
+
+    #[test]
+    fn offsets_go_on_beyond_four_gibibytes() {
+        assert_eq!(reached(4, 126), 126);
+        assert_eq!(reached(126, 0), 126);
+        assert_eq!(reached((1 << 32) - 10, 30), (1 << 32) + 30);
+        assert_eq!(reached((3 << 32) + 7, 9), (3 << 32) + 9);
+    }
 }

@@ -47,6 +47,9 @@ pub async fn preflight(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<Findin
     let account = Account::read(conn).await?;
     let mut findings = check_settings(&settings);
     check_replication(conn, &account, tables, &mut findings).await?;
+    if is_replica(conn).await? {
+        findings.extend(check_replica(&settings));
+    }
     for (at, table) in tables.iter().enumerate() {
         if !tables[..at].contains(table) {
             check_table(conn, table, &settings, &account, &mut findings).await?;
@@ -67,7 +70,9 @@ impl Settings {
                 "SHOW GLOBAL VARIABLES WHERE variable_name IN ('version', 'log_bin', 'binlog_format', \
                  'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', \
                  'enforce_gtid_consistency', 'server_id', 'binlog_expire_logs_seconds', \
-                 'binlog_expire_logs_auto_purge', 'log_replica_updates', 'innodb_native_foreign_keys')",
+                 'binlog_expire_logs_auto_purge', 'log_replica_updates', 'innodb_native_foreign_keys', \
+                 'binlog_order_commits', 'replica_parallel_workers', 'slave_parallel_workers', \
+                 'replica_preserve_commit_order', 'slave_preserve_commit_order')",
             )
             .await
             .map_err(|cause| control::error(cause).context("cannot read the source's settings"))?;
@@ -129,6 +134,13 @@ fn check_settings(settings: &Settings) -> Vec<Finding> {
         ));
     }
     check_gtids(settings, &mut findings);
+    if settings.is("binlog_order_commits", "OFF") {
+        findings.push(Finding::error(
+            "binlog_order_commits is OFF: transactions are executed in another order than that of the log, so no copy \
+             of a table has a safe beginning",
+            "SET PERSIST binlog_order_commits = ON",
+        ));
+    }
     check_comfort(settings, &mut findings);
     findings
 }
@@ -185,6 +197,49 @@ fn check_comfort(settings: &Settings, findings: &mut Vec<Finding>) {
             "if it is a replica, set log_replica_updates=ON in its configuration and restart it",
         ));
     }
+}
+
+/// Whether the server applies another one's log. Without the privilege to know, no: the privilege is named already.
+async fn is_replica(conn: &mut Conn) -> Result<bool> {
+    let mut status: Result<Option<Row>, _> = conn.query_first("SHOW REPLICA STATUS").await;
+    if matches!(&status, Err(cause) if control::code(cause) == Some(1064)) {
+        status = conn.query_first("SHOW SLAVE STATUS").await;
+    }
+    match status {
+        Ok(row) => Ok(row.is_some()),
+        Err(cause) if control::code(&cause) == Some(1227) => Ok(false),
+        Err(cause) => {
+            Err(control::error(cause).context("cannot ask whether the source is a replica"))
+        }
+    }
+}
+
+/// What a source must do with the log that it gets from its own source.
+fn check_replica(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let either = |new: &str, old: &str| match settings.get(new) {
+        "" => settings.get(old).to_owned(),
+        value => value.to_owned(),
+    };
+    let workers = either("replica_parallel_workers", "slave_parallel_workers");
+    let order = either("replica_preserve_commit_order", "slave_preserve_commit_order");
+    let is_parallel = workers.parse::<u64>().is_ok_and(|workers| workers > 1);
+    if is_parallel && !order.eq_ignore_ascii_case("ON") {
+        findings.push(Finding::error(
+            format!(
+                "the source is a replica with {workers} workers and replica_preserve_commit_order is OFF: transactions \
+                 are executed in another order than that of the log, so no copy of a table has a safe beginning"
+            ),
+            "STOP REPLICA SQL_THREAD; SET PERSIST replica_preserve_commit_order = ON; START REPLICA SQL_THREAD",
+        ));
+    }
+    if settings.is("log_replica_updates", "OFF") {
+        findings.push(Finding::error(
+            "the source is a replica and log_replica_updates is OFF: what it replicates is not in its log",
+            "set log_replica_updates=ON in its configuration and restart it",
+        ));
+    }
+    findings
 }
 
 struct Account {
@@ -480,6 +535,26 @@ mod tests {
             gtids.remedy.starts_with("SET PERSIST gtid_mode = ON_PERMISSIVE; when"),
             "{gtids:?}"
         );
+    }
+
+    #[test]
+    fn commits_out_of_order_are_refused_of_a_server_and_of_a_parallel_replica() {
+        let told = |changed: &[(&str, &str)]| {
+            let settings = settings(changed);
+            let found = check_settings(&settings).into_iter().chain(check_replica(&settings));
+            found.filter(|finding| finding.level == Level::Error).count()
+        };
+        assert_eq!(told(&[("binlog_order_commits", "OFF")]), 1);
+        assert_eq!(told(&[("binlog_order_commits", "ON")]), 0);
+        let (workers, order) = ("replica_parallel_workers", "replica_preserve_commit_order");
+        assert_eq!(told(&[(workers, "4"), (order, "OFF")]), 1);
+        assert_eq!(told(&[(workers, "4"), (order, "ON")]), 0);
+        assert_eq!(told(&[(workers, "0"), (order, "OFF")]), 0);
+        assert_eq!(
+            told(&[("slave_parallel_workers", "8"), ("slave_preserve_commit_order", "OFF")]),
+            1
+        );
+        assert_eq!(told(&[("log_replica_updates", "OFF")]), 1);
     }
 
     #[test]

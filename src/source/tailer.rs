@@ -11,9 +11,10 @@ use crate::flow::backoff::Backoff;
 use crate::flow::queue;
 use crate::mysql::stream_ended;
 use crate::position::{Checkpoint, Version};
+use crate::source::Config;
 use crate::source::follower::{Follower, Step};
+use crate::source::replication::{self, Opened};
 use crate::source::stream::{Began, Item};
-use crate::source::{Config, replication};
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
 
@@ -50,11 +51,17 @@ pub struct Tailer {
 
 impl Tailer {
     /// Starts tailing behind `start`. It reconnects by itself for as long as waiting can help.
-    pub fn start(config: Config, start: Checkpoint, durable: Durable, report: Report) -> Self {
+    pub fn start(
+        config: Config,
+        server_uuid: String,
+        start: Checkpoint,
+        durable: Durable,
+        report: Report,
+    ) -> Self {
         let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
         let follower = Follower::new(start, durable);
-        let run = Run { config, follower, requests, stopped, report };
+        let run = Run { config, server_uuid, follower, requests, stopped, report };
         Self { subscriptions, stop, task: tokio::spawn(run.run()) }
     }
 
@@ -76,6 +83,8 @@ impl Tailer {
 
 struct Run {
     config: Config,
+    /// The server that `follower`'s position belongs to.
+    server_uuid: String,
     follower: Follower,
     requests: mpsc::Receiver<Subscription>,
     stopped: watch::Receiver<bool>,
@@ -87,6 +96,19 @@ const SUBSCRIPTIONS_WAITING_MAX: usize = 4_096;
 
 /// A boundary is made known at least this often while transactions stream by.
 const BOUNDARY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How a connection that did not break ended.
+enum Followed {
+    /// The address leads to another server. The error is one that waiting mends: the links begin again there, in a new
+    /// epoch, if it has what they have.
+    Elsewhere(Error),
+}
+
+fn elsewhere(expected: &str, found: &str) -> Error {
+    let what =
+        format!("the source's address leads to server {found} now, and led to {expected} before");
+    Error::new(ErrorKind::SourceUnreachable, what)
+}
 
 impl Run {
     async fn run(mut self) {
@@ -101,12 +123,15 @@ impl Run {
     async fn run_until_broken(&mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
-            let error = match self.connect_and_follow(&mut backoff).await {
-                Ok(()) => continue,
-                Err(error) => error,
+            let (error, is_over) = match self.connect_and_follow(&mut backoff).await {
+                Ok(Followed::Elsewhere(error)) => (error, true),
+                Err(error) => {
+                    let is_over = error.remedy() != Remedy::Retry;
+                    (error, is_over)
+                }
             };
             metrics().source_connected.set(0);
-            if error.remedy() != Remedy::Retry {
+            if is_over {
                 tracing::error!(error = %error.report(), "the stream has ended");
                 let error = Arc::new(error);
                 self.follower.broadcast(|| Item::Broken(error.clone())).await;
@@ -121,8 +146,15 @@ impl Run {
     }
 
     /// Follows the stream over one connection until it breaks.
-    async fn connect_and_follow(&mut self, backoff: &mut Backoff) -> Result<()> {
-        let mut events = replication::open(&self.config, self.follower.resume_at()).await?;
+    async fn connect_and_follow(&mut self, backoff: &mut Backoff) -> Result<Followed> {
+        let opened =
+            replication::open(&self.config, &self.server_uuid, self.follower.resume_at()).await?;
+        let mut events = match opened {
+            Opened::Stream(events) => events,
+            Opened::Elsewhere(found) => {
+                return Ok(Followed::Elsewhere(elsewhere(&self.server_uuid, &found)));
+            }
+        };
         self.follower.reconnected();
         metrics().source_connected.set(1);
         (self.report)(None);
@@ -148,7 +180,7 @@ impl Run {
                 },
             };
             backoff.reset();
-            let step = self.follower.follow(&event)?;
+            let step = self.follower.follow(&event).await?;
             let is_due = !events.buffered() || boundary_sent.elapsed() >= BOUNDARY_INTERVAL;
             if step == Step::Boundary && is_due {
                 boundary_sent = Instant::now();

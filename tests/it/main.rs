@@ -5,6 +5,7 @@ mod support;
 mod cli;
 mod config;
 mod decoder;
+mod delivery;
 mod harness;
 mod kill;
 mod pipeline;

@@ -8,8 +8,10 @@ use driftless::table::{ColumnType, TableDef, TableId};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
+use crate::support::servers::{self, Flavour};
+
 /// `host:port` of each server of the run.
-fn servers() -> [(String, u16); 2] {
+fn shared_servers() -> [(String, u16); 2] {
     ["DRIFTLESS_TEST_MYSQL_97", "DRIFTLESS_TEST_MYSQL_80"].map(|variable| {
         let address = std::env::var(variable).unwrap_or_else(|_| {
             panic!("{variable} must name a running MySQL, as host:port; `make test` starts one")
@@ -54,7 +56,7 @@ async fn errors(conn: &mut Conn, tables: &[TableId]) -> Vec<Finding> {
 
 #[tokio::test]
 async fn a_definition_has_every_column_in_the_order_of_the_row_image() {
-    for server in servers() {
+    for server in shared_servers() {
         let mut conn = root(&server).await;
         let db = schema_named(&mut conn, "definition").await;
         run(
@@ -141,7 +143,7 @@ async fn a_definition_has_every_column_in_the_order_of_the_row_image() {
 
 #[tokio::test]
 async fn a_column_that_may_not_be_seen_is_never_jumped_over() {
-    for server in servers() {
+    for server in shared_servers() {
         let mut conn = root(&server).await;
         let db = schema_named(&mut conn, "hidden").await;
         let user = format!("hidden_{}", std::process::id());
@@ -159,7 +161,7 @@ async fn a_column_that_may_not_be_seen_is_never_jumped_over() {
 
 #[tokio::test]
 async fn preflight_names_every_problem_of_a_table_at_once() {
-    for server in servers() {
+    for server in shared_servers() {
         let mut conn = root(&server).await;
         let db = schema_named(&mut conn, "problems").await;
         for table in [
@@ -202,7 +204,7 @@ async fn preflight_names_every_problem_of_a_table_at_once() {
 
 #[tokio::test]
 async fn preflight_names_every_missing_privilege_and_the_grant_mends_it() {
-    for server in servers() {
+    for server in shared_servers() {
         let mut conn = root(&server).await;
         let db = schema_named(&mut conn, "privileges").await;
         let (user, role) =
@@ -244,7 +246,7 @@ async fn preflight_names_every_missing_privilege_and_the_grant_mends_it() {
 
 #[tokio::test]
 async fn a_session_is_in_utc_and_cannot_write() {
-    for server in servers() {
+    for server in shared_servers() {
         let mut conn = control::connect(&config(&server, "root")).await.expect("logs in");
         let row: Option<(String, String, String)> = conn
             .query_first("SELECT @@time_zone, @@transaction_isolation, @@sql_mode")
@@ -258,7 +260,7 @@ async fn a_session_is_in_utc_and_cannot_write() {
 
 #[tokio::test]
 async fn a_connection_is_as_private_as_was_asked() {
-    for server in servers() {
+    for server in shared_servers() {
         let cipher = async |mode| {
             let mut config = config(&server, "root");
             config.tls.mode = mode;
@@ -279,7 +281,7 @@ async fn a_connection_is_as_private_as_was_asked() {
 
 #[tokio::test]
 async fn a_refusal_and_a_silence_are_told_apart() {
-    let [server, _] = servers();
+    let [server, _] = shared_servers();
     let error =
         control::connect(&config(&server, "nobody_of_that_name")).await.expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::SourceRefused);
@@ -294,4 +296,28 @@ async fn a_refusal_and_a_silence_are_told_apart() {
     drop(silent);
     let error = control::connect(&config).await.expect_err("nobody listens");
     assert_eq!(error.kind(), ErrorKind::SourceUnreachable);
+}
+
+#[tokio::test]
+async fn a_server_that_commits_out_of_order_is_refused() {
+    let server = servers::own_mysql(Flavour::Mysql97, &["--binlog-order-commits=OFF"]).await;
+    let mut conn = root(&("127.0.0.1".to_owned(), server.port())).await;
+    let found = errors(&mut conn, &[]).await;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].remedy, "SET PERSIST binlog_order_commits = ON");
+    run(&mut conn, &found[0].remedy).await;
+    assert_eq!(errors(&mut conn, &[]).await, []);
+    // A replica, though of nobody: its applier would run in parallel.
+    for statement in [
+        "SET GLOBAL replica_preserve_commit_order = OFF",
+        "SET GLOBAL replica_parallel_workers = 4",
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = 1",
+    ] {
+        run(&mut conn, statement).await;
+    }
+    let found = errors(&mut conn, &[]).await;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].what.contains("replica_preserve_commit_order is OFF"), "{found:#?}");
+    run(&mut conn, "SET GLOBAL replica_preserve_commit_order = ON").await;
+    assert_eq!(errors(&mut conn, &[]).await, []);
 }

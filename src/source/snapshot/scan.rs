@@ -68,14 +68,15 @@ pub async fn estimated_rows(conn: &mut Conn, def: &TableDef) -> Result<u64> {
     Ok(rows.flatten().unwrap_or(0))
 }
 
-/// Reads the rows after `after` up to `until`, at most `rows_max` of them, in one statement.
+/// Reads the rows after `after` up to `until`, at most `rows_max` of them, in one statement. Of rows beyond `bytes_max`
+/// none is kept but the first: they belong to the next chunk.
 pub async fn read_chunk(
     conn: &mut Conn,
     def: &TableDef,
     wanted: &[usize],
     after: Option<&[KeyPart]>,
     until: &[KeyPart],
-    rows_max: u32,
+    (rows_max, bytes_max): (u32, usize),
 ) -> Result<Chunk> {
     let started = Instant::now();
     let mut params: Vec<SqlValue> = Vec::new();
@@ -83,16 +84,22 @@ pub async fn read_chunk(
         params.extend(chunk::bound_parts(key).iter().map(bind));
     }
     params.push(SqlValue::UInt(u64::from(rows_max)));
-    let rows: Vec<Row> = conn
-        .exec(chunk::select(def, wanted, after.is_some()), Params::Positional(params))
-        .await
-        .map_err(|error| {
-            control::error(error).context(format!("cannot read a chunk of {}", def.id))
-        })?;
-    let bytes = rows.iter().map(row_bytes).sum();
+    let tried = |error| control::error(error).context(format!("cannot read a chunk of {}", def.id));
+    let statement = chunk::select(def, wanted, after.is_some());
+    let mut answer = conn.exec_iter(statement, Params::Positional(params)).await.map_err(tried)?;
+    let (mut rows, mut bytes, mut is_cut) = (Vec::new(), 0, false);
+    while let Some(row) = answer.next().await.map_err(tried)? {
+        if bytes >= bytes_max {
+            is_cut = true;
+            continue;
+        }
+        bytes += row_bytes(&row);
+        rows.push(row);
+    }
+    drop(answer);
     Ok(Chunk {
         last_key: rows.last().map(|row| key_of(row, wanted.len(), def)),
-        is_last: rows.len() < rows_max as usize,
+        is_last: !is_cut && rows.len() < rows_max as usize,
         rows,
         elapsed: started.elapsed(),
         bytes,

@@ -16,6 +16,41 @@ pub struct Executed {
     pub server_uuid: String,
 }
 
+/// What decides whether a checkpoint can be followed from.
+pub struct Followable {
+    /// Executed, or about to be: what stands in the log and has not yet been committed by the engine is owned. The
+    /// stream may have brought it already.
+    pub known: GtidSet,
+    /// No longer in the log.
+    pub purged: GtidSet,
+}
+
+/// Owned is read before executed, and a transaction goes from the one to the other.
+pub async fn followable(conn: &mut Conn) -> Result<Followable> {
+    let row: Option<(String, String, String)> = conn
+        .query_first("SELECT @@global.gtid_owned, @@global.gtid_executed, @@global.gtid_purged")
+        .await
+        .map_err(|error| control::error(error).context("cannot read gtid_executed"))?;
+    let (owned, executed, purged) =
+        row.ok_or_else(|| Error::new(ErrorKind::SourceRefused, "the source has no gtid_executed"))?;
+    let mut known: GtidSet = executed.parse()?;
+    known.union(&without_owners(&owned).parse()?);
+    Ok(Followable { known, purged: purged.parse()? })
+}
+
+/// `uuid:5#12:6#13,uuid:7#14` without the sessions behind `#`.
+fn without_owners(owned: &str) -> String {
+    let mut text = String::new();
+    let mut is_owner = false;
+    for c in owned.chars() {
+        is_owner = c == '#' || (is_owner && c.is_ascii_digit());
+        if !is_owner {
+            text.push(c);
+        }
+    }
+    text
+}
+
 /// Reads both in one statement.
 pub async fn executed(conn: &mut Conn) -> Result<Executed> {
     let row: Option<(String, String)> = conn
@@ -55,5 +90,18 @@ pub async fn wait_until_executed(conn: &mut Conn, gtids: &GtidSet) -> Result<()>
                 .with_advice("set gtid_mode=ON on the source"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owned_transactions_are_a_set() {
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let owned = format!("{uuid}:5#12:6#13#14,\n{uuid}:tag:1#9");
+        let set: GtidSet = without_owners(&owned).parse().expect("is a set");
+        assert_eq!(set, format!("{uuid}:5-6,{uuid}:tag:1").parse().expect("is a set"));
     }
 }

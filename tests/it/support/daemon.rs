@@ -199,6 +199,11 @@ impl Daemon {
         self.ready().await;
     }
 
+    /// Starts it again, and does not wait: something is expected to be in its way.
+    pub fn start_again_unready(&mut self) {
+        self.launch();
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }

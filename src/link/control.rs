@@ -1,0 +1,180 @@
+//! The doors' handle on all links: make one, drop one, show them. Starts and stops nothing by itself; that is the
+//! supervisor's.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::status::{State, Status, unix_seconds};
+use crate::link::supervisor::{Entry, Inner, lock};
+use crate::link::{Spec, start};
+use crate::mapping;
+use crate::state::{LinkRecord, RuleRecord};
+use crate::table::TableId;
+use crate::telemetry::metrics::metrics;
+
+/// The doors' handle on all links. Clones are the same handle.
+#[derive(Clone)]
+pub struct Control {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Control {
+    /// Makes a link and starts it. Everything that can be known to be wrong is said now, all at once.
+    pub async fn create(&self, spec: Spec) -> Result<Status, Vec<Error>> {
+        let inner = &self.inner;
+        let id = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
+        let table =
+            spec.rules.table().cloned().ok_or_else(|| vec![Error::input("a link needs a rule")])?;
+        inner.refuse_twice(&id, spec.rules.index()).map_err(|error| vec![error])?;
+        let mapping = start::validate(inner, &spec, &table).await?;
+        let now = unix_seconds();
+        let record = LinkRecord {
+            id: id.clone(),
+            origin: spec.origin.as_str().to_owned(),
+            statement: spec.statement,
+            index: mapping.index.clone(),
+            rules: rule_records(&mapping.rules),
+            keys: rule_records(&mapping.keys),
+            state: State::Scheduled.as_str().to_owned(),
+            reason: String::new(),
+            restarts: 0,
+            created_at: now,
+            updated_at: now,
+        };
+        inner.refuse_twice(&id, &record.index).map_err(|error| vec![error])?;
+        // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
+        inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
+        inner.parts.state.links().put(&record).map_err(|error| vec![error])?;
+        inner.remember(record, State::Scheduled);
+        inner.start_worker(&id).await;
+        tracing::info!(link = id, table = %table, "link made");
+        self.status(&id).map_err(|error| vec![error])
+    }
+
+    /// Ends a link and forgets it; the index stays as it is.
+    pub async fn drop_link(&self, id: &str) -> Result<()> {
+        let inner = &self.inner;
+        let (record, _) = inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        let running = inner.run.lock().await.workers.remove(id);
+        if let Some(running) = running {
+            running.task.abort();
+            let _ = running.task.await;
+        }
+        let state = &inner.parts.state;
+        state.links().delete(id)?;
+        state.checkpoints().delete(id)?;
+        if let Some(rule) = record.rules.first() {
+            state.schemas().delete(id, &TableId::new(&rule.db, &rule.table))?;
+        }
+        lock(&inner.links).remove(id);
+        metrics().forget_link(id);
+        tracing::info!(link = id, "link dropped");
+        Ok(())
+    }
+
+    pub fn statuses(&self) -> Vec<Status> {
+        lock(&self.inner.links).values().map(show).collect()
+    }
+
+    pub fn status(&self, id: &str) -> Result<Status> {
+        // The lock is given back before `unknown` takes it again.
+        let found = lock(&self.inner.links).get(id).map(show);
+        found.ok_or_else(|| self.unknown(id))
+    }
+
+    fn unknown(&self, id: &str) -> Error {
+        let ids = self.inner.ids();
+        let known = if ids.is_empty() {
+            "there are none".to_owned()
+        } else {
+            format!("there are {}", ids.join(", "))
+        };
+        Error::new(ErrorKind::NotFound, format!("unknown link `{id}`; {known}"))
+    }
+
+    /// Answers a request of the search node's API that concerns models and pipelines.
+    pub async fn search_api(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        body: &[u8],
+    ) -> (u16, serde_json::Value) {
+        let answer = self.inner.pipelines.handle(method, path, query, body).await;
+        (answer.status, answer.body)
+    }
+
+    /// Whether every link that has not failed does its work; else what is waited for.
+    pub fn readiness(&self) -> Result<(), Vec<String>> {
+        let waiting: Vec<_> = self
+            .statuses()
+            .into_iter()
+            .filter(|status| matches!(status.state, State::Recovering | State::Scheduled))
+            .map(|status| format!("{}: {} {}", status.id, status.state.as_str(), status.errors))
+            .collect();
+        if waiting.is_empty() { Ok(()) } else { Err(waiting) }
+    }
+
+    /// Stops all links at a clean checkpoint, in bounded time.
+    pub async fn shutdown(&self) {
+        if let Some(keeper) = lock(&self.inner.keeper).take() {
+            keeper.abort();
+        }
+        self.inner.stop_all(true).await;
+    }
+}
+
+impl Inner {
+    /// Two links must never write the same documents.
+    fn refuse_twice(&self, id: &str, index: &str) -> Result<()> {
+        let links = lock(&self.links);
+        if links.contains_key(id) {
+            return Err(Error::input(format!("a link with the id `{id}` exists already"))
+                .with_advice(format!(
+                    "drop it first: CALL dbms_etl.drop_sync_link_by_id('{id}')"
+                )));
+        }
+        match links.values().find(|entry| entry.record.index == index) {
+            None => Ok(()),
+            Some(other) => Err(Error::input(format!(
+                "the link `{}` writes index {index} already, and two links would overwrite each other's documents",
+                other.record.id
+            ))
+            .with_advice("choose another index, or drop that link")),
+        }
+    }
+}
+
+fn show(entry: &Entry) -> Status {
+    let record = &entry.record;
+    let table = record.rules.first().map(|rule| format!("{}.{}", rule.db, rule.table));
+    let mut status = Status {
+        id: record.id.clone(),
+        index: record.index.clone(),
+        table: table.unwrap_or_default(),
+        state: State::Scheduled,
+        errors: String::new(),
+        latency_ms: -1,
+        restarts: record.restarts,
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+        snapshot: None,
+        position: String::new(),
+        statement: record.statement.clone(),
+    };
+    entry.live.show(&mut status);
+    status.updated_at = status.updated_at.max(record.updated_at);
+    status
+}
+
+fn rule_records(rules: &[mapping::Rule]) -> Vec<RuleRecord> {
+    rules
+        .iter()
+        .map(|rule| RuleRecord {
+            field: rule.field.clone(),
+            db: rule.table.db.clone(),
+            table: rule.table.name.clone(),
+            column: rule.column.clone(),
+        })
+        .collect()
+}

@@ -1,0 +1,221 @@
+//! The snapshot's side of a link's worker: asks for chunks at boundaries, keeps the window of the one that is read, and
+//! puts its rows into the lanes when the stream has covered it. Why that is right stands in `source::snapshot::window`.
+
+use std::time::{Duration, Instant};
+
+use crate::change::{Change, ChangeKind};
+use crate::document::{Action, DocOp, IdHasher};
+use crate::error::Result;
+use crate::link::copy::{Copier, Reply, Request};
+use crate::link::end::End;
+use crate::link::worker::Worker;
+use crate::mapping;
+use crate::position::GtidSet;
+use crate::source::snapshot;
+use crate::source::snapshot::window::Window;
+
+/// Where the snapshot stands.
+pub(super) enum Copying {
+    /// Waits for a boundary to ask the next thing at.
+    Ready,
+    AskedForBounds,
+    /// The window is open, the chunk is being read.
+    Reading(Window),
+    /// The chunk was read; its rows wait until the stream has covered what was executed by then.
+    Covering {
+        window: Window,
+        chunk: snapshot::scan::Chunk,
+        executed: GtidSet,
+    },
+    Done,
+}
+
+impl Copying {
+    /// The window that must know of every change.
+    pub(super) fn window(&mut self) -> Option<&mut Window> {
+        match self {
+            Copying::Reading(window) | Copying::Covering { window, .. } => Some(window),
+            Copying::Ready | Copying::AskedForBounds | Copying::Done => None,
+        }
+    }
+}
+
+impl Worker {
+    /// The snapshot's next step, at a boundary with nothing behind it.
+    pub(super) async fn at_boundary(&mut self) -> Result<(), End> {
+        match &self.copying {
+            Copying::Ready => self.ask_next().await,
+            Copying::Covering { window, executed, .. }
+                if window.is_covered(executed, &self.at.position.gtids) =>
+            {
+                self.write_chunk().await
+            }
+            Copying::AskedForBounds
+            | Copying::Reading(_)
+            | Copying::Covering { .. }
+            | Copying::Done => Ok(()),
+        }
+    }
+
+    pub(super) async fn ask_next(&mut self) -> Result<(), End> {
+        let (Copying::Ready, true, Some(copier)) =
+            (&self.copying, self.is_at_boundary, &self.setup.copier)
+        else {
+            return Ok(());
+        };
+        let delivered = self.at.position.gtids.clone();
+        let Some(until) = self.snapshot.until.clone() else {
+            copier.ask(Request::Bounds { delivered }).await?;
+            self.copying = Copying::AskedForBounds;
+            return Ok(());
+        };
+        let window = Window::open(delivered, self.setup.snapshot_config.recorded_bytes);
+        let delivered = window.must_be_executed().clone();
+        let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
+        copier.ask(Request::Chunk { delivered, after, until, rows_max }).await?;
+        self.copying = Copying::Reading(window);
+        Ok(())
+    }
+
+    pub(super) async fn take_reply(&mut self, reply: Reply) -> Result<(), End> {
+        match (reply, std::mem::replace(&mut self.copying, Copying::Ready)) {
+            (Reply::Failed(error), _) => return Err(error.into()),
+            (Reply::Bounds { until, rows_total }, _) => {
+                self.snapshot.done = until.is_none();
+                self.snapshot.until = until;
+                self.snapshot.rows_total = rows_total;
+                self.setup.live.set_snapshot(self.snapshot.rows, rows_total);
+                if self.snapshot.done {
+                    self.finish_snapshot();
+                }
+            }
+            (Reply::Chunk { chunk, executed }, Copying::Reading(window)) => {
+                if window.has_overflowed() {
+                    self.size.halve();
+                } else {
+                    self.size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
+                    let is_covered = window.is_covered(&executed, &self.at.position.gtids);
+                    self.copying = Copying::Covering { window, chunk, executed };
+                    if is_covered {
+                        return self.write_chunk().await;
+                    }
+                    return Ok(());
+                }
+            }
+            (Reply::Chunk { .. }, other) => self.copying = other,
+        }
+        self.ask_next().await
+    }
+
+    /// Puts the chunk's rows into the lanes, but for those that changed since the window was opened.
+    async fn write_chunk(&mut self) -> Result<(), End> {
+        let copying = std::mem::replace(&mut self.copying, Copying::Ready);
+        let Copying::Covering { window, chunk, .. } = copying else {
+            self.copying = copying;
+            return Ok(());
+        };
+        if window.has_overflowed() {
+            self.size.halve();
+            return self.ask_next().await;
+        }
+        self.put_rows(&window, &chunk).await?;
+        self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
+        self.snapshot.rows += chunk.len() as u64;
+        self.snapshot.after = chunk.last_key.clone().or(self.snapshot.after.take());
+        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
+        self.log_progress();
+        if chunk.is_last {
+            self.finish_snapshot();
+        }
+        self.note_mark();
+        self.setup.lanes.send_to_idle().await?;
+        self.ask_next().await
+    }
+
+    async fn put_rows(
+        &mut self,
+        window: &Window,
+        chunk: &snapshot::scan::Chunk,
+    ) -> Result<(), End> {
+        let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
+        let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
+        let version = self.at.version();
+        let (mut id, mut body) = (String::new(), Vec::new());
+        for row in 0..chunk.len() {
+            let is_new = chunk.with_row(row, &types, |values| {
+                id.clear();
+                plan.id(values, &mut id)?;
+                if !window.may_write(&id) {
+                    return Ok(false);
+                }
+                body.clear();
+                plan.body(values, &mut body)?;
+                Ok(true)
+            })?;
+            if is_new {
+                let key = IdHasher.key(&id);
+                self.setup.lanes.put(DocOp {
+                    action: Action::Upsert,
+                    id: &id,
+                    key,
+                    version,
+                    body: &body,
+                });
+                if self.setup.lanes.any_is_full() {
+                    self.send_full().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_snapshot(&mut self) {
+        self.snapshot.done = true;
+        self.copying = Copying::Done;
+        self.setup.copier = None;
+        self.note_mark();
+        tracing::info!(link = self.setup.link, rows = self.snapshot.rows, "snapshot done");
+    }
+
+    fn log_progress(&mut self) {
+        const EVERY: Duration = Duration::from_secs(5);
+        if self.snapshot_logged.elapsed() < EVERY {
+            return;
+        }
+        self.snapshot_logged = Instant::now();
+        if let Some(progress) = self.setup.live.snapshot() {
+            tracing::info!(
+                link = self.setup.link,
+                rows = progress.rows,
+                rows_total_estimate = progress.rows_total_estimate,
+                rows_per_s = progress.rows_per_s as u64,
+                eta_s = progress.eta_s,
+                "snapshot goes on"
+            );
+        }
+    }
+}
+
+/// Notes the ids of both images: the row that a chunk shows may be the one before or the one behind the change.
+pub(super) fn record(
+    window: &mut Window,
+    plan: &mapping::Plan,
+    change: &Change<'_>,
+    id: &mut String,
+) -> Result<()> {
+    let before = (change.kind != ChangeKind::Insert).then_some(&change.before);
+    let after = (change.kind != ChangeKind::Delete).then_some(&change.after);
+    for row in before.into_iter().chain(after) {
+        id.clear();
+        plan.id(&row.values, id)?;
+        window.record(id);
+    }
+    Ok(())
+}
+
+pub(super) async fn reply_of(copier: &mut Option<Copier>) -> Reply {
+    match copier {
+        Some(copier) => copier.reply().await,
+        None => std::future::pending().await,
+    }
+}
