@@ -88,6 +88,7 @@ impl Stage {
         .await
     }
 
+    /// Waits until the snapshot is in the index, and a checkpoint that says so is stored.
     pub async fn until_snapshot_is_done(&self) {
         until("the snapshot is done", super::MINUTES_2, async || {
             let (state, message) = self.status().await;
