@@ -13,7 +13,7 @@ TEST ?=
 TEST_SECONDS ?= 2400
 
 .DEFAULT_GOAL := help
-.PHONY: help build check test env clean-servers
+.PHONY: help build check test bench env clean-servers
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -35,6 +35,10 @@ test: ## everything, against real servers that are started for it and stopped af
 	tests/servers/install servers
 	cargo test --no-run
 	tests/servers/with timeout --kill-after=30 $(TEST_SECONDS) cargo test -- --test-threads=$(TEST_THREADS) $(TEST)
+
+bench: ## figures, of a release build: docs/benchmarks.md; BENCH_ROWS=100000 BENCH_RUNS=1 for a try
+	tests/servers/install servers
+	cargo bench --bench e2e
 
 env: ## the environment of all this: eval "$$(make -s env)", then plain cargo does not compile RocksDB again
 	@echo 'export CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" CC="$(CC)" CXX="$(CXX)"'

@@ -1,7 +1,7 @@
-//! Document operations and the batch that carries them: one arena of bytes, no allocation per document. Knows nothing
-//! of tables or sinks.
+//! Document operations and the batch that carries them: two arenas, of ids and of bodies, and no allocation per
+//! document. Knows nothing of tables or sinks.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -33,14 +33,31 @@ struct Entry {
     body: Range<usize>,
 }
 
-/// Operations in commit order, with their ids and bodies in one buffer.
+/// Operations in commit order, with their ids in one buffer and their bodies in another.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
-    bytes: Vec<u8>,
+    /// Apart from the bodies, so that an id is a `&str` again without being looked through.
+    ids: String,
+    bodies: Vec<u8>,
     entries: Vec<Entry>,
 }
 
+/// No batch is given more room than this before it needs it.
+const ROOM_BYTES_MAX: usize = 8 << 20;
+
 impl Batch {
+    /// An empty batch with room for as much as `other` holds: in a busy lane one batch is as large as the next, and
+    /// growing step by step copies everything twice.
+    pub fn with_room_of(other: &Self) -> Self {
+        Self {
+            ids: String::with_capacity(other.ids.len().min(ROOM_BYTES_MAX)),
+            bodies: Vec::with_capacity(other.bodies.len().min(ROOM_BYTES_MAX)),
+            entries: Vec::with_capacity(
+                other.entries.len().min(ROOM_BYTES_MAX / size_of::<Entry>()),
+            ),
+        }
+    }
+
     /// Appends an upsert; `id` and `body` are copied.
     pub fn upsert(&mut self, id: &str, key: Key, version: Version, body: &[u8]) {
         self.push(Action::Upsert, id, key, version, body);
@@ -51,12 +68,11 @@ impl Batch {
     }
 
     fn push(&mut self, action: Action, id: &str, key: Key, version: Version, body: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(id.as_bytes());
-        let middle = self.bytes.len();
-        self.bytes.extend_from_slice(body);
-        let end = self.bytes.len();
-        self.entries.push(Entry { action, key, version, id: start..middle, body: middle..end });
+        let (id_start, body_start) = (self.ids.len(), self.bodies.len());
+        self.ids.push_str(id);
+        self.bodies.extend_from_slice(body);
+        let (id, body) = (id_start..self.ids.len(), body_start..self.bodies.len());
+        self.entries.push(Entry { action, key, version, id, body });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,7 +85,7 @@ impl Batch {
 
     /// What the batch holds of memory, in bytes.
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+        self.ids.len() + self.bodies.len() + self.entries.len() * size_of::<Entry>()
     }
 
     pub fn get(&self, at: usize) -> Option<DocOp<'_>> {
@@ -80,56 +96,51 @@ impl Batch {
         self.entries.iter().map(|entry| self.borrow(entry))
     }
 
+    #[inline]
     fn borrow<'b>(&'b self, entry: &Entry) -> DocOp<'b> {
-        let id =
-            std::str::from_utf8(&self.bytes[entry.id.clone()]).expect("ids are pushed as &str");
-        DocOp {
-            action: entry.action,
-            id,
-            key: entry.key,
-            version: entry.version,
-            body: &self.bytes[entry.body.clone()],
-        }
+        borrow(&self.ids, &self.bodies, entry)
     }
 
     /// Keeps the operations for which `wanted` says so; the bytes of the others stay until the batch is dropped.
     pub fn retain(&mut self, mut wanted: impl FnMut(DocOp<'_>) -> bool) {
-        let Self { bytes, entries } = self;
-        entries.retain(|entry| {
-            let id = std::str::from_utf8(&bytes[entry.id.clone()]).expect("ids are pushed as &str");
-            let body = &bytes[entry.body.clone()];
-            wanted(DocOp { action: entry.action, id, key: entry.key, version: entry.version, body })
-        });
+        let Self { ids, bodies, entries } = self;
+        entries.retain(|entry| wanted(borrow(ids, bodies, entry)));
     }
 
-    /// Keeps the last operation of each document: what commit order leaves in the end.
-    pub fn coalesce(&mut self) {
+    /// Keeps the last operation of each document: what commit order leaves in the end. `spare` is used for looking up,
+    /// and is left with nothing in it.
+    pub fn coalesce(&mut self, spare: &mut hashbrown::HashSet<Key, KeyHasher>) {
         if self.entries.len() < 2 {
             return;
         }
-        let mut last = hashbrown::HashMap::<&[u8], usize, foldhash::fast::RandomState>::with_capacity_and_hasher(
-            self.entries.len(),
-            foldhash::fast::RandomState::default(),
-        );
-        for (at, entry) in self.entries.iter().enumerate() {
-            last.insert(&self.bytes[entry.id.clone()], at);
-        }
-        if last.len() == self.entries.len() {
+        spare.reserve(self.entries.len());
+        let is_last = |entry: &Entry| spare.insert(entry.key);
+        let keep: Vec<bool> = self.entries.iter().rev().map(is_last).collect();
+        let are_all = spare.len() == self.entries.len();
+        spare.clear();
+        if are_all {
             return;
         }
-        let mut keep = vec![false; self.entries.len()];
-        last.into_values().for_each(|at| keep[at] = true);
-        let mut at = 0;
-        self.entries.retain(|_| {
-            at += 1;
-            keep[at - 1]
-        });
+        let mut keep = keep.into_iter().rev();
+        self.entries.retain(|_| keep.next().unwrap_or(true));
     }
 
     /// Empties the batch and keeps its buffers.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        self.ids.clear();
+        self.bodies.clear();
         self.entries.clear();
+    }
+}
+
+#[inline]
+fn borrow<'b>(ids: &'b str, bodies: &'b [u8], entry: &Entry) -> DocOp<'b> {
+    DocOp {
+        action: entry.action,
+        id: &ids[entry.id.clone()],
+        key: entry.key,
+        version: entry.version,
+        body: &bodies[entry.body.clone()],
     }
 }
 
@@ -153,6 +164,29 @@ impl IdHasher {
     }
 }
 
+/// For maps by [`Key`]: a key is a hash already. Its lower half chooses the lane, so the upper one chooses the place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyHash(u64);
+
+pub type KeyHasher = BuildHasherDefault<KeyHash>;
+
+impl Hasher for KeyHash {
+    fn write_u128(&mut self, key: u128) {
+        self.0 = (key >> 64) as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys come by `write_u128`; anything else would still be told apart.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +199,9 @@ mod tests {
             batch.upsert(id, hash.key(id), Version(version), b"{}");
         }
         batch.delete("b", hash.key("b"), Version(4));
-        batch.coalesce();
+        let mut spare = Default::default();
+        batch.coalesce(&mut spare);
+        assert!(spare.is_empty());
         let left: Vec<_> = batch.iter().map(|op| (op.id, op.version.0, op.action)).collect();
         assert_eq!(left, [("a", 3, Action::Upsert), ("b", 4, Action::Delete)]);
     }

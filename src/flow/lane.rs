@@ -17,11 +17,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::document::{Batch, DocOp, Key};
+use crate::document::{Batch, DocOp, Key, KeyHasher};
 use crate::naive::{Rule, is_naive};
 use crate::position::Version;
-
-type Hasher = foldhash::fast::RandomState;
 
 /// The number of a batch in its lane, from 1.
 pub type Number = u64;
@@ -30,14 +28,16 @@ pub struct Lane {
     queued: VecDeque<(Number, Batch)>,
     queued_bytes: usize,
     /// The newest queued version of each document that has an operation in `queued`.
-    newest: HashMap<Key, Version, Hasher>,
-    in_flight: HashSet<Key, Hasher>,
+    newest: HashMap<Key, Version, KeyHasher>,
+    in_flight: HashSet<Key, KeyHasher>,
     in_flight_batches: usize,
     in_flight_max: usize,
     /// Every batch up to this one is done.
     done: Number,
     /// Batches behind a gap that are done.
     done_behind: BTreeSet<Number>,
+    /// Empty between two calls.
+    spare: HashSet<Key, KeyHasher>,
 }
 
 impl Lane {
@@ -52,12 +52,13 @@ impl Lane {
             in_flight_max: in_flight_max.max(1),
             done: 0,
             done_behind: BTreeSet::new(),
+            spare: HashSet::default(),
         }
     }
 
     /// Queues a batch; numbers are given from 1 without gaps.
     pub fn push(&mut self, number: Number, mut batch: Batch) {
-        batch.coalesce();
+        batch.coalesce(&mut self.spare);
         for op in batch.iter() {
             self.newest.insert(op.key, op.version);
         }
@@ -82,11 +83,14 @@ impl Lane {
         }
         let (number, mut batch) = self.queued.pop_front()?;
         self.queued_bytes -= batch.size_bytes();
-        batch.retain(|op| self.is_wanted(&op));
-        for op in batch.iter() {
-            self.newest.remove(&op.key);
-            self.in_flight.insert(op.key);
-        }
+        batch.retain(|op| {
+            let is_wanted = self.is_wanted(&op);
+            if is_wanted {
+                self.newest.remove(&op.key);
+                self.in_flight.insert(op.key);
+            }
+            is_wanted
+        });
         self.in_flight_batches += 1;
         Some((number, batch))
     }
@@ -97,6 +101,13 @@ impl Lane {
             return true;
         }
         self.newest.get(&op.key).is_none_or(|newest| *newest <= op.version)
+    }
+
+    /// Leaves the operations in `batch` that are still wanted.
+    pub fn keep_wanted(&self, batch: &mut Batch) {
+        if !self.newest.is_empty() {
+            batch.retain(|op| self.is_wanted(&op));
+        }
     }
 
     /// Batch `number`, which held the documents `keys`, is acknowledged. Returns the number up to which all are.

@@ -116,7 +116,7 @@ async fn deliver(
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     let mut had_trouble = false;
     loop {
-        left.retain(|op| shared.is_wanted(&op));
+        shared.lane().keep_wanted(&mut left);
         if left.is_empty() {
             if had_trouble {
                 route.live.trouble_is_over();
@@ -200,12 +200,13 @@ fn take_out_acknowledged(
     let mut trouble = None;
     let mut at = 0;
     let mut failure = None;
+    let mut done = 0;
     left.retain(|op| {
         let outcome = outcomes.get(at);
         at += 1;
         match outcome {
             Some(Outcome::Done) => {
-                route.live.metrics.documents_done.inc();
+                done += 1;
                 false
             }
             Some(Outcome::Conflict { current }) if is_ours(route, *current) => {
@@ -236,6 +237,7 @@ fn take_out_acknowledged(
             }
         }
     });
+    route.live.metrics.documents_done.inc_by(done);
     match failure {
         Some(error) => Err(error),
         None => Ok(trouble),

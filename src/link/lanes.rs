@@ -196,8 +196,13 @@ impl One {
 
     fn send_into(&mut self, room: queue::Room) -> Result<()> {
         self.sent += 1;
-        let batch = std::mem::take(&mut self.open);
+        let batch = self.take_open();
         self.queue.send_reserved((self.sent, batch), room).map_err(has_ended)
+    }
+
+    fn take_open(&mut self) -> Batch {
+        let next = Batch::with_room_of(&self.open);
+        std::mem::replace(&mut self.open, next)
     }
 }
 

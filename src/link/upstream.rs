@@ -27,6 +27,10 @@ struct Started {
     lost: BTreeMap<String, String>,
 }
 
+/// Events of a link that wait to be decoded. They are there to bridge the moments in which the link waits for a lane; a
+/// tenth of a second of the fastest log is enough for that, and more would only be memory.
+const EVENTS_BYTES_MAX: usize = 16 << 20;
+
 impl Inner {
     /// Subscribes a link to the stream, which is started if it does not run.
     pub async fn join_stream(
@@ -35,7 +39,8 @@ impl Inner {
         table: &TableId,
         from: Option<Checkpoint>,
     ) -> Result<(Began, queue::Receiver<Vec<Item>>, String), End> {
-        let (queue, input) = queue::bounded(self.parts.memory_limit_bytes / 8);
+        let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
+        let (queue, input) = queue::bounded(room);
         let (began_sender, began) = oneshot::channel();
         let server_uuid = {
             let mut run = self.run.lock().await;

@@ -214,13 +214,9 @@ impl Worker {
         let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
         let epoch = self.at.epoch;
+        let mut count = 0;
         while reader.next(&mut change)? {
-            let metrics = &self.setup.live.metrics;
-            match change.kind {
-                ChangeKind::Insert => metrics.rows_insert.inc(),
-                ChangeKind::Update => metrics.rows_update.inc(),
-                ChangeKind::Delete => metrics.rows_delete.inc(),
-            }
+            count += 1;
             let lanes = &mut self.setup.lanes;
             if let Some(window) = self.copying.window() {
                 record(window, &self.setup.plan, &change, &mut self.decoder.id)?;
@@ -232,6 +228,13 @@ impl Worker {
             if lanes.any_is_full() {
                 self.send_full().await?;
             }
+        }
+        // All rows of an event are of one kind.
+        let metrics = &self.setup.live.metrics;
+        match change.kind {
+            ChangeKind::Insert => metrics.rows_insert.inc_by(count),
+            ChangeKind::Update => metrics.rows_update.inc_by(count),
+            ChangeKind::Delete => metrics.rows_delete.inc_by(count),
         }
         Ok(())
     }

@@ -16,5 +16,5 @@ mod replication;
 mod session;
 
 pub use connection::{Connection, Options};
-pub use replication::{Dump, DumpFrom, EventStream};
+pub use replication::{Dump, DumpFrom, EventStream, stream_ended};
 pub use session::{Session, prepare_session};

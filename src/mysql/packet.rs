@@ -85,8 +85,7 @@ impl Packets {
     /// The next message. Dropping the future loses nothing: what came is kept for the next call.
     pub async fn read(&mut self, max_bytes: usize) -> Result<Bytes> {
         loop {
-            if let Some((message, sequence)) = self.joiner.take(max_bytes)? {
-                self.sequence = sequence.wrapping_add(1);
+            if let Some(message) = self.read_buffered(max_bytes)? {
                 return Ok(message);
             }
             self.joiner.make_room();
@@ -98,6 +97,13 @@ impl Packets {
                 ));
             }
         }
+    }
+
+    /// The next message, if it is there whole.
+    pub fn read_buffered(&mut self, max_bytes: usize) -> Result<Option<Bytes>> {
+        let Some((message, sequence)) = self.joiner.take(max_bytes)? else { return Ok(None) };
+        self.sequence = sequence.wrapping_add(1);
+        Ok(Some(message))
     }
 
     /// Whether a whole message can be had without asking the socket.

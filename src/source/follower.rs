@@ -298,6 +298,13 @@ impl Follower {
     }
 
     fn follow_query(&mut self, query: Query<'_>) {
+        // Nearly every transaction has one, as these bytes.
+        if query.statement == b"BEGIN" {
+            if let Some(group) = &mut self.group {
+                group.has_begun = true;
+            }
+            return;
+        }
         let (db, statement) =
             (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
         let read = ddl::read(&statement, &db);

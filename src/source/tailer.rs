@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::flow::queue;
+use crate::mysql::stream_ended;
 use crate::position::{Checkpoint, Version};
 use crate::source::Config;
 use crate::source::follower::{Follower, Step};
@@ -164,29 +164,21 @@ impl Run {
         self.admit(None);
         self.follower.boundary().await;
         loop {
-            let event = tokio::select! {
-                biased;
-                request = self.requests.recv() => {
-                    let request = request.ok_or_else(|| Error::new(ErrorKind::Stopped, "nobody follows the source"))?;
-                    self.admit(Some(request));
-                    self.follower.boundary().await;
-                    continue;
-                }
-                event = tokio::time::timeout(silence_max, events.next()) => event,
+            let event = match events.next_buffered()? {
+                Some(event) => event,
+                None => tokio::select! {
+                    biased;
+                    request = self.requests.recv() => {
+                        let request = request.ok_or_else(|| Error::new(ErrorKind::Stopped, "nobody follows the source"))?;
+                        self.admit(Some(request));
+                        self.follower.boundary().await;
+                        continue;
+                    }
+                    event = tokio::time::timeout(silence_max, events.next()) => {
+                        event.map_err(|_| was_silent(silence_max))??.ok_or_else(stream_ended)?
+                    }
+                },
             };
-            let event: Bytes = event
-                .map_err(|_| {
-                    Error::new(
-                        ErrorKind::SourceUnreachable,
-                        format!(
-                            "the source was silent for {} ms, heartbeats included",
-                            silence_max.as_millis()
-                        ),
-                    )
-                })??
-                .ok_or_else(|| {
-                    Error::new(ErrorKind::SourceUnreachable, "the source ended the stream")
-                })?;
             backoff.reset();
             let step = self.follower.follow(&event).await?;
             let is_due = !events.buffered() || boundary_sent.elapsed() >= BOUNDARY_INTERVAL;
@@ -208,4 +200,10 @@ impl Run {
             self.follower.wait_to_join(subscription);
         }
     }
+}
+
+fn was_silent(silence_max: Duration) -> Error {
+    let silence_ms = silence_max.as_millis();
+    let message = format!("the source was silent for {silence_ms} ms, heartbeats included");
+    Error::new(ErrorKind::SourceUnreachable, message)
 }

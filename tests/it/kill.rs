@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::support::proxy::Gate;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::Stage;
 use crate::support::{MINUTES_2, SECONDS_30, until};
@@ -161,13 +162,18 @@ async fn twenty_kills_under_load_lose_nothing() {
     stage.link().await;
     let mut met = Met::default();
     let mut large = Vec::new();
+    let mut held_early = None;
     for kill in 0..KILLS {
         if kill == KILLS_IN_SNAPSHOT {
-            stage.until_state_is_not("snapshotting").await;
+            stage.until_snapshot_is_done().await;
             let (mysql, db) = (stage.mysql.clone(), stage.db.clone());
             large.push(tokio::spawn(async move { one_large_transaction(&mysql, &db).await }));
         }
-        kill_once(&mut stage, &mut random, &mut met).await;
+        kill_once(&mut stage, &mut random, &mut met, held_early.take()).await;
+        if kill + 1 < KILLS_IN_SNAPSHOT {
+            held_early = Some(stage.proxy.hold_next_answer());
+        }
+        stage.daemon.start_again().await;
     }
     for transaction in large {
         transaction.await.expect("the large transaction commits");
@@ -203,13 +209,26 @@ async fn one_large_transaction(mysql: &crate::support::mysql::Mysql, db: &str) {
 }
 
 /// Two kills of three wait for a bulk that the index has applied and whose answer is held; the third falls where it
-/// falls, after some bulks.
-async fn kill_once(stage: &mut Stage, random: &mut Random, met: &mut Met) {
-    let is_copying = stage.status().await.0 == "snapshotting";
-    let bulks = random.below(6);
-    let reached = stage.proxy.forwarded() + bulks;
-    until("some bulks have passed", SECONDS_30, async || stage.proxy.forwarded() >= reached).await;
-    let held = (random.below(3) != 0).then(|| stage.proxy.hold_next_answer());
+/// falls, after some bulks. In the snapshot (`held_early`) every kill waits for the first bulk of the life before it, so
+/// that the copy does not end before enough of them have met it.
+async fn kill_once(
+    stage: &mut Stage,
+    random: &mut Random,
+    met: &mut Met,
+    held_early: Option<Gate>,
+) {
+    let is_copying = held_early.is_some() || stage.status().await.0 == "snapshotting";
+    let held = match held_early {
+        Some(gate) => Some(gate),
+        None => {
+            let reached = stage.proxy.forwarded() + random.below(6);
+            until("some bulks have passed", SECONDS_30, async || {
+                stage.proxy.forwarded() >= reached
+            })
+            .await;
+            (random.below(3) != 0).then(|| stage.proxy.hold_next_answer())
+        }
+    };
     if let Some(gate) = &held {
         gate.arrived().await;
     }
@@ -229,5 +248,4 @@ async fn kill_once(stage: &mut Stage, random: &mut Random, met: &mut Met) {
     if let Some(gate) = held {
         gate.open();
     }
-    stage.daemon.start_again().await;
 }

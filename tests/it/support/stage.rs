@@ -88,9 +88,15 @@ impl Stage {
         .await
     }
 
-    pub async fn until_state_is_not(&self, state: &str) {
-        until(&format!("the link is no longer {state}"), super::MINUTES_2, async || {
-            self.status().await.0 != state
+    /// Waits until the snapshot is in the index, and a checkpoint that says so is stored.
+    pub async fn until_snapshot_is_done(&self) {
+        until("the snapshot is done", super::MINUTES_2, async || {
+            let (state, message) = self.status().await;
+            if state == "running" || state == "catching_up" {
+                Ok(())
+            } else {
+                Err(format!("{state}: {message}"))
+            }
         })
         .await;
     }
