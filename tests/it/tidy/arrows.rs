@@ -51,7 +51,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ),
     ("statement", &[]),
     // `mapping` and `table` for the words of a link's order: decision 0006. `document` and `position` for documents on
-    // their way to a pipeline, `index` for searches: decision 0010.
+    // their way to a pipeline, `index` for searches: decision 0011.
     (
         "admin",
         &[
