@@ -41,7 +41,7 @@ enum Command {
     Sql(sql::Arguments),
     /// Show the links of a running daemon: state, lag, progress, reason
     Status(status::Arguments),
-    /// Say everything that is wrong with configuration, source, tables and indexes, each with its remedy
+    /// Say everything that is wrong with configuration, source, sink, and the links of the file, each with its remedy
     Check(check::Arguments),
 }
 

@@ -90,6 +90,10 @@ fn progress(state: &str, progress: &Progress) -> String {
     }
     let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
     let mut text = format!("{rows} of ~{rows_total_estimate}, {rows_per_s:.0}/s");
+    // One that stands has no speed.
+    if state != "snapshotting" {
+        return format!("{rows} of ~{rows_total_estimate} read");
+    }
     if let Some(eta_s) = eta_s {
         text.push_str(&format!(", {} left", duration(*eta_s)));
     }

@@ -80,6 +80,16 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
             None
         }
     };
+    let sink = match sink {
+        Some(sink) => match sink.greet().await {
+            Ok(()) => Some(sink),
+            Err(error) => {
+                findings.push(finding(&error));
+                None
+            }
+        },
+        None => None,
+    };
     for link in links {
         if let Some(conn) = &mut conn {
             findings.extend(check_mapping(conn, link).await);

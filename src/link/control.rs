@@ -54,7 +54,7 @@ impl Control {
     /// Ends a link and forgets it; the index stays as it is.
     pub async fn drop_link(&self, id: &str) -> Result<()> {
         let inner = &self.inner;
-        let (record, _) = inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        let (record, _) = inner.record_of(id).ok_or_else(|| self.cannot_drop(id))?;
         let running = inner.run.lock().await.workers.remove(id);
         if let Some(running) = running {
             running.task.abort();
@@ -72,14 +72,26 @@ impl Control {
         Ok(())
     }
 
+    /// All links by their ids, also those of the configuration that could not be made.
     pub fn statuses(&self) -> Vec<Status> {
-        lock(&self.inner.links).values().map(show).collect()
+        let mut all = lock(&self.inner.unmade).clone();
+        all.extend(lock(&self.inner.links).iter().map(|(id, entry)| (id.clone(), show(entry))));
+        all.into_values().collect()
     }
 
     pub fn status(&self, id: &str) -> Result<Status> {
         // The lock is given back before `unknown` takes it again.
         let found = lock(&self.inner.links).get(id).map(show);
+        let found = found.or_else(|| lock(&self.inner.unmade).get(id).cloned());
         found.ok_or_else(|| self.unknown(id))
+    }
+
+    fn cannot_drop(&self, id: &str) -> Error {
+        if lock(&self.inner.unmade).contains_key(id) {
+            return Error::new(ErrorKind::NotFound, format!("the link `{id}` is not made yet"))
+                .with_advice("take it out of the configuration and restart Driftless");
+        }
+        self.unknown(id)
     }
 
     fn unknown(&self, id: &str) -> Error {

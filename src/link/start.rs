@@ -52,11 +52,16 @@ pub(super) async fn validate(
         let message = format!("the source spells the table {}, not {table}", def.id);
         errors.push(Error::input(message).with_advice(format!("write {}", def.id)));
     }
-    match inner.sink.prepare(&mapping.index).await {
+    match inner.sink.inspect(&mapping.index).await {
         Ok(target) => errors.extend(check_pipeline(inner, &mapping.index, &target).err()),
         Err(error) => errors.push(error),
     }
-    if errors.is_empty() { Ok(mapping) } else { Err(errors) }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    // Last, because it changes the index, and a statement that is refused changes nothing.
+    inner.sink.prepare(&mapping.index).await.map_err(one)?;
+    Ok(mapping)
 }
 
 fn refusal(finding: preflight::Finding) -> Option<Error> {
@@ -70,12 +75,9 @@ fn refusal(finding: preflight::Finding) -> Option<Error> {
 
 /// An index's default pipeline must be known here, because it is run here.
 fn check_pipeline(inner: &Inner, index: &str, target: &Target) -> Result<()> {
-    match &target.default_pipeline {
-        Some(name) if inner.pipelines.pipeline(name).is_none() => {
-            Err(unknown_pipeline(index, name))
-        }
-        _ => Ok(()),
-    }
+    let Some(name) = &target.default_pipeline else { return Ok(()) };
+    let pipeline = inner.pipelines.pipeline(name).ok_or_else(|| unknown_pipeline(index, name))?;
+    pipeline.check_models()
 }
 
 /// Runs a link from its checkpoint, or from its beginning.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::link::Spec;
 use crate::telemetry::metrics::{LinkMetrics, metrics};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,27 @@ pub struct Status {
     /// The checkpoint's position.
     pub position: String,
     pub statement: String,
+}
+
+impl Status {
+    /// Of a link that the configuration wants and that is not made.
+    pub(super) fn unmade(id: &str, spec: &Spec, state: State, reason: &str) -> Self {
+        let now = unix_seconds();
+        Self {
+            id: id.to_owned(),
+            index: spec.rules.index().to_owned(),
+            table: spec.rules.table().map(ToString::to_string).unwrap_or_default(),
+            state,
+            errors: reason.to_owned(),
+            latency_ms: -1,
+            restarts: 0,
+            created_at: now,
+            updated_at: now,
+            snapshot: None,
+            position: String::new(),
+            statement: spec.statement.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

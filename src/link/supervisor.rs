@@ -10,11 +10,11 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::error::{Remedy, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
-use crate::link::status::{Live, State, unix_seconds};
+use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::{Config, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
@@ -44,6 +44,8 @@ pub(super) struct Inner {
     pub sink: Arc<dyn Sink>,
     pub pipelines: pipeline::Api,
     pub links: Mutex<BTreeMap<String, Entry>>,
+    /// Links of the configuration that could not be made so far, and why.
+    pub unmade: Mutex<BTreeMap<String, Status>>,
     pub run: tokio::sync::Mutex<Run>,
     /// No version above this was ever given out; durable in the source's record.
     pub highest_version: Arc<AtomicU64>,
@@ -97,6 +99,7 @@ impl Supervisor {
             sink,
             pipelines,
             links: Mutex::default(),
+            unmade: Mutex::default(),
             run: tokio::sync::Mutex::default(),
             highest_version: Arc::new(AtomicU64::new(highest)),
             restarts,
@@ -143,17 +146,27 @@ async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared
 /// Makes a link of the configuration, for as long as waiting can help.
 async fn declare(control: Control, id: String, spec: Spec) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    let unmade = |state, reason: &str| {
+        let status = Status::unmade(&id, &spec, state, reason);
+        lock(&control.inner.unmade).insert(id.clone(), status);
+    };
     loop {
         let errors = match control.create(spec.clone()).await {
-            Ok(_) => return,
+            Ok(_) => {
+                lock(&control.inner.unmade).remove(&id);
+                return;
+            }
             Err(errors) => errors,
         };
         let reason = errors.iter().map(|error| error.report()).collect::<Vec<_>>().join("; ");
         if errors.iter().any(|error| error.remedy() != Remedy::Retry) {
             tracing::error!(link = id, reason, "the link of the configuration cannot be made");
+            let then = "when that is mended, restart Driftless, which then makes the link";
+            unmade(State::Failed, &format!("{reason}; {then}"));
             return;
         }
         tracing::warn!(link = id, reason, "the link of the configuration waits");
+        unmade(State::Recovering, &reason);
         tokio::time::sleep(backoff.next(None)).await;
     }
 }
@@ -245,6 +258,17 @@ impl Inner {
         }
     }
 
+    /// Fails a link, and says what brings it back where the error does not.
+    fn fail_of(&self, id: &str, error: &Error) {
+        let then = match error.kind() {
+            ErrorKind::ModelAnswer | ErrorKind::ModelRefused => {
+                "; when that is mended, restart Driftless: the link goes on where it stopped"
+            }
+            _ => "",
+        };
+        self.fail(id, format!("{}{then}", error.report()));
+    }
+
     pub fn fail(&self, id: &str, reason: String) {
         if let Some((_, live)) = self.record_of(id) {
             live.fail(reason.clone());
@@ -283,7 +307,7 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
         End::Stopped => {}
         End::Failed(error) => {
             tracing::error!(link = id, error = %error.report(), "the link has failed");
-            inner.fail(&id, error.report());
+            inner.fail_of(&id, &error);
         }
         End::Again(error) | End::Wait(error) => {
             live.wait_for(error.report());

@@ -20,7 +20,7 @@ impl Plugin {
             other => {
                 let message = format!("the account logs in by `{other}`, which is not spoken here");
                 Err(Error::new(ErrorKind::SourceRefused, message)
-                    .with_advice("ALTER USER … IDENTIFIED WITH caching_sha2_password BY …"))
+                    .with_advice("see that the account exists; if so: ALTER USER … IDENTIFIED WITH caching_sha2_password BY …"))
             }
         }
     }

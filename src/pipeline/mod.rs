@@ -66,6 +66,13 @@ impl Pipeline {
         Ok(done.unwrap_or_else(|| batch.clone()))
     }
 
+    /// Whether all models that the pipeline names are registered. Asks no endpoint.
+    pub fn check_models(&self) -> Result<()> {
+        self.processors
+            .iter()
+            .try_for_each(|processor| self.models.model(&processor.model_id).map(drop))
+    }
+
     /// Embeds a word for every field, to see whether the models answer with the index's dimensions.
     pub async fn check(&self, dimensions: &HashMap<String, usize>) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(10);

@@ -35,6 +35,9 @@ pub const ID_BYTES_MAX: usize = 512;
 /// * **`Err` promises nothing**: any part of the batch may have been written. The whole batch may be written again.
 /// * A write never creates an index, and never waits for room: patience is the caller's.
 pub trait Sink: Send + Sync {
+    /// Asks whether the sink answers us, without looking at any index.
+    fn greet<'a>(&'a self) -> BoxFuture<'a, Result<()>>;
+
     /// Looks at the index (or the alias) `index` without changing anything.
     fn inspect<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Target>>;
 

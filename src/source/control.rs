@@ -87,6 +87,9 @@ fn encryption(config: &tls::Config) -> SslOpts {
     }
 }
 
+/// To a name that no account has, the server speaks of a plugin too, one that it draws, lest names be guessed.
+const UNKNOWN_PLUGIN: &str = "see that the account exists and check `user`; one that exists must log in by caching_sha2_password: ALTER USER … IDENTIFIED WITH caching_sha2_password BY …";
+
 /// An error of the client library by what it asks of us.
 pub fn error(cause: MysqlError) -> Error {
     let text = without_full_stop(match &cause {
@@ -111,12 +114,9 @@ pub fn error(cause: MysqlError) -> Error {
         ),
         MysqlError::Driver(DriverError::UnknownAuthPlugin { .. })
         | MysqlError::Driver(DriverError::MysqlOldPasswordDisabled)
-        | MysqlError::Driver(DriverError::CleartextPluginDisabled) => (
-            ErrorKind::SourceRefused,
-            Some(
-                "let the account log in by caching_sha2_password: ALTER USER … IDENTIFIED WITH caching_sha2_password BY …",
-            ),
-        ),
+        | MysqlError::Driver(DriverError::CleartextPluginDisabled) => {
+            (ErrorKind::SourceRefused, Some(UNKNOWN_PLUGIN))
+        }
         MysqlError::Driver(_) | MysqlError::Io(_) | MysqlError::Other(_) => {
             (ErrorKind::SourceUnreachable, None)
         }

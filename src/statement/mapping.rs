@@ -110,13 +110,15 @@ impl List<'_> {
         }
         loop {
             let assignment = self.assignment(token)?;
+            if let Some(first) = list.first() {
+                same_index(first, &assignment)?;
+            }
             if !fields.insert(assignment.field.text.clone()) {
                 let message =
                     format!("field `{}` is given twice", shortened(&assignment.field.text));
                 return Err(Error::input(message).at(assignment.field.span));
             }
             if let Some(first) = list.first() {
-                same_index(first, &assignment)?;
                 same_table(first, &assignment)?;
             }
             list.push(assignment);

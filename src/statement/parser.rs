@@ -98,7 +98,9 @@ fn read_procedure(lexer: &mut Lexer<'_>) -> Result<&'static Procedure> {
 fn unknown_procedure(written: &str, span: Span, name: &str) -> Error {
     let names = PROCEDURES.iter().map(|procedure| procedure.name);
     let lower = shortened(&name.to_lowercase());
-    let advice = match nearest(&lower, names.clone()) {
+    // The beginning of a name is meant to be that name, however much is missing.
+    let begun = names.clone().find(|name| lower.len() > 4 && name.starts_with(&lower));
+    let advice = match begun.or_else(|| nearest(&lower, names.clone())) {
         Some(near) if written.to_lowercase().starts_with("dbms_etl.") => {
             format!("did you mean {near}?")
         }

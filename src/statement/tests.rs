@@ -101,6 +101,19 @@ fn links_are_shown_and_dropped() {
 }
 
 #[test]
+fn the_beginning_of_a_procedure_is_taken_for_it() {
+    let error = parse("CALL dbms_etl.drop_sync_link('a')").expect_err("there is none of that name");
+    assert_eq!(error.advice(), Some("did you mean drop_sync_link_by_id?"));
+}
+
+#[test]
+fn a_second_index_is_named_before_its_fields() {
+    let text = "CALL dbms_etl.sync_by_map('search', 'i.a(d.t.x), j.a(d.t.y)', 'i.a=d.t.x', '', '')";
+    let report = parse(text).expect_err("there are two").report();
+    assert!(report.starts_with("one link feeds one index"), "{report}");
+}
+
+#[test]
 fn an_error_points_through_quotes_and_escapes() {
     let text = "CALL dbms_etl.sync_by_map('search', 'i.a(`it''s`.`\\'é`.x), i.a(d.t.y)', 'i.a=d.t.x', '', '')";
     let error = parse(text).expect_err("the field is given twice");

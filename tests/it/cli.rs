@@ -180,6 +180,21 @@ async fn the_door_answers_while_the_source_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_of_the_configuration_that_cannot_be_made_is_shown() {
+    let setup = Setup::new(&Mysql::at("127.0.0.1", 1), "http://127.0.0.1:1");
+    let mut daemon = setup.link("goods", "i.a(d.t.a)", "i.a=d.t.a").spawn();
+    until("the link is shown to wait", SECONDS_10, async || {
+        let url = format!("{}/_links", daemon.url());
+        let Ok(answer) = crate::support::http_client().get(&url).send().await else { return false };
+        let text = answer.text().await.unwrap_or_default();
+        text.contains("\"recovering\"") && text.contains("cannot connect to 127.0.0.1:1")
+    })
+    .await;
+    assert_eq!(daemon.request("GET", "/readyz", None).await.0, 503);
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_in_a_browser_changes_nothing() {
     let daemon = daemon_without_source().await;
     let answer = crate::support::http_client()
@@ -231,6 +246,12 @@ async fn check_says_all_at_once_and_touches_nothing() {
     assert!(text.contains("127.0.0.1:1") && errors >= 2, "{text}");
     assert_eq!(errors, text.matches("\n  remedy: ").count(), "{text}");
     assert!(!folder.path().join("state").exists());
+
+    let file = write(&folder, "[source]\nport = 1\n[sink]\naddresses = [\"http://127.0.0.1:2\"]\n");
+    let output =
+        quiet(folder.path()).args(["check", "--config"]).arg(&file).output().expect("it runs");
+    let text = said(&output);
+    assert!(text.contains("cannot reach the sink at http://127.0.0.1:2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,6 +40,26 @@ pub(super) async fn inspect(http: &Http, index: &str) -> Result<Target> {
     Ok(look(http, index).await?.0)
 }
 
+/// The first page of a search node names its version; anything else at the address is not one.
+pub(super) async fn greet(http: &Http) -> Result<()> {
+    let answer = http.control(Method::Get, "/", None).await?;
+    match answer.status {
+        200 => {}
+        // An account that may only write its indexes need not be allowed this.
+        403 => return Ok(()),
+        _ => return Err(answer.into_error("ask the sink who it is")),
+    }
+    let named = answer.json().ok().is_some_and(|page| page["version"]["number"].is_string());
+    match named {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::SinkBlocked,
+            "what answers at the sink's address is not a search node",
+        )
+        .with_advice("check sink.addresses")),
+    }
+}
+
 pub(super) async fn uuid(http: &Http, index: &str) -> Result<Option<String>> {
     check_name(index)?;
     let path = IndicesGetSettingsParts::IndexName(&[index], &["index.uuid"]).url();

@@ -78,6 +78,10 @@ impl OpenSearch {
 }
 
 impl Sink for OpenSearch {
+    fn greet<'a>(&'a self) -> BoxFuture<'a, Result<()>> {
+        index::greet(&self.http).boxed()
+    }
+
     fn inspect<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Target>> {
         index::inspect(&self.http, index).boxed()
     }
