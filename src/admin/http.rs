@@ -216,6 +216,8 @@ fn link(status: &Status) -> Value {
         "updated_at": execute::utc(status.updated_at),
         "snapshot": snapshot,
         "position": status.position,
+        "pipeline": status.pipeline,
+        "pipeline_mode": status.pipeline_mode,
         "statement": status.statement,
     })
 }

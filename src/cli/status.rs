@@ -26,6 +26,8 @@ struct Link {
     errors: String,
     latency_ms: i64,
     restarts: u64,
+    pipeline: String,
+    pipeline_mode: String,
     snapshot: Option<Progress>,
 }
 
@@ -53,7 +55,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn show(links: &[Link]) -> Table {
-    let columns = ["LINK", "STATE", "LAG", "SNAPSHOT", "RESTARTS", "FROM", "TO", "REASON"];
+    let columns =
+        ["LINK", "STATE", "LAG", "SNAPSHOT", "PIPELINE", "RESTARTS", "FROM", "TO", "REASON"];
     let row = |link: &Link| {
         let cells = [
             link.id.clone(),
@@ -63,6 +66,7 @@ fn show(links: &[Link]) -> Table {
                 .as_ref()
                 .map(|snapshot| progress(&link.state, snapshot))
                 .unwrap_or_default(),
+            pipeline(link),
             link.restarts.to_string(),
             link.table.clone(),
             link.index.clone(),
@@ -80,6 +84,15 @@ fn lag(ms: i64) -> String {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
         _ => duration(ms as u64 / 1_000),
+    }
+}
+
+/// `text_to_vec (emulate)`; nothing where no pipeline runs.
+fn pipeline(link: &Link) -> String {
+    match (link.pipeline.as_str(), link.pipeline_mode.as_str()) {
+        (_, "") => String::new(),
+        ("", mode) => format!("none ({mode})"),
+        (name, mode) => format!("{name} ({mode})"),
     }
 }
 
@@ -117,22 +130,24 @@ mod tests {
         let answer = json!({"links": [
             {"id": "products", "table": "shop.products", "index": "products", "state": "snapshotting", "errors": "",
              "latency_ms": -1, "restarts": 0, "position": "", "statement": "",
+             "pipeline": "to_vec", "pipeline_mode": "emulate",
              "snapshot": {"rows": 1200, "rows_total_estimate": 500000, "rows_per_s": 300.4, "eta_s": 1663}},
             {"id": "orders", "table": "shop.orders", "index": "orders", "state": "recovering",
-             "errors": "cannot connect to 10.0.0.9:3306", "latency_ms": 7_500_000, "restarts": 3, "snapshot": null},
+             "errors": "cannot connect to 10.0.0.9:3306", "latency_ms": 7_500_000, "restarts": 3,
+             "pipeline": "", "pipeline_mode": "", "snapshot": null},
             {"id": "users", "table": "shop.users", "index": "users", "state": "running", "errors": "",
-             "latency_ms": 12, "restarts": 0,
+             "latency_ms": 12, "restarts": 0, "pipeline": "", "pipeline_mode": "delegate",
              "snapshot": {"rows": 20, "rows_total_estimate": 18, "rows_per_s": 300.4, "eta_s": 0}},
         ]});
         let answer: Answer = serde_json::from_value(answer).expect("the door's shape");
         insta::assert_snapshot!(show(&answer.links).to_text(), @r#"
-        +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
-        | LINK     | STATE        | LAG        | SNAPSHOT                                 | RESTARTS | FROM          | TO       | REASON                          |
-        +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
-        | products | snapshotting | -          | 1200 of ~500000, 300/s, 27 min 43 s left | 0        | shop.products | products |                                 |
-        | orders   | recovering   | 2 h 05 min |                                          | 3        | shop.orders   | orders   | cannot connect to 10.0.0.9:3306 |
-        | users    | running      | 12 ms      | 20 rows, done                            | 0        | shop.users    | users    |                                 |
-        +----------+--------------+------------+------------------------------------------+----------+---------------+----------+---------------------------------+
+        +----------+--------------+------------+------------------------------------------+------------------+----------+---------------+----------+---------------------------------+
+        | LINK     | STATE        | LAG        | SNAPSHOT                                 | PIPELINE         | RESTARTS | FROM          | TO       | REASON                          |
+        +----------+--------------+------------+------------------------------------------+------------------+----------+---------------+----------+---------------------------------+
+        | products | snapshotting | -          | 1200 of ~500000, 300/s, 27 min 43 s left | to_vec (emulate) | 0        | shop.products | products |                                 |
+        | orders   | recovering   | 2 h 05 min |                                          |                  | 3        | shop.orders   | orders   | cannot connect to 10.0.0.9:3306 |
+        | users    | running      | 12 ms      | 20 rows, done                            | none (delegate)  | 0        | shop.users    | users    |                                 |
+        +----------+--------------+------------+------------------------------------------+------------------+----------+---------------+----------+---------------------------------+
         "#);
     }
 

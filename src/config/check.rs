@@ -8,6 +8,7 @@ use url::Url;
 
 use super::{Config, value};
 use crate::error::{Error, Result};
+use crate::link::{PipelineMode, nobody_to_delegate_to};
 use crate::net::trust::Trust;
 use crate::sink;
 use crate::telemetry::log;
@@ -108,6 +109,10 @@ impl Checks<'_> {
             if let Err(error) = check_address(address) {
                 self.say(&format!("sink.addresses.{at}"), error);
             }
+        }
+        let is_embedded = sink.kind == "embedded";
+        if is_embedded && config.link.pipeline_mode == PipelineMode::Delegate {
+            self.say("link.pipeline_mode", nobody_to_delegate_to());
         }
         self.one_password("sink", sink.password.is_some(), sink.password_file.as_deref());
         self.file("sink.ca_file", sink.ca_file.as_deref());

@@ -11,7 +11,7 @@ use super::text::{Env, Text};
 use super::value::{PLACE, Source};
 use crate::admin::spec;
 use crate::error::{Error, Result, Span};
-use crate::link::{Origin, Spec};
+use crate::link::{Origin, PipelineMode, Spec};
 use crate::statement;
 
 const FORMS: &str = "a link has either `mapping` and `key`, or `table` and `index`";
@@ -26,6 +26,7 @@ pub(super) struct Entry {
     table: Option<Place>,
     index: Option<Place>,
     columns: Option<Vec<Place>>,
+    pipeline_mode: Option<PipelineMode>,
 }
 
 /// Where a string's literal stands in the file.
@@ -144,6 +145,7 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
     let statement = statement::parse(&call.text).map_err(|error| call.carry_back(error))?;
     let spec = spec::of(&statement, &call.text, Origin::Config);
     let mut spec = spec.expect("both calls make a link");
+    spec.pipeline_mode = entry.pipeline_mode;
     spec.id = id.or_else(|| Some(spec.rules.index().to_owned()));
     Ok(spec)
 }

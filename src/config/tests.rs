@@ -16,7 +16,7 @@ use super::load::parse;
 use super::problem::Problems;
 use super::value::{Source, deserialize};
 use super::{Config, Loaded, links};
-use crate::link::{Origin, Rules};
+use crate::link::{Origin, PipelineMode, Rules};
 
 fn env(name: &str) -> Option<String> {
     (name == "PORT" || name == "SECRET").then(|| "3307".to_owned())
@@ -266,6 +266,38 @@ fn a_link_of_the_file_is_the_statement_that_would_have_made_it() {
     assert!(matches!(&all.rules, Rules::Table { columns: None, .. }));
     let again = crate::statement::parse(&whole.statement).expect("it is a statement");
     assert!(crate::admin::spec::of(&again, &whole.statement, Origin::Sql).is_some());
+}
+
+#[test]
+fn a_pipeline_mode_is_one_of_three_and_fits_the_sink() {
+    let text = r#"
+[link]
+pipeline_mode = "emulated"
+[[links]]
+table = "d.t"
+index = "a"
+pipeline_mode = "delegat"
+"#;
+    insta::assert_snapshot!(refused(text), @r#"
+    driftless.toml:3:17: `emulated` is no value of `pipeline_mode` in [link]; did you mean `emulate`? There are `emulate`, `delegate`, `auto`
+      | pipeline_mode = "emulated"
+      |                 ^^^^^^^^^^
+    driftless.toml:7:17: `delegat` is no value of `pipeline_mode` in [[links]]; did you mean `delegate`? There are `emulate`, `delegate`, `auto`
+      | pipeline_mode = "delegat"
+      |                 ^^^^^^^^^
+    "#);
+    let text = "[sink]\ntype = \"embedded\"\n[link]\npipeline_mode = \"delegate\"\n";
+    insta::assert_snapshot!(refused(text), @r#"
+    driftless.toml:4:17: pipeline_mode is `delegate`, and the embedded sink has no cluster that could run a pipeline; write `auto` or `emulate`: the pipelines registered at Driftless are run either way
+      | pipeline_mode = "delegate"
+      |                 ^^^^^^^^^^
+    "#);
+    let text = "[link]\npipeline_mode = \"emulate\"\n[[links]]\ntable = \"d.t\"\nindex = \"a\"\n\
+        pipeline_mode = \"delegate\"\n[[links]]\ntable = \"d.t\"\nindex = \"b\"\n";
+    let Loaded { links, config } = loaded(text);
+    assert_eq!(config.link.pipeline_mode, PipelineMode::Emulate);
+    let modes: Vec<_> = links.iter().map(|link| link.pipeline_mode).collect();
+    assert_eq!(modes, [Some(PipelineMode::Delegate), None]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Looks everything up that a link needs, and says all that is wrong at once, each with its remedy. Starts nothing.
 
 use crate::error::{Error, ErrorKind};
+use crate::link::pipeline_mode::{self, PipelineMode, Way};
 use crate::link::{Parts, Rules, Spec, definition};
 use crate::mapping;
 use crate::pipeline;
@@ -95,7 +96,9 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
             findings.extend(check_mapping(conn, link).await);
         }
         if let (Some(sink), Some(pipelines)) = (&sink, &pipelines) {
-            findings.extend(check_index(sink.as_ref(), pipelines, link).await);
+            findings.extend(
+                check_index(sink.as_ref(), pipelines, link, parts.link.pipeline_mode).await,
+            );
         }
     }
     findings
@@ -121,16 +124,20 @@ async fn check_index(
     sink: &dyn sink::Sink,
     pipelines: &pipeline::Api,
     link: &Spec,
+    default_mode: PipelineMode,
 ) -> Vec<Finding> {
     let index = link.rules.index();
     let target = match sink.inspect(index).await {
         Ok(target) => target,
         Err(error) => return vec![finding(&error)],
     };
-    let Some(name) = &target.default_pipeline else { return Vec::new() };
-    let Some(pipeline) = pipelines.pipeline(name) else {
-        return vec![finding(&super::lane::unknown_pipeline(index, name))];
+    let mode = link.pipeline_mode.unwrap_or(default_mode);
+    let name = match pipeline_mode::settle(mode, sink, pipelines, index, &target).await {
+        Ok(Way::Emulated(name)) => name,
+        Ok(Way::Plain | Way::Delegated(_)) => return Vec::new(),
+        Err(error) => return vec![finding(&error)],
     };
+    let Some(pipeline) = pipelines.pipeline(&name) else { return Vec::new() };
     match pipeline.check(&target.dimensions).await {
         Ok(()) => Vec::new(),
         Err(error) if error.kind() == ErrorKind::ModelBusy => {

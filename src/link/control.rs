@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::status::{State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock};
-use crate::link::{Spec, start};
+use crate::link::{PipelineMode, Spec, start};
 use crate::mapping;
 use crate::state::{LinkRecord, RuleRecord};
 use crate::table::TableId;
@@ -35,6 +35,7 @@ impl Control {
             index: mapping.index.clone(),
             rules: rule_records(&mapping.rules),
             keys: rule_records(&mapping.keys),
+            pipeline_mode: spec.pipeline_mode.map_or("", PipelineMode::as_str).to_owned(),
             state: State::Scheduled.as_str().to_owned(),
             reason: String::new(),
             restarts: 0,
@@ -195,6 +196,8 @@ fn show(entry: &Entry) -> Status {
         updated_at: record.updated_at,
         snapshot: None,
         position: String::new(),
+        pipeline_mode: "",
+        pipeline: String::new(),
         statement: record.statement.clone(),
     };
     entry.live.show(&mut status);

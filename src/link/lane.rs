@@ -15,6 +15,7 @@ use crate::flow::backoff::Backoff;
 use crate::flow::lane::{Lane, Number};
 use crate::flow::queue;
 use crate::link::end::End;
+use crate::link::pipeline_mode::{PipelineMode, Way, not_here};
 use crate::link::status::Live;
 use crate::naive::{Rule, is_naive};
 use crate::pipeline;
@@ -25,6 +26,9 @@ use crate::sink::{Outcome, Sink, Target};
 pub(super) struct Route {
     pub sink: Arc<dyn Sink>,
     pub target: Target,
+    pub way: Way,
+    /// What was asked for, and `way` followed from.
+    pub mode: PipelineMode,
     /// The name as the mapping has it.
     pub index: String,
     pub pipelines: pipeline::Api,
@@ -155,12 +159,11 @@ async fn deliver(
 const WORTH_SAYING: Duration = Duration::from_secs(2);
 
 async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, End> {
-    let Some(name) = &route.target.default_pipeline else { return Ok(batch) };
+    let Way::Emulated(name) = &route.way else { return Ok(batch) };
     if batch.is_empty() {
         return Ok(batch);
     }
-    let pipeline =
-        route.pipelines.pipeline(name).ok_or_else(|| unknown_pipeline(&route.index, name))?;
+    let pipeline = route.pipelines.pipeline(name).ok_or_else(|| withdrawn(route, name))?;
     let wanted = |op: &DocOp<'_>| shared.is_wanted(op);
     let run = pipeline.run(&batch, &route.target.dimensions, &wanted);
     tokio::pin!(run);
@@ -181,14 +184,13 @@ async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, En
     Ok(embedded)
 }
 
-pub(super) fn unknown_pipeline(index: &str, name: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!(
-            "index {index} has the default pipeline `{name}`, which is not registered at Driftless"
-        ),
-    )
-    .with_advice(format!("register it: PUT _ingest/pipeline/{name} at Driftless' own address"))
+/// The pipeline was deleted here while the link ran. Where nobody has said that we must run it, the cluster may have it.
+fn withdrawn(route: &Route, name: &str) -> End {
+    let error = not_here(&route.index, name);
+    match route.mode {
+        PipelineMode::Auto => End::Again(error),
+        PipelineMode::Emulate | PipelineMode::Delegate => error.into(),
+    }
 }
 
 /// Leaves in `left` what must be tried again, and says why.
@@ -261,7 +263,15 @@ fn foreign(route: &Route, id: &str, current: Version) -> End {
 
 fn refused(route: &Route, id: &str, reason: &str) -> End {
     let message = format!("{} refuses document {id}: {reason}", route.index);
-    let advice = "mend the row or the index's mapping, then restart Driftless: the link goes on where it stopped";
+    let advice = match route.way {
+        Way::Delegated(_) => {
+            "mend the row, the index's mapping or the cluster's pipeline, or let Driftless run the pipeline (pipeline_mode \
+             `emulate`, where a blank text gets no vector), then restart Driftless: the link goes on where it stopped"
+        }
+        Way::Plain | Way::Emulated(_) => {
+            "mend the row or the index's mapping, then restart Driftless: the link goes on where it stopped"
+        }
+    };
     End::Failed(Error::new(ErrorKind::DocumentRefused, message).with_advice(advice))
 }
 
@@ -269,6 +279,10 @@ fn refused(route: &Route, id: &str, reason: &str) -> End {
 async fn check_target(route: &Route) -> Result<(), End> {
     match route.sink.prepare(&route.index).await {
         Ok(target) if target.uuid != route.target.uuid => Err(End::Replaced),
+        Ok(target) if target.default_pipeline != route.target.default_pipeline => {
+            let what = format!("the default pipeline of index {} is another one now", route.index);
+            Err(End::Again(Error::new(ErrorKind::SinkBlocked, what)))
+        }
         Ok(_) => Ok(()),
         Err(error) => {
             route.live.wait_for(error.report());

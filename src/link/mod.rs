@@ -13,6 +13,7 @@ mod definition;
 mod end;
 mod lane;
 mod lanes;
+mod pipeline_mode;
 mod start;
 mod status;
 mod supervisor;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 
 pub use check::check;
 pub use control::Control;
+pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
 pub use status::{Progress, State, Status};
 pub use supervisor::{Parts, Supervisor};
 
@@ -39,11 +41,17 @@ pub struct Config {
     pub checkpoint_interval_ms: u64,
     /// How long a stopping link may take to have its last writes acknowledged, in milliseconds.
     pub stop_timeout_ms: u64,
+    /// Who runs an index's default pipeline, for links that do not say it themselves.
+    pub pipeline_mode: PipelineMode,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { checkpoint_interval_ms: 1_000, stop_timeout_ms: 8_000 }
+        Self {
+            checkpoint_interval_ms: 1_000,
+            stop_timeout_ms: 8_000,
+            pipeline_mode: PipelineMode::Auto,
+        }
     }
 }
 
@@ -72,6 +80,8 @@ pub struct Spec {
     /// The text that the spans point into; kept to be shown.
     pub statement: String,
     pub rules: Rules,
+    /// `None`: as `link.pipeline_mode` says.
+    pub pipeline_mode: Option<PipelineMode>,
 }
 
 #[derive(Debug, Clone)]

@@ -10,8 +10,9 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::copy::{Copier, Subject};
 use crate::link::end::End;
-use crate::link::lane::{Route, unknown_pipeline};
+use crate::link::lane::Route;
 use crate::link::lanes::{Lanes, Layout};
+use crate::link::pipeline_mode::{self, PipelineMode, Way};
 use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
 use crate::link::worker::{Setup, Worker};
@@ -53,7 +54,10 @@ pub(super) async fn validate(
         errors.push(Error::input(message).with_advice(format!("write {}", def.id)));
     }
     match inner.sink.inspect(&mapping.index).await {
-        Ok(target) => errors.extend(check_pipeline(inner, &mapping.index, &target).err()),
+        Ok(target) => {
+            let mode = spec.pipeline_mode.unwrap_or(inner.parts.link.pipeline_mode);
+            errors.extend(settle(inner, mode, &mapping.index, &target).await.err());
+        }
         Err(error) => errors.push(error),
     }
     if !errors.is_empty() {
@@ -73,11 +77,12 @@ fn refusal(finding: preflight::Finding) -> Option<Error> {
     }
 }
 
-/// An index's default pipeline must be known here, because it is run here.
-fn check_pipeline(inner: &Inner, index: &str, target: &Target) -> Result<()> {
-    let Some(name) = &target.default_pipeline else { return Ok(()) };
-    let pipeline = inner.pipelines.pipeline(name).ok_or_else(|| unknown_pipeline(index, name))?;
-    pipeline.check_models()
+async fn settle(inner: &Inner, mode: PipelineMode, index: &str, target: &Target) -> Result<Way> {
+    pipeline_mode::settle(mode, inner.sink.as_ref(), &inner.pipelines, index, target).await
+}
+
+fn mode_of(inner: &Inner, record: &LinkRecord) -> PipelineMode {
+    PipelineMode::named(&record.pipeline_mode).unwrap_or(inner.parts.link.pipeline_mode)
 }
 
 /// Runs a link from its checkpoint, or from its beginning.
@@ -133,7 +138,7 @@ async fn set_up(
     let table = spec.rules.first().map(|rule| rule.table.clone());
     let table =
         table.ok_or_else(|| Error::new(ErrorKind::State, "the stored link has no rules"))?;
-    let target = match inner.sink.prepare(&record.index).await {
+    let mut target = match inner.sink.prepare(&record.index).await {
         Ok(target) => target,
         // The index may be made any moment; its absence alone is no reason to give the link up.
         Err(error) if matches!(error.remedy(), Remedy::Retry | Remedy::Refuse) => {
@@ -141,7 +146,14 @@ async fn set_up(
         }
         Err(error) => return Err(error.into()),
     };
-    check_pipeline(inner, &record.index, &target)?;
+    let mode = mode_of(inner, record);
+    let way = match settle(inner, mode, &record.index, &target).await {
+        Ok(way) => way,
+        Err(error) if error.remedy() == Remedy::Retry => return Err(End::Wait(error)),
+        Err(error) => return Err(error.into()),
+    };
+    target.runs_pipeline = matches!(way, Way::Delegated(_));
+    live.set_way(way.clone());
     let state = &inner.parts.state;
     let stored = state.checkpoints().get(&record.id)?;
     if stored
@@ -200,7 +212,7 @@ async fn set_up(
         })?)
     };
     let index_uuid = target.uuid.clone();
-    let lanes = Lanes::start(route(inner, record, live, target), layout(inner));
+    let lanes = Lanes::start(route(inner, record, live, (target, way, mode)), layout(inner));
     Ok(Setup {
         link: record.id.clone(),
         def,
@@ -225,10 +237,17 @@ fn beginning() -> SnapshotRecord {
     SnapshotRecord { done: false, after: None, until: None, rows: 0, rows_total: 0 }
 }
 
-fn route(inner: &Inner, record: &LinkRecord, live: &Arc<Live>, target: Target) -> Arc<Route> {
+fn route(
+    inner: &Inner,
+    record: &LinkRecord,
+    live: &Arc<Live>,
+    (target, way, mode): (Target, Way, PipelineMode),
+) -> Arc<Route> {
     Arc::new(Route {
         sink: inner.sink.clone(),
         target,
+        way,
+        mode,
         index: record.index.clone(),
         pipelines: inner.pipelines.clone(),
         live: live.clone(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::link::Spec;
+use crate::link::pipeline_mode::Way;
 use crate::telemetry::metrics::{LinkMetrics, metrics};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,10 @@ pub struct Status {
     pub snapshot: Option<Progress>,
     /// The checkpoint's position.
     pub position: String,
+    /// Who runs the index's default pipeline, `emulate` or `delegate`; empty where it has none, and before the link runs.
+    pub pipeline_mode: &'static str,
+    /// That pipeline.
+    pub pipeline: String,
     pub statement: String,
 }
 
@@ -82,6 +87,8 @@ impl Status {
             updated_at: now,
             snapshot: None,
             position: String::new(),
+            pipeline_mode: "",
+            pipeline: String::new(),
             statement: spec.statement.clone(),
         }
     }
@@ -115,6 +122,7 @@ struct Changing {
     snapshot: Option<Progress>,
     snapshot_began: Option<(Instant, u64)>,
     position: String,
+    way: Way,
 }
 
 impl Live {
@@ -131,6 +139,7 @@ impl Live {
                 snapshot: None,
                 snapshot_began: None,
                 position: String::new(),
+                way: Way::Plain,
             }),
         };
         live.metrics.set_state(phase.as_str());
@@ -206,6 +215,10 @@ impl Live {
         self.change(|c| c.position = position);
     }
 
+    pub fn set_way(&self, way: Way) {
+        self.change(|c| c.way = way);
+    }
+
     /// `rows` of about `rows_total_estimate` are copied; the rate is that of this life of the process.
     pub fn set_snapshot(&self, rows: u64, rows_total_estimate: u64) {
         self.metrics.snapshot_rows.set(rows as i64);
@@ -241,6 +254,8 @@ impl Live {
             status.updated_at = c.updated_at;
             status.snapshot = c.snapshot;
             status.position = c.position.clone();
+            let (mode, pipeline) = c.way.shown();
+            (status.pipeline_mode, status.pipeline) = (mode, pipeline.to_owned());
         });
     }
 }

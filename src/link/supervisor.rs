@@ -15,7 +15,7 @@ use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
 use crate::link::status::{Live, State, Status, unix_seconds};
-use crate::link::{Config, Spec, start};
+use crate::link::{Config, Origin, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
 use crate::sink::{self, Sink};
@@ -117,6 +117,7 @@ impl Supervisor {
 
 /// Starts the links of the state and the configuration, and restarts the stream when a link asks for it.
 async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared: Vec<Spec>) {
+    inner.take_up_modes(&declared);
     for id in inner.ids() {
         inner.start_worker(&id).await;
     }
@@ -180,6 +181,20 @@ impl Inner {
         let live = Arc::new(Live::new(&record.id, phase, record.restarts));
         lock(&self.links).insert(record.id.clone(), Entry { record, live: live.clone() });
         live
+    }
+
+    /// Takes the pipeline modes of links that are made already from the file they came from.
+    fn take_up_modes(&self, declared: &[Spec]) {
+        for spec in declared {
+            let id = spec.id.as_deref().unwrap_or(spec.rules.index());
+            let mode = spec.pipeline_mode.map_or("", PipelineMode::as_str);
+            let is_other = self.record_of(id).is_some_and(|(record, _)| {
+                record.origin == Origin::Config.as_str() && record.pipeline_mode != mode
+            });
+            if is_other {
+                self.store_record(id, |record| record.pipeline_mode = mode.to_owned());
+            }
+        }
     }
 
     pub fn record_of(&self, id: &str) -> Option<(LinkRecord, Arc<Live>)> {

@@ -71,6 +71,14 @@ impl Sink for Embedded {
             .boxed()
     }
 
+    fn runs_pipelines(&self) -> bool {
+        false
+    }
+
+    fn has_pipeline<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+        async { Ok(false) }.boxed()
+    }
+
     fn write<'a>(
         &'a self,
         target: &'a Target,
@@ -109,6 +117,7 @@ fn describe(index: &Index) -> Target {
         },
         fields,
         dimensions,
+        runs_pipeline: false,
     }
 }
 

@@ -47,6 +47,12 @@ pub trait Sink: Send + Sync {
     /// The UUID of the index behind `index`; None where there is none. Cheap.
     fn uuid<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
 
+    /// Whether what is behind this sink runs ingest pipelines of its own.
+    fn runs_pipelines(&self) -> bool;
+
+    /// Whether it has one of this name. Where we may not ask, it is taken to: a write will tell.
+    fn has_pipeline<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>>;
+
     /// Writes all operations of `batch`, as said above.
     fn write<'a>(
         &'a self,
@@ -86,6 +92,9 @@ pub struct Target {
     pub fields: HashMap<String, String>,
     /// Vector field by dotted path → dimension.
     pub dimensions: HashMap<String, usize>,
+    /// Whether the cluster shall run the index's default pipeline on what we write. The writer decides; nothing that is
+    /// looked up says so.
+    pub runs_pipeline: bool,
 }
 
 /// What an index does with a field that its mapping does not have.

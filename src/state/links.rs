@@ -17,6 +17,9 @@ pub struct LinkRecord {
     pub index: String,
     pub rules: Vec<RuleRecord>,
     pub keys: Vec<RuleRecord>,
+    /// Empty: as the configuration says for all links.
+    #[serde(default)]
+    pub pipeline_mode: String,
     pub state: String,
     pub reason: String,
     pub restarts: u64,

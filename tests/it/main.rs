@@ -9,6 +9,7 @@ mod delivery;
 mod embedded;
 mod harness;
 mod kill;
+mod modes;
 mod pipeline;
 mod preflight;
 mod replication;

@@ -14,6 +14,8 @@ use driftless::position::Version;
 use driftless::sink::{self, Dynamic, Outcome, Sink, Target};
 use serde_json::{Value, json};
 
+use crate::support::proxy::{Fault, Proxy};
+
 /// A node, a fresh index on it, and a sink that writes there.
 struct Bench {
     url: String,
@@ -201,10 +203,36 @@ async fn rule_14_a_write_block_and_a_missing_pipeline_are_nobodys_document() {
     let outcomes = bench.write(&target, &operations).await;
     assert!(is_blocked(&outcomes[0]), "{outcomes:?}");
 
-    // The default pipeline is not ours to run.
+    // The default pipeline is not to be run but where the writer says so.
     let settings = json!({"index.final_pipeline": null, "index.default_pipeline": "not-there"});
     bench.request("PUT", "/_settings", settings).await;
     assert_eq!(bench.write(&target, &operations).await, [Outcome::Done, Outcome::Done]);
+    let delegating = Target { runs_pipeline: true, ..target };
+    let outcomes = bench.write(&delegating, &operations).await;
+    assert!(is_blocked(&outcomes[0]) && outcomes[1] == Outcome::Done, "{outcomes:?}");
+    assert!(!bench.sink.has_pipeline("not-there").await.expect("answers"));
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_cluster_has_embedded_is_not_sent_again_for_a_later_requests_sake() {
+    let bench = Bench::new("begun", mapping()).await;
+    let address = bench.url.strip_prefix("http://").expect("test nodes speak plain http");
+    let proxy = Proxy::http_watching(address, "_bulk").await;
+    let sink = sink_at(&proxy.url(), |_| {});
+    let target = Target { runs_pipeline: true, ..bench.prepare().await };
+    let ids: Vec<String> = (0..250).map(|id| id.to_string()).collect();
+    let operations: Vec<Op<'_>> = ids.iter().map(|id| (id.as_str(), 1, Some("{}"))).collect();
+    proxy.inject_when(|request| request.text().contains("\"_id\":\"100\""), Fault::status(503));
+    let outcomes = sink.write(&target, &batch(&operations)).await.expect("is answered");
+    assert!(outcomes[..100].iter().all(|outcome| *outcome == Outcome::Done), "{outcomes:?}");
+    let is_retry = |outcome: &Outcome| matches!(outcome, Outcome::Retry { .. });
+    assert!(outcomes[100..].iter().all(is_retry), "{outcomes:?}");
+    assert_eq!(proxy.requests().len(), 2);
+
+    proxy.inject(Fault::status(503));
+    let error = sink.write(&target, &batch(&operations)).await.expect_err("nothing was written");
+    assert_eq!(error.kind(), ErrorKind::SinkBusy);
     bench.end().await;
 }
 

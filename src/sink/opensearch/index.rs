@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use opensearch::http::Method;
 use opensearch::indices::{IndicesGetParts, IndicesGetSettingsParts, IndicesPutAliasParts};
+use opensearch::ingest::IngestGetPipelineParts;
 use serde_json::{Map, Value, json};
 
 use super::Target;
@@ -79,6 +80,21 @@ pub(super) async fn uuid(http: &Http, index: &str) -> Result<Option<String>> {
     }
 }
 
+pub(super) async fn has_pipeline(http: &Http, name: &str) -> Result<bool> {
+    // A pattern would find others.
+    if name.contains(['*', ',']) {
+        return Ok(false);
+    }
+    let path = IngestGetPipelineParts::Id(name).url();
+    let answer = http.control(Method::Get, &format!("{path}?filter_path=*.version"), None).await?;
+    match answer.status {
+        // An account that may only write need not be allowed to look.
+        200 | 403 => Ok(true),
+        404 => Ok(false),
+        _ => Err(answer.into_error("look for an ingest pipeline")),
+    }
+}
+
 /// The target, and whether its write alias is there.
 async fn look(http: &Http, index: &str) -> Result<(Target, bool)> {
     check_name(index)?;
@@ -107,6 +123,7 @@ async fn look(http: &Http, index: &str) -> Result<(Target, bool)> {
         dynamic: dynamic(&description["mappings"]["dynamic"]),
         fields: HashMap::new(),
         dimensions: HashMap::new(),
+        runs_pipeline: false,
     };
     if let Some(properties) = description["mappings"]["properties"].as_object() {
         collect_fields(properties, "", &mut target);

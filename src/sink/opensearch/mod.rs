@@ -8,15 +8,17 @@ mod bulk;
 mod http;
 mod index;
 mod response;
+mod words;
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 use self::http::{Answer, Http};
 use super::{Config, ID_BYTES_MAX, Outcome, Sink, Target};
 use crate::document::{Batch, DocOp};
-use crate::error::Result;
+use crate::error::{Remedy, Result};
 use crate::naive::{Rule, is_naive};
 
 pub(super) struct OpenSearch {
@@ -26,8 +28,15 @@ pub(super) struct OpenSearch {
     timeout_ms: u64,
 }
 
+/// Most documents of a request whose pipeline the cluster runs: it asks the model for each, often one by one, and what is
+/// not answered within `sink.timeout_ms` is sent, and paid for, again.
+const DELEGATED_DOCUMENTS_MAX: usize = 100;
+
 /// An operation and its place in the batch.
 type Placed<'b> = (usize, DocOp<'b>);
+
+/// What one request holds.
+type Part<'p, 'b> = Cow<'p, [Placed<'b>]>;
 
 impl OpenSearch {
     pub(super) fn new(config: &Config) -> Result<Self> {
@@ -45,33 +54,74 @@ impl OpenSearch {
         let sendable: Vec<Placed<'_>> =
             batch.iter().enumerate().filter(|(at, _)| outcomes[*at].is_none()).collect();
 
+        let documents_max = match target.runs_pipeline {
+            true => self.bulk_documents.min(DELEGATED_DOCUMENTS_MAX),
+            false => self.bulk_documents,
+        };
         // A stack, because a part that is too large for the server is put back as two halves.
-        let mut parts = bulk::split(&sendable, self.bulk_bytes, self.bulk_documents);
-        parts.reverse();
+        let mut parts: Vec<Part<'_, '_>> = bulk::split(&sendable, self.bulk_bytes, documents_max)
+            .into_iter()
+            .rev()
+            .map(Cow::Borrowed)
+            .collect();
+        let mut unanswered = "the server did not answer for it".to_owned();
         while let Some(part) = parts.pop() {
-            let answer = self.send(target, part).await?;
-            match (answer.status, part) {
-                (413, [(at, _)]) => {
-                    outcomes[*at] =
-                        Some(refused("the document alone is larger than the server takes"));
+            let is_begun = outcomes.iter().any(Option::is_some);
+            match self.write_part(target, &part, &mut outcomes).await {
+                Ok(ControlFlow::Continue(more)) => parts.extend(more),
+                Ok(ControlFlow::Break(())) => break,
+                // What was answered for is not to be embedded by the cluster once more.
+                Err(error)
+                    if target.runs_pipeline && is_begun && error.remedy() == Remedy::Retry =>
+                {
+                    unanswered = error.report();
+                    break;
                 }
-                (413, _) => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                }
-                (200, _) => response::read(target, part, &answer.body, &mut outcomes)?,
-                _ => return Err(answer.into_error("write a bulk")),
+                Err(error) => return Err(error),
             }
         }
-        let unanswered = || Outcome::Retry { reason: "the server did not answer for it".into() };
-        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unanswered)).collect())
+        let retry = || Outcome::Retry { reason: unanswered.clone() };
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(retry)).collect())
+    }
+
+    /// One request. Goes on with the parts that are to be sent because of its answer, or breaks off where no further
+    /// request can help before somebody has acted.
+    async fn write_part<'p, 'b: 'p>(
+        &self,
+        target: &Target,
+        part: &[Placed<'b>],
+        outcomes: &mut [Option<Outcome>],
+    ) -> Result<ControlFlow<(), Vec<Part<'p, 'b>>>> {
+        let answer = self.send(target, part).await?;
+        match (answer.status, part) {
+            (413, [(at, _)]) => {
+                outcomes[*at] = Some(refused("the document alone is larger than the server takes"));
+                Ok(ControlFlow::Continue(Vec::new()))
+            }
+            (413, _) => Ok(ControlFlow::Continue(halves(part.to_vec()))),
+            (200, _) => {
+                let spoilt = response::read(target, part, &answer.body, outcomes)?;
+                match (spoilt.is_empty(), part.len()) {
+                    (true, _) => Ok(ControlFlow::Continue(Vec::new())),
+                    // It is the one.
+                    (false, 1) => Ok(ControlFlow::Break(())),
+                    // The model refused several texts, perhaps for one of them: halves find out which.
+                    (false, _) => {
+                        spoilt.iter().for_each(|at| outcomes[*at] = None);
+                        let again = part.iter().filter(|(at, _)| spoilt.contains(at)).copied();
+                        Ok(ControlFlow::Continue(halves(again.collect())))
+                    }
+                }
+            }
+            _ => Err(answer.into_error("write a bulk")),
+        }
     }
 
     async fn send(&self, target: &Target, part: &[Placed<'_>]) -> Result<Answer> {
         let path = if is_naive(Rule::ErrorClasses) {
             bulk::path_creating_indices(&target.index)
         } else {
-            bulk::path(&target.alias, self.timeout_ms)
+            bulk::path(&target.alias, self.timeout_ms, target.runs_pipeline)
         };
         self.http.bulk(&path, bulk::body(part)).await
     }
@@ -94,6 +144,14 @@ impl Sink for OpenSearch {
         index::uuid(&self.http, index).boxed()
     }
 
+    fn runs_pipelines(&self) -> bool {
+        true
+    }
+
+    fn has_pipeline<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool>> {
+        index::has_pipeline(&self.http, name).boxed()
+    }
+
     fn write<'a>(
         &'a self,
         target: &'a Target,
@@ -101,6 +159,12 @@ impl Sink for OpenSearch {
     ) -> BoxFuture<'a, Result<Vec<Outcome>>> {
         self.write_batch(target, batch).boxed()
     }
+}
+
+/// Two parts of about the same size, the first one last; of one operation, one.
+fn halves<'p, 'b: 'p>(mut operations: Vec<Placed<'b>>) -> Vec<Part<'p, 'b>> {
+    let second = operations.split_off(operations.len().div_ceil(2));
+    [second, operations].into_iter().filter(|part| !part.is_empty()).map(Cow::Owned).collect()
 }
 
 /// The end of an operation that would fail the whole bulk it is in, or break its lines.

@@ -3,20 +3,19 @@
 //!
 //! An answer's items are not in the order of the request when several fail in a pipeline, so each is matched by index,
 //! `_id` and action. An error's class follows from its type, not from its status: a missing model is 404 and a write
-//! block 403, yet no document is to blame.
+//! block 403, yet no document is to blame. Where the cluster runs the pipeline, what its model's endpoint answered comes
+//! back as one type with the endpoint's status, and there the status is what tells.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::words::{self, Endpoint, OF_THE_ENDPOINT};
 use super::{Outcome, Placed, Target};
 use crate::document::Action;
 use crate::error::{Error, ErrorKind, Result};
 use crate::naive::{Rule, is_naive};
 use crate::position::Version;
-
-/// Reasons are for people; this much of one is enough.
-const REASON_BYTES_MAX: usize = 400;
 
 #[derive(Deserialize)]
 struct Answer<'a> {
@@ -60,26 +59,35 @@ impl ItemError<'_> {
         self.reason.as_deref().unwrap_or("")
     }
 
+    /// Whether it repeats what the endpoint of a model said to the cluster's own pipeline.
+    fn is_of_the_endpoint(&self) -> bool {
+        self.reason().starts_with(OF_THE_ENDPOINT)
+    }
+
     fn cause_kind(&self) -> &str {
         self.caused_by.as_ref().map_or("", |cause| &cause.kind)
     }
 }
 
-/// Writes the outcome of every operation of `part` that `body` answers for to its place in `outcomes`.
+/// Writes the outcome of every operation of `part` that `body` answers for to its place in `outcomes`. Gives back the
+/// places of those that a model behind the cluster's pipeline refused: it may have seen the texts of several documents in
+/// one request, and then one of them has spoilt it for the others.
 pub(super) fn read(
     target: &Target,
     part: &[Placed<'_>],
     body: &[u8],
     outcomes: &mut [Option<Outcome>],
-) -> Result<()> {
+) -> Result<Vec<usize>> {
     if all_done(target, part, body).is_some() {
         for (place, _) in part {
             if let Some(outcome) = outcomes.get_mut(*place) {
                 *outcome = Some(Outcome::Done);
             }
         }
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let endpoint = Endpoint::new(part);
+    let mut spoilt = Vec::new();
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|cause| {
         Error::new(ErrorKind::SinkBusy, "the sink's answer to a bulk makes no sense")
             .caused_by(cause)
@@ -104,11 +112,15 @@ pub(super) fn read(
                 .get(&(action == Action::Delete, &*answered._id))
                 .copied(),
         };
-        if let Some(outcome) = place.and_then(|place| outcomes.get_mut(place)) {
-            *outcome = Some(outcome_of(target, answered));
+        let Some(place) = place.filter(|place| *place < outcomes.len()) else { continue };
+        let outcome = outcome_of(target, answered, &endpoint);
+        let is_of_the_endpoint = answered.error.as_ref().is_some_and(ItemError::is_of_the_endpoint);
+        if is_of_the_endpoint && matches!(outcome, Outcome::Refused { .. }) {
+            spoilt.push(place);
         }
+        outcomes[place] = Some(outcome);
     }
-    Ok(())
+    Ok(spoilt)
 }
 
 /// Whether `body` is, byte for byte, the answer that says of every operation of `part`, in its order, that it was
@@ -144,7 +156,7 @@ fn index_by_document<'b>(part: &[Placed<'b>]) -> ByDocument<'b> {
     part.iter().map(|(place, op)| ((op.action == Action::Delete, op.id), *place)).collect()
 }
 
-fn outcome_of(target: &Target, answered: &Answered<'_>) -> Outcome {
+fn outcome_of(target: &Target, answered: &Answered<'_>, endpoint: &Endpoint<'_>) -> Outcome {
     let Some(error) = &answered.error else {
         if answered._index != target.index {
             let reason = format!("{} no longer leads to {}", target.alias, target.index);
@@ -156,7 +168,7 @@ fn outcome_of(target: &Target, answered: &Answered<'_>) -> Outcome {
             status => Outcome::Retry { reason: format!("status {status} without an error") },
         };
     };
-    let reason = describe(error);
+    let reason = describe(error, endpoint);
     if error.kind == "version_conflict_engine_exception" {
         return match current_version(error.reason()) {
             Some(current) => Outcome::Conflict { current },
@@ -197,10 +209,18 @@ fn class_by_type(error: &ItemError<'_>, status: u16) -> Class {
         | "stream_constraints_exception"
         | "max_bytes_length_exceeded_exception" => Class::Document,
         "illegal_argument_exception" if blames_the_document(error) => Class::Document,
+        // What the emulated pipeline holds against a text as well.
+        "status_exception" if error.is_of_the_endpoint() && matches!(status, 400 | 413 | 422) => {
+            Class::Document
+        }
+        "status_exception" if error.is_of_the_endpoint() && matches!(status, 408 | 425) => {
+            Class::Patience
+        }
         "es_rejected_execution_exception"
         | "opensearch_rejected_execution_exception"
         | "rejected_execution_exception"
         | "circuit_breaking_exception"
+        | "m_l_limit_exceeded_exception"
         | "process_cluster_event_timeout_exception"
         | "unavailable_shards_exception"
         | "no_shard_available_action_exception"
@@ -235,7 +255,11 @@ fn class_by_type(error: &ItemError<'_>, status: u16) -> Class {
 /// `illegal_argument_exception` is everybody's: of a value that no index takes, and of a pipeline or a write index that
 /// is not there. What is not known to be the document's is not held against it.
 fn blames_the_document(error: &ItemError<'_>) -> bool {
-    const OF_A_DOCUMENT: [&str; 7] = [
+    const OF_A_DOCUMENT: [&str; 10] = [
+        // The three of text_embedding: blank or no text, an object, and a placeholder in the text.
+        ", cannot process it",
+        "configuration doesn't match actual value type",
+        "placeholder not filled in payload",
         "immense term",
         "is too large, must be <=",
         "Vector dimension mismatch",
@@ -264,16 +288,13 @@ fn current_version(reason: &str) -> Option<Version> {
     number.parse().ok().map(Version)
 }
 
-/// Type and reason, without the parts in which the server quotes the document.
-fn describe(error: &ItemError<'_>) -> String {
-    const QUOTES: [&str; 3] =
-        [". Preview of field's value", "The prefix of the first immense term", "For input string"];
-    let mut reason = error.reason();
-    for quote in QUOTES {
-        reason = reason.split(quote).next().unwrap_or(reason);
-    }
-    let end = reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len()));
-    let mut text = format!("{}: {}", error.kind, reason[..end].trim_end());
+/// Type and reason, without the parts in which the document is quoted.
+fn describe(error: &ItemError<'_>, endpoint: &Endpoint<'_>) -> String {
+    let reason = match error.is_of_the_endpoint() {
+        true => endpoint.shown(error.reason()).into(),
+        false => Cow::Borrowed(words::shown(error.reason())),
+    };
+    let mut text = format!("{}: {reason}", error.kind);
     if let Some(cause) = &error.caused_by {
         text.push_str(" (");
         text.push_str(&cause.kind);
@@ -398,6 +419,82 @@ mod tests {
         assert_eq!(class(404, "index_not_found_exception", "require_alias"), Class::Systemic);
         assert_eq!(class(429, "status_exception", "remote"), Class::Patience);
         assert_eq!(class(400, "something_new_exception", ""), Class::Systemic);
+    }
+
+    /// As 2.19.1 answered in recordings: a busy, unreachable or odd model is waited for, a model that is not there or may
+    /// not be asked is somebody's to mend, and only what is said of a text is held against it.
+    #[test]
+    fn errors_of_the_clusters_own_pipeline_have_their_classes() {
+        let class = |status, kind: &str, reason: &str| {
+            let error =
+                ItemError { kind: kind.into(), reason: Some(reason.into()), caused_by: None };
+            class_by_type(&error, status)
+        };
+        let said = "Error from remote service: {\"error\": {}}";
+        for status in [408, 425, 429, 500, 502, 503, 504, 529] {
+            assert_eq!(class(status, "status_exception", said), Class::Patience, "{status}");
+        }
+        for status in [400, 413, 422] {
+            assert_eq!(class(status, "status_exception", said), Class::Document, "{status}");
+        }
+        for status in [401, 403, 404] {
+            assert_eq!(class(status, "status_exception", said), Class::Systemic, "{status}");
+        }
+        for (status, kind, reason) in [
+            (500, "status_exception", "Error communicating with remote model: Read timed out"),
+            (
+                500,
+                "status_exception",
+                "Error communicating with remote model: Connection refused: /127.0.0.1:9",
+            ),
+            (429, "status_exception", "Request is throttled at model level."),
+            (
+                429,
+                "circuit_breaking_exception",
+                "Memory Circuit Breaker is open, please check your resources!",
+            ),
+            (500, "m_l_limit_exceeded_exception", "exceed max running task limit"),
+            (500, "m_l_exception", "Fail to execute PREDICT in aws connector"),
+            (500, "index_out_of_bounds_exception", "Index 1 out of bounds for length 1"),
+            (500, "null_pointer_exception", "Cannot invoke"),
+            (500, "path_not_found_exception", "Expected to find an object"),
+        ] {
+            assert_eq!(class(status, kind, reason), Class::Patience, "{reason}");
+        }
+        let of = "illegal_argument_exception";
+        for (status, kind, reason) in [
+            (404, "status_exception", "Failed to find model"),
+            (400, of, "Model not ready yet. Please deploy the model first."),
+            (400, of, "Remote inference host name has private ip address: 127.0.0.1"),
+            (400, of, "pipeline with id [x] does not exist"),
+            (400, of, "Invalid payload: { \"input\": "),
+        ] {
+            assert_eq!(class(status, kind, reason), Class::Systemic, "{reason}");
+        }
+        for reason in [
+            "map type field [title] has empty string value, cannot process it",
+            "list type field [title] has null, cannot process it",
+            "[t] configuration doesn't match actual value type, configuration type is: java.lang.String",
+            "Some parameter placeholder not filled in payload: foo",
+        ] {
+            assert_eq!(class(400, of, reason), Class::Document, "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_a_model_refused_is_told_apart_and_does_not_quote_a_text() {
+        let mut batch = Batch::default();
+        batch.upsert("a", 0, Version(5), br#"{"t":"sesame"}"#);
+        batch.upsert("b", 0, Version(6), br#"{"t":"other"}"#);
+        let part: Vec<_> = batch.iter().enumerate().collect();
+        let body = r#"{"items":[
+            {"index":{"_index":"goods","_id":"b","status":400,"error":{"type":"status_exception","reason":"Error from remote service: no 'sesame'"}}},
+            {"index":{"_index":"goods","_id":"a","status":400,"error":{"type":"mapper_parsing_exception","reason":"x"}}}]}"#;
+        let mut outcomes = vec![None; 2];
+        let spoilt = read(&target(), &part, body.as_bytes(), &mut outcomes).expect("an answer");
+        assert_eq!(spoilt, [1]);
+        let reason = "status_exception: Error from remote service: no '…'".to_owned();
+        assert_eq!(outcomes[1], Some(Outcome::Refused { reason }));
     }
 
     #[test]
