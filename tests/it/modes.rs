@@ -297,6 +297,44 @@ async fn auto_takes_the_pipeline_that_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_that_comes_and_goes_is_settled_anew() {
+    let stage = Stage::set(|setup| setup).await;
+    let (first, second) = (unique("first"), unique("second"));
+    stage.at_driftless(&first).await;
+    stage.at_the_node(&first).await;
+    stage.at_the_node(&second).await;
+    let index = stage.index(&first).await;
+    stage.daemon.sql(&sync_by_map(&index, &stage.db)).await;
+    let settled = async |mode: &str, pipeline: &str| {
+        let shown = stage.until_state(&index, "running").await;
+        shown["pipeline_mode"] == mode && shown["pipeline"] == pipeline
+    };
+    assert!(settled("emulate", &first).await);
+
+    // It is deleted here, and the cluster has it.
+    let path = format!("/_ingest/pipeline/{first}");
+    assert_eq!(stage.daemon.request("DELETE", &path, None).await.0, 200);
+    stage.exec("INSERT INTO {t} VALUES (1, 0, 'one')").await;
+    until("the cluster embeds it", SECONDS_30, async || {
+        settled("delegate", &first).await && sources(&stage.search, &index).await.contains_key("1")
+    })
+    .await;
+
+    // The index gets another one, which the cluster runs from the next write on.
+    let settings = json!({"index.default_pipeline": second});
+    stage.search.ok("PUT", &format!("/{index}/_settings"), Some(settings)).await;
+    stage.search.ok("DELETE", &path, None).await;
+    stage.exec("INSERT INTO {t} VALUES (2, 0, 'two')").await;
+    until("the second pipeline runs", SECONDS_30, async || {
+        let found = sources(&stage.search, &index).await;
+        found.get("2") == Some(&json!({"my_text": "two", "id": 2, "my_vector": vector("two", 4)}))
+    })
+    .await;
+    let found = sources(&stage.search, &index).await;
+    assert_eq!(found["1"], json!({"my_text": "one", "id": 1, "my_vector": vector("one", 4)}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_whose_model_is_in_trouble_loses_nothing() {
     let mut stage = Stage::set(|setup| setup).await;
     let pipeline = unique("trouble");
