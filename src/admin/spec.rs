@@ -15,7 +15,8 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::ShowSyncLinkById { .. }
         | Statement::DropSyncLinkById { .. } => return None,
     };
-    Some(Spec { id: None, origin, statement: text.to_owned(), rules })
+    let types = mapping::Overrides::default();
+    Some(Spec { id: None, origin, statement: text.to_owned(), rules, types })
 }
 
 fn by_map(mapping: &Mapping) -> Rules {

@@ -12,6 +12,7 @@ use super::value::{PLACE, Source};
 use crate::admin::spec;
 use crate::error::{Error, Result, Span};
 use crate::link::{Origin, Spec};
+use crate::mapping::Overrides;
 use crate::statement;
 
 const FORMS: &str = "a link has either `mapping` and `key`, or `table` and `index`";
@@ -26,6 +27,7 @@ pub(super) struct Entry {
     table: Option<Place>,
     index: Option<Place>,
     columns: Option<Vec<Place>>,
+    types: Overrides,
 }
 
 /// Where a string's literal stands in the file.
@@ -144,6 +146,7 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
     let statement = statement::parse(&call.text).map_err(|error| call.carry_back(error))?;
     let spec = spec::of(&statement, &call.text, Origin::Config);
     let mut spec = spec.expect("both calls make a link");
+    spec.types = entry.types;
     spec.id = id.or_else(|| Some(spec.rules.index().to_owned()));
     Ok(spec)
 }

@@ -416,7 +416,8 @@ impl Reference {
 /// `# key = value`.
 fn entry(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.strip_prefix("# ")?.split_once(" = ")?;
-    key.chars().all(|c| c.is_ascii_lowercase() || c == '_').then_some((key, value))
+    let is_of_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    key.chars().all(is_of_key).then_some((key, value))
 }
 
 fn root() -> PathBuf {

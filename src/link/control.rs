@@ -35,6 +35,7 @@ impl Control {
             index: mapping.index.clone(),
             rules: rule_records(&mapping.rules),
             keys: rule_records(&mapping.keys),
+            types: spec.types.over(inner.parts.link.types).to_words(),
             state: State::Scheduled.as_str().to_owned(),
             reason: String::new(),
             restarts: 0,

@@ -39,11 +39,17 @@ pub struct Config {
     pub checkpoint_interval_ms: u64,
     /// How long a stopping link may take to have its last writes acknowledged, in milliseconds.
     pub stop_timeout_ms: u64,
+    /// The forms of values, for links that say nothing else when they are made.
+    pub types: mapping::Forms,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { checkpoint_interval_ms: 1_000, stop_timeout_ms: 8_000 }
+        Self {
+            checkpoint_interval_ms: 1_000,
+            stop_timeout_ms: 8_000,
+            types: mapping::Forms::default(),
+        }
     }
 }
 
@@ -72,6 +78,8 @@ pub struct Spec {
     /// The text that the spans point into; kept to be shown.
     pub statement: String,
     pub rules: Rules,
+    /// The forms of values in which the link differs from [`Config::types`].
+    pub types: mapping::Overrides,
 }
 
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use crate::change::{Change, ChangeKind, Row, Value};
 use crate::document::Action;
 use crate::error::{Error, ErrorKind};
 use crate::position::Version;
-use crate::table::{Column, ColumnType};
+use crate::table::{Charset, Column, ColumnType};
 use proptest::prelude::*;
 
 fn column(name: &str, ty: ColumnType, declared: &str) -> Column {
@@ -282,6 +282,9 @@ fn the_page_of_types_says_what_is_written() {
     assert!(left.is_empty(), "not on the page: {left:?}");
 }
 
+/// As the source stores it: longitude 20, latitude 10.
+const POINT: &[u8] = b"\xe6\x10\0\0\x01\x01\0\0\0\0\0\0\0\0\0\x34\x40\0\0\0\0\0\0\x24\x40";
+
 /// Beginning of the page's first cell, the SQL value, and the JSON that both representations of the value give.
 fn examples() -> Vec<(&'static str, &'static str, Vec<String>)> {
     use ColumnType as T;
@@ -340,6 +343,22 @@ fn examples() -> Vec<(&'static str, &'static str, Vec<String>)> {
         ("TIMESTAMP", "'0000-00-00 00:00:00'", all(&[zero], T::Timestamp { fsp: 0 })),
         ("TIME", "'-838:59:59.0'", all(&[time], T::Time { fsp: 1 })),
         ("TIME", "'05:06:07'", all(&[small_time], T::Time { fsp: 0 })),
+        ("BIT", "b'1010'", all(&[V::UInt(10)], T::Bit { length: 4 })),
+        (
+            "CHAR, …, in another",
+            "_gbk x'd6d0'",
+            all(&[V::Encoded(b"\xd6\xd0")], T::TextIn { charset: Charset::Gbk }),
+        ),
+        (
+            "GEOMETRY",
+            "ST_GeomFromText('POINT(10 20)', 4326)",
+            all(&[V::Geometry(POINT)], T::Geometry),
+        ),
+        (
+            "VECTOR",
+            "STRING_TO_VECTOR('[1, 0.1]')",
+            all(&[V::Vector(&[0, 0, 0x80, 0x3f, 0xcd, 0xcc, 0xcc, 0x3d])], T::Vector),
+        ),
         ("YEAR", "2026", all(&[V::Year(2026), V::UInt(2026)], T::Year)),
         ("CHAR", "'say \"hé\"'", all(&[V::Text("say \"hé\"".as_bytes())], T::Text)),
         (

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod charsets;
 mod cli;
 mod config;
 mod decoder;
