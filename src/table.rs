@@ -98,7 +98,7 @@ pub enum ColumnType {
     Bit {
         length: u8,
     },
-    /// CHAR, VARCHAR and the TEXTs, in utf8mb4 or utf8mb3.
+    /// CHAR, VARCHAR and the TEXTs, in utf8mb4 or a character set that is a part of it.
     Text,
     /// The same in another character set.
     TextIn {

@@ -206,13 +206,19 @@ mod tests {
 
     #[test]
     fn a_zone_is_an_offset_that_exists() {
-        for (text, shown) in
-            [("none", ""), ("Z", "Z"), ("+08:00", "+08:00"), ("-03:30", "-03:30"), ("+14:00", "+14:00")]
-        {
+        for (text, shown) in [
+            ("none", ""),
+            ("Z", "Z"),
+            ("+08:00", "+08:00"),
+            ("-03:30", "-03:30"),
+            ("+14:00", "+14:00"),
+        ] {
             let zone = Zone::parse(text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!((zone.as_str(), String::from(zone).as_str()), (shown, text));
         }
-        for wrong in ["", "z", "+8", "+08", "08:00", "+08:60", "+14:01", "+8:000", "UTC", "é08:00", "+é8:00"] {
+        for wrong in
+            ["", "z", "+8", "+08", "08:00", "+08:60", "+14:01", "+8:000", "UTC", "é08:00", "+é8:00"]
+        {
             assert!(Zone::parse(wrong).is_none(), "{wrong}");
         }
     }

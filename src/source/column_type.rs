@@ -68,7 +68,7 @@ fn decimal(declared: &Declared<'_>) -> ColumnType {
 
 fn text(declared: &Declared<'_>) -> ColumnType {
     match declared.charset {
-        Some("utf8mb4" | "utf8mb3" | "utf8") => ColumnType::Text,
+        Some("utf8mb4" | "utf8mb3" | "utf8" | "ascii") => ColumnType::Text,
         // The bytes as they are.
         Some("binary") | None => ColumnType::Bytes,
         Some(other) => match Charset::from_name(other) {
@@ -177,7 +177,7 @@ mod tests {
             of("mediumint", "mediumint(8) unsigned zerofill", None),
             ColumnType::MediumInt { unsigned: true }
         );
-        assert_eq!(of("varchar", "varchar(5)", Some("utf8mb3")), ColumnType::Text);
+        assert_eq!(of("varchar", "varchar(5)", Some("ascii")), ColumnType::Text);
         let latin1 = ColumnType::TextIn { charset: Charset::Latin1 };
         assert_eq!(of("text", "text", Some("latin1")), latin1);
         assert_eq!(of("bit", "bit(10)", None), ColumnType::Bit { length: 10 });

@@ -2,7 +2,7 @@
 
 macro_rules! charsets {
     ($($charset:ident $name:literal,)*) => {
-        /// A character set other than utf8mb4 and utf8mb3.
+        /// A character set other than utf8mb4 and its parts, utf8mb3 and ascii.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Charset {
             $($charset,)*
@@ -30,7 +30,6 @@ macro_rules! charsets {
 
 charsets! {
     Armscii8 "armscii8",
-    Ascii "ascii",
     Big5 "big5",
     Cp1250 "cp1250",
     Cp1251 "cp1251",

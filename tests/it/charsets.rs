@@ -27,7 +27,8 @@ async fn ask(server: &Mysql, charset: Charset, count: u64, code: &str) -> Codes 
     );
     let rows: Vec<(String, Option<String>)> = server.query(sql).await;
     assert_eq!(rows.len() as u64, count);
-    let text = |text: String| String::from_utf8(unhex(&text)).expect("the server converts to UTF-8");
+    let text =
+        |text: String| String::from_utf8(unhex(&text)).expect("the server converts to UTF-8");
     rows.into_iter().filter_map(|(code, found)| Some((unhex(&code), text(found?)))).collect()
 }
 
@@ -52,10 +53,23 @@ const FOUR_OTHER: &str = "UNHEX(HEX((n * 23 DIV 12600 + 0x90) * 0x1000000 + (n *
      + (n * 23 DIV 10 MOD 126 + 0x81) * 0x100 + n * 23 MOD 10 + 0x30))";
 
 async fn codes(server: &Mysql, charset: Charset) -> Codes {
-    let mut codes = ask(server, charset, 1 << 8, ONE).await;
-    codes.extend(ask(server, charset, 1 << 16, TWO).await);
+    // The server fills up what is too short for a character of these.
+    let (is_wide, is_widest) = match charset {
+        Charset::Ucs2 | Charset::Utf16 | Charset::Utf16le => (true, false),
+        Charset::Utf32 => (true, true),
+        _ => (false, false),
+    };
+    let mut codes = Codes::new();
+    if !is_wide {
+        codes.extend(ask(server, charset, 1 << 8, ONE).await);
+    }
+    if !is_widest {
+        codes.extend(ask(server, charset, 1 << 16, TWO).await);
+    }
     match charset {
-        Charset::Ujis | Charset::Eucjpms => codes.extend(ask(server, charset, 1 << 16, THREE).await),
+        Charset::Ujis | Charset::Eucjpms => {
+            codes.extend(ask(server, charset, 1 << 16, THREE).await)
+        }
         Charset::Gb18030 => {
             codes.extend(ask(server, charset, 50_400, FOUR_BASIC).await);
             codes.extend(ask(server, charset, 45_000, FOUR_OTHER).await);
@@ -85,7 +99,7 @@ async fn every_code_of_every_character_set_becomes_what_the_server_makes_of_it()
             .await
             .into_iter()
             .map(|(name,)| name)
-            .filter(|name| !matches!(name.as_str(), "utf8mb4" | "utf8mb3" | "binary"))
+            .filter(|name| !matches!(name.as_str(), "utf8mb4" | "utf8mb3" | "ascii" | "binary"))
             .collect();
         assert_eq!(known.len(), Charset::ALL.len(), "{known:?}");
         let mut compared = 0;
@@ -102,7 +116,12 @@ async fn every_code_of_every_character_set_becomes_what_the_server_makes_of_it()
             }
             let count = wrong.len();
             wrong.truncate(8);
-            assert!(wrong.is_empty(), "{}, {name}: {count} differ: {}", flavour.name(), wrong.join("; "));
+            assert!(
+                wrong.is_empty(),
+                "{}, {name}: {count} differ: {}",
+                flavour.name(),
+                wrong.join("; ")
+            );
             compared += codes.len();
             joined(&server, charset, &codes).await;
         }
@@ -112,7 +131,15 @@ async fn every_code_of_every_character_set_becomes_what_the_server_makes_of_it()
 
 /// Codes of one character each in one text: where a character ends is agreed upon too.
 async fn joined(server: &Mysql, charset: Charset, codes: &Codes) {
-    let one_each = codes.iter().filter(|(_, text)| text.chars().count() == 1);
+    // Alone, the server takes bytes for well-formed in eucjpms that it refuses in a text.
+    let is_text = |code: &[u8]| match code {
+        [one] => one.is_ascii(),
+        [rest @ .., last] => rest[0] >= 0x80 && *last >= 0xa1,
+        [] => false,
+    };
+    let one_each = codes.iter().filter(|(code, text)| {
+        text.chars().count() == 1 && (charset != Charset::Eucjpms || is_text(code))
+    });
     let text: Vec<u8> = one_each.flat_map(|(code, _)| code).copied().collect();
     let hex = text.iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
@@ -121,7 +148,9 @@ async fn joined(server: &Mysql, charset: Charset, codes: &Codes) {
     let name = charset.name();
     let sql = format!("SELECT HEX(CONVERT(CONVERT(X'{hex}' USING {name}) USING utf8mb4))");
     let found: Option<String> = server.value(sql).await;
-    let found = found.map(|hex| unhex(&hex)).unwrap_or_else(|| panic!("{name}: its characters are no text together"));
+    let found = found
+        .map(|hex| unhex(&hex))
+        .unwrap_or_else(|| panic!("{name}: its characters are no text together"));
     assert!(decoded(&text, charset).into_bytes() == found, "{name}: joined, it differs");
 }
 

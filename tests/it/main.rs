@@ -10,6 +10,7 @@ mod delivery;
 mod embedded;
 mod harness;
 mod kill;
+mod oracle;
 mod pipeline;
 mod preflight;
 mod replication;

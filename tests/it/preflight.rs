@@ -101,7 +101,7 @@ async fn a_definition_has_every_column_in_the_order_of_the_row_image() {
             ("l", ColumnType::TextIn { charset: Charset::Latin1 }),
             ("b", ColumnType::Bytes),
             ("u", ColumnType::Text),
-            ("a7", ColumnType::TextIn { charset: Charset::Ascii }),
+            ("a7", ColumnType::Text),
             ("tt", ColumnType::Text),
             ("bi", ColumnType::Binary { length: 9 }),
             ("vb", ColumnType::Bytes),

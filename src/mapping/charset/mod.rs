@@ -34,8 +34,6 @@ enum Decoder {
     Utf32,
 }
 
-static NOTHING: [u16; 128] = [0; 128];
-
 /// Writes the text as a JSON string with its quotes.
 pub(super) fn write_string(text: &[u8], charset: Charset, out: &mut Vec<u8>) {
     let decoder = Decoder::of(charset);
@@ -86,7 +84,6 @@ impl Decoder {
         use tables as t;
         Self::Upper(match charset {
             C::Armscii8 => &t::ARMSCII8,
-            C::Ascii => &NOTHING,
             C::Big5 => return Self::Multi(Kind::Big5.table()),
             C::Cp1250 => &t::CP1250,
             C::Cp1251 => &t::CP1251,
@@ -255,7 +252,6 @@ mod tests {
             (b"\xfb\xfc", Charset::Cp932),
             (b"\xee\xe0", Charset::Cp932),
             (b"\x81\x5f", Charset::Sjis),
-            (b"\xe9", Charset::Ascii),
         ] {
             let error = key(text, charset).expect_err(charset.name());
             assert_eq!(error.kind(), ErrorKind::DocumentRefused);

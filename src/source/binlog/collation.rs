@@ -2,11 +2,10 @@
 
 use crate::table::Charset;
 
-/// The character set of a collation; None for utf8mb4, utf8mb3, binary, and numbers that no server has had so far.
+/// The character set of a collation; None for utf8mb4, utf8mb3, ascii, binary, and numbers that no server has had so far.
 pub fn charset_of(collation: u64) -> Option<Charset> {
     Some(match collation {
         32 | 64 => Charset::Armscii8,
-        11 | 65 => Charset::Ascii,
         1 | 84 => Charset::Big5,
         26 | 34 | 44 | 66 | 99 => Charset::Cp1250,
         14 | 23 | 50..=52 => Charset::Cp1251,

@@ -57,9 +57,12 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
     };
     if !agrees {
         let place = place(&def.id, &column.name);
+        let collation = in_log.collation.map(|number| format!(", collation {number}"));
         let message = format!(
-            "{place} is {}, but has type {kind} ({}) in the log",
-            column.declared, in_log.metadata
+            "{place} is {}, but has type {kind} ({}{}) in the log",
+            column.declared,
+            in_log.metadata,
+            collation.unwrap_or_default()
         );
         return Err(schema(message));
     }
