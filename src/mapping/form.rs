@@ -72,8 +72,8 @@ choices! {
 }
 
 /// What is written behind a DATETIME: nothing, `Z`, or `+08:00`.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct Zone {
     bytes: [u8; 6],
     length: u8,
@@ -121,12 +121,23 @@ impl std::fmt::Debug for Zone {
     }
 }
 
-impl TryFrom<String> for Zone {
-    type Error = String;
+/// By a visitor of its own, so that a wrong one is said to be wrong where it stands.
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Zone;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
-            .ok_or_else(|| "expected \"none\", \"Z\" or an offset as \"+08:00\"".to_owned())
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"none\", \"Z\" or an offset as \"+08:00\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Zone, E> {
+                let found = serde::de::Unexpected::Str(text);
+                Zone::parse(text).ok_or_else(|| E::invalid_value(found, &self))
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod decoder;
 mod delivery;
 mod embedded;
+mod forms;
 mod harness;
 mod kill;
 mod oracle;

@@ -70,6 +70,22 @@ async fn all_seeds(flavour: Flavour, variable: &str) {
     eprintln!("{}: values compared: {}", flavour.name(), lines.join(", "));
     let few: Vec<_> = counts.iter().filter(|(_, count)| **count < VALUES_MIN).collect();
     assert!(few.is_empty(), "too few values of {few:?}");
+    let never: Vec<_> =
+        types_of_the_page(flavour).into_iter().filter(|name| !counts.contains_key(*name)).collect();
+    assert!(never.is_empty(), "never drawn: {never:?}");
+}
+
+/// The types that `docs/types.md` names.
+fn types_of_the_page(flavour: Flavour) -> Vec<&'static str> {
+    let page = include_str!("../../docs/types.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `") && !line.contains(" = "));
+    let cells = rows.filter_map(|line| line.split(" | ").next());
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let names = names.map(|name| name.split('(').next().unwrap_or_default());
+    let has = |name: &str| name != "VECTOR" || flavour == Flavour::Mysql97;
+    let names: Vec<_> = names.filter(|name| *name != "any" && has(name)).collect();
+    assert!(names.len() > 40, "{names:?}");
+    names
 }
 
 /// Makes the tables that `seed` means, and compares all three ways; how many values of each kind there were.
@@ -371,6 +387,10 @@ async fn ask(
                 column.declared
             );
             *counts.entry(column.kind.clone()).or_default() += 1;
+            let name = column.declared.split([' ', '(']).next().unwrap_or_default();
+            if name != column.kind && !column.kind.starts_with(name) {
+                *counts.entry(name.to_owned()).or_default() += 1;
+            }
         }
     }
 }
