@@ -36,6 +36,7 @@ impl Control {
             rules: rule_records(&mapping.rules),
             keys: rule_records(&mapping.keys),
             pipeline_mode: spec.pipeline_mode.map_or("", PipelineMode::as_str).to_owned(),
+            types: spec.types.over(inner.parts.link.types).to_words(),
             state: State::Scheduled.as_str().to_owned(),
             reason: String::new(),
             restarts: 0,

@@ -2,14 +2,17 @@
 
 mod support;
 
+mod charsets;
 mod cli;
 mod config;
 mod decoder;
 mod delivery;
 mod embedded;
+mod forms;
 mod harness;
 mod kill;
 mod modes;
+mod oracle;
 mod pipeline;
 mod preflight;
 mod replication;
