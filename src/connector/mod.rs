@@ -3,12 +3,13 @@
 //!
 //! Read in this order: `definition` turns the JSON of a connector into a [`Connector`]; `template` and `presets` are
 //! its language; `call` sends one request; `models` joins a stored model with its connector, its limits and the cache
-//! of vectors; `catalog` keeps the definitions, `settings` says whom we may call.
+//! of vectors; `hashing` is the one model that needs neither connector nor endpoint; `catalog` keeps the definitions, `settings` says whom we may call.
 
 mod cache;
 mod call;
 mod catalog;
 mod definition;
+mod hashing;
 mod limits;
 mod models;
 mod presets;
@@ -22,6 +23,7 @@ pub use self::{
     call::{Class, Failure},
     catalog::{Catalog, Kind, new_id, now_ms},
     definition::{Connector, split_credential},
+    hashing::Hashing,
     models::{Model, Models, Prediction},
     settings::{PRIVATE_IP, Scope, Settings, TRUSTED_ENDPOINTS, WITHOUT_EFFECT},
     template::{Parameters, Secrets},

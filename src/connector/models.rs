@@ -1,5 +1,6 @@
 //! Models: a stored model joined with its connector, its limits and the cache of vectors; and the two things to be had
-//! of one: vectors of texts, and a raw prediction. Knows no document, and does not retry.
+//! of one: vectors of texts, and a raw prediction. Knows no document, and does not retry. The built-in models are found
+//! here as well, under their names.
 
 use std::{
     collections::HashMap,
@@ -9,8 +10,8 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Catalog, Class, Config, Connector, Failure, Kind, Settings, Vector, cache::Cache, call::Caller,
-    limits::Limits, template::Parameters,
+    Catalog, Class, Config, Connector, Failure, Hashing, Kind, Settings, Vector, cache::Cache,
+    call::Caller, limits::Limits, presets::Before, template::Parameters,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::metrics;
@@ -20,17 +21,36 @@ use crate::telemetry::metrics::metrics;
 pub struct Model {
     pub id: String,
     name: String,
+    engine: Engine,
+    pub limits: Limits,
+}
+
+/// What computes a model's vectors.
+#[derive(Debug)]
+enum Engine {
+    Remote(Box<Remote>),
+    Hashing(Hashing),
+}
+
+#[derive(Debug)]
+struct Remote {
     connector_id: String,
     /// The connector and the time of its last change: the model's name in the cache.
     revision: Arc<str>,
     connector: Connector,
-    pub limits: Limits,
 }
 
 impl Model {
     /// How errors name it.
     pub fn describe(&self) -> String {
-        format!("model `{}` ({})", self.name, self.id)
+        match &self.engine {
+            Engine::Remote(_) => format!("model `{}` ({})", self.name, self.id),
+            Engine::Hashing(_) => format!("the built-in model `{}`", self.id),
+        }
+    }
+
+    fn uses(&self, connector_id: &str) -> bool {
+        matches!(&self.engine, Engine::Remote(remote) if remote.connector_id == connector_id)
     }
 }
 
@@ -91,6 +111,14 @@ impl Models {
     }
 
     fn read(&self, id: &str) -> Result<Model> {
+        if let Some(hashing) = Hashing::named(id) {
+            return Ok(Model {
+                id: id.to_owned(),
+                name: id.to_owned(),
+                engine: Engine::Hashing(hashing?),
+                limits: Limits::new(self.config.concurrency, self.config.batch_texts),
+            });
+        }
         let stored = self.catalog.get(Kind::Model, id)?.ok_or_else(|| unknown(id))?;
         let text =
             |key: &str| stored.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -108,10 +136,12 @@ impl Models {
         Ok(Model {
             id: id.to_owned(),
             name: text("name"),
-            revision: format!("{connector_id}@{changed}").into(),
             limits: Limits::new(concurrency, texts),
-            connector_id,
-            connector,
+            engine: Engine::Remote(Box::new(Remote {
+                revision: format!("{connector_id}@{changed}").into(),
+                connector_id,
+                connector,
+            })),
         })
     }
 
@@ -129,7 +159,7 @@ impl Models {
     }
 
     pub fn forget_connector(&self, id: &str) {
-        self.live().retain(|_, model| model.connector_id != id);
+        self.live().retain(|_, model| !model.uses(id));
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<String, Arc<Model>>> {
@@ -137,7 +167,9 @@ impl Models {
     }
 
     pub fn cached(&self, model: &Model, text: &str) -> Option<Vector> {
-        let cached = self.cache.get(&model.revision, text);
+        // What is hashed is computed faster than it is looked up.
+        let Engine::Remote(remote) = &model.engine else { return None };
+        let cached = self.cache.get(&remote.revision, text);
         let counter = match cached {
             Some(_) => &metrics().embedding_cache_hits,
             None => &metrics().embedding_cache_misses,
@@ -154,19 +186,23 @@ impl Models {
         texts: &[&str],
         dimensions: &[Option<usize>],
     ) -> std::result::Result<Vec<Vector>, Failure> {
-        let Some(after) = model.connector.after else {
+        let remote = match &model.engine {
+            Engine::Remote(remote) => remote,
+            Engine::Hashing(hashing) => return hashed(*hashing, texts, dimensions).await,
+        };
+        let Some(after) = remote.connector.after else {
             let message = "its connector names no post_process_function, so no vector can be found in an answer";
             return Err(Failure::new(Class::Refused, message));
         };
-        let mut parameters = model.connector.parameters.clone();
-        model.connector.before.apply(texts, &mut parameters);
-        let body = self.caller.call(&model.connector, &parameters, texts).await?;
+        let mut parameters = remote.connector.parameters.clone();
+        remote.connector.before.apply(texts, &mut parameters);
+        let body = self.caller.call(&remote.connector, &parameters, texts).await?;
         let vectors = after
             .vectors(&body)
             .and_then(|vectors| checked(vectors, dimensions))
             .map_err(|message| Failure::new(Class::Answer, message))?;
         for (text, vector) in texts.iter().zip(&vectors) {
-            self.cache.put(&model.revision, text, vector.clone());
+            self.cache.put(&remote.revision, text, vector.clone());
         }
         Ok(vectors)
     }
@@ -177,10 +213,17 @@ impl Models {
         model: &Model,
         given: Parameters,
     ) -> std::result::Result<Prediction, Failure> {
-        let mut parameters = model.connector.parameters.clone();
+        let connector = match &model.engine {
+            Engine::Remote(remote) => &remote.connector,
+            Engine::Hashing(hashing) => {
+                let texts = input(&given)?;
+                return Ok(Prediction::Vectors(hashes(*hashing, texts).await?));
+            }
+        };
+        let mut parameters = connector.parameters.clone();
         parameters.extend(given);
-        let body = self.caller.call(&model.connector, &parameters, &[]).await?;
-        let read = match model.connector.after {
+        let body = self.caller.call(connector, &parameters, &[]).await?;
+        let read = match connector.after {
             Some(after) => after.vectors(&body).map(Prediction::Vectors),
             None => serde_json::from_slice(&body)
                 .map(Prediction::Raw)
@@ -196,7 +239,11 @@ impl Models {
         texts: &[&str],
     ) -> std::result::Result<Prediction, Failure> {
         let mut parameters = Parameters::new();
-        model.connector.before.apply(texts, &mut parameters);
+        let before = match &model.engine {
+            Engine::Remote(remote) => remote.connector.before,
+            Engine::Hashing(_) => Before::Input,
+        };
+        before.apply(texts, &mut parameters);
         self.predict(model, parameters).await
     }
 }
@@ -208,8 +255,53 @@ pub fn changed(definition: &Map<String, Value>) -> u64 {
 
 fn unknown(id: &str) -> Error {
     Error::new(ErrorKind::ModelRefused, format!("there is no model {id}")).with_advice(
-        "register one (POST /_plugins/_ml/models/_register) and name its model_id in the pipeline (PUT /_ingest/pipeline/NAME)",
+        "register one (POST /_plugins/_ml/models/_register) and name its model_id in the pipeline (PUT /_ingest/pipeline/NAME), or name `hashing`, which is built in",
     )
+}
+
+/// Vectors of the built-in model. Another dimension than the index's will not change by asking again.
+async fn hashed(
+    hashing: Hashing,
+    texts: &[&str],
+    dimensions: &[Option<usize>],
+) -> std::result::Result<Vec<Vector>, Failure> {
+    let is_other = |expected: &&usize| **expected != hashing.dimension();
+    if let Some(expected) = dimensions.iter().flatten().find(is_other) {
+        let other = match Hashing::id_of_dimension(*expected) {
+            Some(id) => format!("write model_id {id} in the pipeline"),
+            None => "it has no other that fits".to_owned(),
+        };
+        let message = format!(
+            "the index's mapping expects vectors of dimension {expected}, and these have {}: {other}",
+            hashing.dimension()
+        );
+        return Err(Failure::new(Class::Refused, message));
+    }
+    let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+    Ok(hashes(hashing, texts).await?.into_iter().map(Vector::from).collect())
+}
+
+/// On a thread of its own: a long text takes milliseconds.
+async fn hashes(
+    hashing: Hashing,
+    texts: Vec<String>,
+) -> std::result::Result<Vec<Vec<f32>>, Failure> {
+    let blank = || Failure::new(Class::Payload, "a blank text has no vector");
+    let work = move || texts.iter().map(|text| hashing.vector(text).ok_or_else(blank)).collect();
+    let broken = |_| Failure::new(Class::Busy, "the hashing was broken off");
+    tokio::task::spawn_blocking(work).await.map_err(broken)?
+}
+
+/// The texts of `input`: a list, or a single one.
+fn input(given: &Parameters) -> std::result::Result<Vec<String>, Failure> {
+    let input = given.get("input").ok_or_else(|| {
+        Failure::new(Class::Payload, "Some parameter placeholder not filled in payload: input")
+    })?;
+    match serde_json::from_str::<Value>(input) {
+        Ok(Value::Array(_)) => serde_json::from_str(input)
+            .map_err(|_| Failure::new(Class::Payload, "input must be a text, or a list of texts")),
+        _ => Ok(vec![input.clone()]),
+    }
 }
 
 /// One vector for each text, of the right dimension, of real numbers.

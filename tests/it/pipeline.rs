@@ -1053,3 +1053,73 @@ async fn a_later_definition_is_picked_up_by_the_next_call() {
     assert_eq!(key_of(&before).await.as_deref(), Some("v"));
     assert_eq!(key_of(&after).await.as_deref(), Some("w"));
 }
+
+#[tokio::test]
+async fn the_built_in_model_needs_no_registration_and_no_endpoint() {
+    let bench = Bench::new().await;
+    bench.pipeline("hashing-16", json!({"field_map": {"t": "v"}})).await;
+    let texts = ["red shirt", "rot shirt", "数据库同步", " ", "x"];
+    let ids: Vec<String> = (0..texts.len()).map(|at| at.to_string()).collect();
+    let documents_in = || {
+        let body = |text: &&str| json!({"t": text});
+        batch(ids.iter().map(String::as_str).zip(texts.iter().map(body)))
+    };
+    let pipeline = bench.api.pipeline("p").expect("it is defined");
+    pipeline.check_models().expect("the model is there");
+    let dimensions = HashMap::from([("v".to_owned(), 16)]);
+    let done = pipeline.run(&documents_in(), &dimensions, &|_| true).await.expect("runs");
+    let done = documents(&done);
+    let asked = json!({"parameters": {"input": ["red shirt", "rot shirt"]}});
+    let path = "/_plugins/_ml/models/hashing-16/_predict";
+    let answer = bench.ok("POST", path, asked).await;
+    let output = answer["inference_results"][0]["output"].as_array().expect("a list").clone();
+    for (at, tensor) in output.iter().enumerate() {
+        assert_eq!(tensor["name"], "sentence_embedding");
+        assert_eq!((&tensor["data_type"], &tensor["shape"]), (&json!("FLOAT32"), &json!([16])));
+        assert_eq!(tensor["data"], done[at].1["v"]);
+    }
+    assert_eq!((output.len(), &answer["inference_results"][0]["status_code"]), (2, &json!(200)));
+    assert!(done[3].1.get("v").is_none() && done[4].1["v"].is_array(), "{done:?}");
+    let single = bench.ok("POST", path, json!({"parameters": {"input": "red shirt"}})).await;
+    assert_eq!(single["inference_results"][0]["output"][0], output[0]);
+    let path = "/_plugins/_ml/_predict/text_embedding/hashing-16";
+    let texts = bench.ok("POST", path, json!({"text_docs": ["rot shirt"]})).await;
+    assert_eq!(texts["inference_results"][0]["output"][0], output[1]);
+
+    let wrong = HashMap::from([("v".to_owned(), 32)]);
+    let error = pipeline.run(&documents_in(), &wrong, &|_| true).await.expect_err("refused");
+    assert!(error.report().contains("write model_id hashing-32"), "{}", error.report());
+    assert!(bench.model.requests().is_empty(), "no endpoint is asked");
+}
+
+#[tokio::test]
+async fn the_built_in_model_is_shown_and_can_be_neither_removed_nor_replaced() {
+    let bench = Bench::new().await;
+    let models = "/_plugins/_ml/models";
+    let shown = bench.ok("GET", &format!("{models}/hashing"), Value::Null).await;
+    assert_eq!((&shown["name"], &shown["model_state"]), (&json!("hashing"), &json!("DEPLOYED")));
+    assert_eq!(shown["model_config"]["embedding_dimension"], 384);
+    let deployed = bench.ok("POST", &format!("{models}/hashing-64/_deploy"), Value::Null).await;
+    assert_eq!(deployed["status"], "COMPLETED");
+    let task = format!("/_plugins/_ml/tasks/{}", deployed["task_id"].as_str().expect("an id"));
+    assert_eq!(bench.ok("GET", &task, Value::Null).await["model_id"], "hashing-64");
+    let named = json!({"name": "hashing-64", "function_name": "remote", "connector_id": "x"});
+    let blank = json!({"parameters": {"input": ["a", " "]}});
+    for (method, path, body, sentence) in [
+        ("DELETE", "hashing", Value::Null, "is built in"),
+        ("POST", "hashing-64/_undeploy", Value::Null, "is built in"),
+        ("POST", "_register", named, "needs no registration"),
+        ("GET", "hashing-8", Value::Null, "a dimension N from 16 to 4096"),
+        ("POST", "hashing-9999/_deploy", Value::Null, "a dimension N from 16 to 4096"),
+        ("POST", "hashing/_predict", blank, "a blank text has no vector"),
+        ("POST", "hashing/_predict", json!({"parameters": {"input": [1]}}), "a list of texts"),
+        ("POST", "hashing/_predict", json!({"parameters": {}}), "not filled in payload: input"),
+    ] {
+        let answer = bench.call(method, &format!("{models}/{path}"), body).await;
+        assert_eq!(answer.status, 400, "{method} {path}: {}", answer.body);
+        assert!(reason(&answer).contains(sentence), "{}", answer.body);
+    }
+    bench.pipeline("hashing-8", json!({"field_map": {"t": "v"}})).await;
+    let error = bench.api.pipeline("p").expect("defined").check_models().expect_err("refused");
+    assert!(error.report().contains("from 16 to 4096"), "{}", error.report());
+}

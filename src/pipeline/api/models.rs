@@ -5,12 +5,14 @@ use std::sync::PoisonError;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Api, Handled, Request, connectors::written, fault::Fault};
-use crate::connector::{Kind, new_id, now_ms};
+use crate::connector::{Hashing, Kind, new_id, now_ms};
 
 /// The one node that the original's answers name.
 const NODE: &str = "driftless";
 /// Tasks end before they are asked about; the last of them are remembered.
 const TASKS_MAX: usize = 1000;
+/// The algorithm of the built-in models, where others say REMOTE.
+const HASHING: &str = "HASHING";
 
 impl Api {
     pub(super) async fn register_group(&self, request: &Request<'_>) -> Handled {
@@ -49,6 +51,11 @@ impl Api {
     pub(super) async fn register_model(&self, request: &Request<'_>) -> Handled {
         let given = request.object(Fault::parse("request body is required"))?;
         let Some(name) = name(&given) else { return Err(Fault::argument("model name is null")) };
+        if Hashing::named(name).is_some() {
+            return Err(Fault::argument(format!(
+                "the name {name} is the built-in model's, which needs no registration: write it as the model_id, or choose another name"
+            )));
+        }
         let function = given.get("function_name").and_then(Value::as_str).unwrap_or_default();
         if !function.eq_ignore_ascii_case("remote") {
             return Err(Fault::argument(format!(
@@ -112,6 +119,9 @@ impl Api {
     }
 
     pub(super) fn get_model(&self, id: &str) -> Handled {
+        if let Some(hashing) = Hashing::named(id) {
+            return Ok(Answer::ok(built_in(id, hashing?)));
+        }
         let reason = format!("Failed to find model with the provided model id: {id}");
         let model = self
             .inner
@@ -131,6 +141,7 @@ impl Api {
     }
 
     pub(super) async fn delete_model(&self, id: &str) -> Handled {
+        refuse_built_in(id)?;
         let _turn = self.inner.changes.lock().await;
         if self.stored_model(id)?["model_state"] == "DEPLOYED" {
             let reason = "Model cannot be deleted in deploying or deployed state. Try undeploy model first then delete";
@@ -142,19 +153,23 @@ impl Api {
     }
 
     pub(super) async fn deploy(&self, id: &str) -> Handled {
-        self.set_model_state(id, "DEPLOYED").await?;
+        match Hashing::named(id) {
+            Some(hashing) => drop(hashing?),
+            None => self.set_model_state(id, "DEPLOYED").await?,
+        }
         let task = self.task("DEPLOY_MODEL", id, true);
         Ok(Answer::ok(json!({"task_id": task, "task_type": "DEPLOY_MODEL", "status": "COMPLETED"})))
     }
 
     pub(super) async fn undeploy(&self, id: &str) -> Handled {
+        refuse_built_in(id)?;
         self.set_model_state(id, "UNDEPLOYED").await?;
         Ok(Answer::ok(json!({NODE: {"stats": {id: "undeployed"}}})))
     }
 
     /// A prediction deploys a model, as the original does it.
     pub(super) async fn deploy_if_needed(&self, id: &str) -> Result<(), Fault> {
-        if self.stored_model(id)?["model_state"] != "DEPLOYED" {
+        if Hashing::named(id).is_none() && self.stored_model(id)?["model_state"] != "DEPLOYED" {
             self.set_model_state(id, "DEPLOYED").await?;
         }
         Ok(())
@@ -169,8 +184,9 @@ impl Api {
 
     fn task(&self, kind: &str, model: &str, is_async: bool) -> String {
         let (id, now) = (new_id(), now_ms());
+        let function = if Hashing::named(model).is_some() { HASHING } else { "REMOTE" };
         let task = json!({
-            "model_id": model, "task_type": kind, "function_name": "REMOTE", "state": "COMPLETED",
+            "model_id": model, "task_type": kind, "function_name": function, "state": "COMPLETED",
             "worker_node": [NODE], "create_time": now, "last_update_time": now, "is_async": is_async
         });
         let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,6 +221,29 @@ fn set_state(model: &mut Value, state: &str) {
     model["model_state"] = json!(state);
     model["last_updated_time"] = json!(now);
     model["last_deployed_time"] = json!(now);
+}
+
+/// The built-in model as a model is shown.
+fn built_in(id: &str, hashing: Hashing) -> Value {
+    json!({
+        "name": id,
+        "algorithm": HASHING,
+        "model_version": "1",
+        "description": "built in: hashed words and pieces of words; finds texts of like letters, not of like meaning",
+        "model_state": "DEPLOYED",
+        "model_config": {"model_type": "hashing", "embedding_dimension": hashing.dimension()},
+        "planning_worker_node_count": 1,
+        "current_worker_node_count": 1,
+        "planning_worker_nodes": [NODE],
+        "is_hidden": false
+    })
+}
+
+fn refuse_built_in(id: &str) -> Result<(), Fault> {
+    let Some(hashing) = Hashing::named(id) else { return Ok(()) };
+    hashing?;
+    let reason = format!("the model {id} is built in: it is always deployed and cannot be removed");
+    Err(Fault::new(400, "status_exception", reason))
 }
 
 /// A stored model with what the original tells beside, in its order.
