@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod decoder;
 mod delivery;
+mod demo;
 mod embedded;
 mod harness;
 mod kill;
