@@ -20,7 +20,7 @@ const now = {
   index: null, // what there is to search, see `describe`
   text: "",
   asked: 0, // number of the last search; an older answer is thrown away
-  vector: { text: null, numbers: null },
+  vectors: new Map(), // of the text that was searched last, by model
   samples: [],
 };
 
@@ -104,10 +104,17 @@ function showLink(link) {
   state.classList.toggle("is-bad", link?.state === "failed");
   state.classList.toggle("is-waiting", link !== null && !["running", "failed"].includes(link.state));
   say("link-errors", link?.errors ?? "");
-  say("statement", link?.statement || "There is none yet. CALL dbms_etl.sync_by_map(…) makes one; docs/statements.md says how.");
+  showStatement(link?.statement || "There is none yet. CALL dbms_etl.sync_by_map(…) makes one; docs/statements.md says how.");
   showLag(link);
   showFacts(link);
   showSearch(link);
+}
+
+/** Long names may be broken behind their points and brackets. */
+function showStatement(text) {
+  const place = at("statement");
+  if (place.textContent === text) return;
+  place.replaceChildren(...text.split(/(?<=[.,(])/).flatMap((part) => [part, element("wbr")]));
 }
 
 function showFacts(link) {
@@ -129,7 +136,9 @@ function showFacts(link) {
 
 /** A link into a cluster is searched there. */
 function showSearch(link) {
-  at("form").hidden = !now.isOurs || link === null;
+  const isHere = now.isOurs && link !== null;
+  at("form").hidden = !isHere;
+  document.querySelector("main").classList.toggle("is-alone", !isHere);
   const where = link && !now.isOurs ? `The documents are in the index ${link.index} of the search cluster: search there.` : "";
   say("note-of-search", where);
 }
@@ -193,44 +202,43 @@ async function describe(name) {
     vectors: of("knn_vector"),
     date: dates.find((field) => /updat|modif|chang/i.test(field)) ?? dates[0],
     types: Object.fromEntries(fields.map(([field, { type }]) => [field, type])),
-    model: null,
   };
-  index.model = await modelOf(settings.index?.default_pipeline, index.vectors);
+  index.embeddings = await embeddingsOf(settings.index?.default_pipeline, index.vectors);
   at("query").placeholder = `Search ${name}`;
   say("query-label", `Search ${name}`);
-  showModel(index.model);
+  showModels([...new Set(index.embeddings.map(({ model }) => model))]);
   return index;
 }
 
 /** Which model fills which vector field, by the index's own pipeline. */
-async function modelOf(pipeline, vectors) {
-  if (!pipeline || vectors.length === 0) return null;
+async function embeddingsOf(pipeline, vectors) {
+  if (!pipeline || vectors.length === 0) return [];
   const { processors } = (await ask("GET", `_ingest/pipeline/${encodeURIComponent(pipeline)}`))[pipeline];
-  for (const { text_embedding: embedding } of processors) {
-    const field = Object.values(embedding?.field_map ?? {}).find((vector) => vectors.includes(vector));
-    if (field) return { id: embedding.model_id, field };
-  }
-  return null;
+  const pairs = processors.flatMap(({ text_embedding: embedding }) =>
+    Object.values(embedding?.field_map ?? {}).map((field) => ({ field, model: embedding.model_id })));
+  return pairs.filter(({ field }) => vectors.includes(field));
 }
 
-function showModel(model) {
-  at("model-card").hidden = model === null;
-  if (model === null) return;
-  const isHashing = /^hashing(-\d+)?$/.test(model.id);
+function showModels(models) {
+  at("model-card").hidden = models.length === 0;
+  const names = models.flatMap((model, number) => [number ? " and " : "", code(model)]);
+  const isHashing = models.every((model) => /^hashing(-\d+)?$/.test(model));
   const words = isHashing
-    ? ["Vectors come from the built-in model ", code(model.id),
+    ? ["Vectors come from the built-in model ", ...names,
       ". It knows likeness of words, not meaning: “jaket” finds jackets, “automobile” finds no car. For meaning, put a model of your own into the pipeline; ",
       code("docs/pipeline.md"), " says how."]
-    : ["Vectors come from the model ", code(model.id), ", as the index's pipeline says."];
+    : ["Vectors come from ", ...names, ", as the index's pipeline says."];
   at("model").replaceChildren(...words);
 }
 
-async function vectorOf(text) {
-  if (now.vector.text === text) return now.vector.numbers;
-  const path = `_plugins/_ml/models/${encodeURIComponent(now.index.model.id)}/_predict`;
+async function vectorOf(model, text) {
+  const known = now.vectors.get(model);
+  if (known?.text === text) return known.vector;
+  const path = `_plugins/_ml/models/${encodeURIComponent(model)}/_predict`;
   const answer = await ask("POST", path, { parameters: { input: [text] } });
-  now.vector = { text, numbers: answer.inference_results[0].output[0].data };
-  return now.vector.numbers;
+  const vector = answer.inference_results[0].output[0].data;
+  now.vectors.set(model, { text, vector });
+  return vector;
 }
 
 // ---------------------------------------------------------------- searching
@@ -259,9 +267,12 @@ function latest(index) {
 async function hybrid(index, text) {
   const matches = [...index.texts, ...index.keywords].map((field) => ({ match: { [field]: text } }));
   const words = { bool: { should: matches } };
-  if (!index.model) return { query: words };
-  const vector = await vectorOf(text);
-  return { query: { hybrid: { queries: [words, { knn: { [index.model.field]: { vector, k: NEAREST } } }] } } };
+  if (index.embeddings.length === 0) return { query: words };
+  const queries = [words];
+  for (const { field, model } of index.embeddings) {
+    queries.push({ knn: { [field]: { vector: await vectorOf(model, text), k: NEAREST } } });
+  }
+  return { query: { hybrid: { queries } } };
 }
 
 // ---------------------------------------------------------------- results
@@ -290,7 +301,7 @@ function showHits(hits, text) {
 
 function summary(count, text) {
   if (text === "") return now.index.date ? "The latest changes" : "Documents";
-  return count === 0 ? `Nothing found for “${text}”` : `The best ${count} for “${text}”, by words${now.index.model ? " and by vectors" : ""}`;
+  return count === 0 ? `Nothing found for “${text}”` : `The best ${count} for “${text}”, by words${now.index.embeddings.length ? " and by vectors" : ""}`;
 }
 
 function newItem(hit, isArriving) {

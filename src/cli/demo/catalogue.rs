@@ -39,11 +39,16 @@ pub(super) fn product(number: u64) -> Product {
     let cents = *draw(&[0.0, 0.49, 0.50, 0.90, 0.95, 0.99], number, "cents");
     Product {
         name: format!("{adjective} {material} {thing}, {colour}"),
-        description: format!("For {purpose}. {feature} {care}"),
+        description: format!("{} for {purpose}. {feature} {care}", capitalised(thing)),
         category: category.name,
         price: f64::from(euros) + cents,
         stock: (hash(number, "stock") % 120) as i32,
     }
+}
+
+fn capitalised(text: &str) -> String {
+    let (first, rest) = text.split_at(text.ceil_char_boundary(1));
+    first.to_uppercase() + rest
 }
 
 /// One of `list`, decided by the number and by what it is drawn for.

@@ -11,9 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::net::http::{self, Options, Side};
 
 pub(super) const PIPELINE_SAID: &str =
-    "PUT /_ingest/pipeline/shop: description → embedding, by the built-in model hashing-256";
+    "PUT /_ingest/pipeline/shop: vectors of name and description, by the built-in model hashing-256";
 pub(super) const INDEX_SAID: &str =
-    "PUT /products: text, keyword, numbers, a date, a vector; default_pipeline shop";
+    "PUT /products: text, keyword, numbers, a date, vectors; default_pipeline shop";
 
 pub(super) const STATEMENT: &str = r#"CALL dbms_etl.sync_by_map("search",
   "products.name(driftless_shop.products.name),
@@ -47,15 +47,18 @@ impl Door {
 
     pub async fn make_pipeline(&self) -> Result<()> {
         let body = json!({
-            "description": "Vectors of products, by their descriptions",
+            "description": "Vectors of products, of their names and descriptions",
             "processors": [{"text_embedding": {
-                "model_id": "hashing-256", "field_map": {"description": "embedding"},
+                "model_id": "hashing-256",
+                "field_map": {"name": "name_vector", "description": "description_vector"},
             }}],
         });
         self.ask(Method::PUT, "/_ingest/pipeline/shop", Some(body)).await.map(|_| ())
     }
 
     pub async fn make_index(&self) -> Result<()> {
+        let vector = json!({"type": "knn_vector", "dimension": 256,
+            "method": {"name": "hnsw", "space_type": "cosinesimil"}});
         let body = json!({
             "settings": {"index": {"knn": true, "default_pipeline": "shop"}},
             "mappings": {"properties": {
@@ -65,8 +68,8 @@ impl Door {
                 "price": {"type": "double"},
                 "stock": {"type": "integer"},
                 "updated_at": {"type": "date"},
-                "embedding": {"type": "knn_vector", "dimension": 256,
-                    "method": {"name": "hnsw", "space_type": "cosinesimil"}},
+                "name_vector": vector,
+                "description_vector": vector,
             }},
         });
         self.ask(Method::PUT, "/products", Some(body)).await.map(|_| ())
