@@ -28,7 +28,7 @@ build: ## the daemon, unoptimised
 
 demo: ## rows of a live MySQL as searchable documents, on a page; MYSQL=mysql://root@host:3306 for one of yours, LISTEN=…
 	tests/servers/install build
-	cargo build --quiet
+	cargo build
 	@MYSQL='$(MYSQL)' LISTEN='$(LISTEN)' deploy/demo
 
 check: ## format, lints, dependencies, house rules
