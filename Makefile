@@ -12,11 +12,13 @@ TEST ?=
 # The demo's server and the address of its page; its own and 127.0.0.1:9220 where nothing is said.
 MYSQL ?=
 LISTEN ?=
+# What `make run` runs.
+CONFIG ?= config/quickstart.toml
 # No run takes longer than this; single waits have deadlines of their own.
 TEST_SECONDS ?= 2400
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check test bench env clean-servers
+.PHONY: help build demo run check test bench env clean-servers
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,6 +32,11 @@ demo: ## rows of a live MySQL as searchable documents, on a page; MYSQL=mysql://
 	tests/servers/install build
 	cargo build
 	@MYSQL='$(MYSQL)' LISTEN='$(LISTEN)' deploy/demo
+
+run: ## the daemon, between the servers of CONFIG=config/quickstart.toml
+	tests/servers/install build
+	cargo build
+	cargo run --quiet -- run --config $(CONFIG)
 
 check: ## format, lints, dependencies, house rules
 	tests/servers/install build

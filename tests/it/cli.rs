@@ -64,7 +64,11 @@ fn help_names_every_subcommand() {
             "{name}\n{text}"
         );
         let own = run(&[name, "--help"]);
-        assert!(own.status.success() && (said(&own).contains("--config") || name == "demo"), "{}", said(&own));
+        assert!(
+            own.status.success() && (said(&own).contains("--config") || name == "demo"),
+            "{}",
+            said(&own)
+        );
     }
     assert!(said(&run(&["--version"])).starts_with("driftless "));
 }

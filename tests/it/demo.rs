@@ -65,8 +65,10 @@ impl Demo {
 
     async fn end(&mut self, signal: &str) -> ExitStatus {
         let kill = format!("kill -{signal} {}", self.child.id());
-        let sent =
-            std::process::Command::new("sh").args(["-c", &kill]).status().expect("a shell is there");
+        let sent = std::process::Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .expect("a shell is there");
         assert!(sent.success(), "SIG{signal} could not be sent");
         self.ended().await
     }
@@ -80,7 +82,8 @@ impl Demo {
 
     /// What is left in its temporary folder.
     fn left_behind(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.folder.path().join("tmp")).expect("the folder is there");
+        let entries =
+            std::fs::read_dir(self.folder.path().join("tmp")).expect("the folder is there");
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 }
@@ -100,7 +103,8 @@ fn address(mysql: &Mysql) -> String {
 }
 
 async fn has_shop(mysql: &Mysql) -> bool {
-    let shops = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'driftless_shop'";
+    let shops =
+        "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'driftless_shop'";
     mysql.value::<u32>(shops).await == 1
 }
 
@@ -141,7 +145,8 @@ async fn assert_readable(browser: &Browser, colours: &str, is_dark: bool) {
 }
 
 async fn text_of(browser: &Browser, selector: &str) -> String {
-    let found = browser.run(&format!("return document.querySelector('{selector}')?.innerText ?? ''")).await;
+    let found =
+        browser.run(&format!("return document.querySelector('{selector}')?.innerText ?? ''")).await;
     found.as_str().unwrap_or_default().to_owned()
 }
 
@@ -173,7 +178,8 @@ async fn the_page_finds_the_row_just_written_by_keyboard_alone() {
         .await;
     browser.press("zanzimat".chars().chain([ENTER])).await;
     until("the row is the first result", SECONDS_10, async || {
-        let (title, age) = (text_of(&browser, ".hit .title").await, text_of(&browser, ".hit .age").await);
+        let (title, age) =
+            (text_of(&browser, ".hit .title").await, text_of(&browser, ".hit .age").await);
         if title != "Zanzimat compass" {
             return Err(title);
         }
@@ -186,7 +192,9 @@ async fn the_page_finds_the_row_just_written_by_keyboard_alone() {
     assert!(text_of(&browser, "#summary").await.contains("“zanzimat”, by words and by vectors"));
 
     // A change shows by itself, without another search.
-    mysql.exec("UPDATE driftless_shop.products SET price = 99.25 WHERE name = 'Zanzimat compass'").await;
+    mysql
+        .exec("UPDATE driftless_shop.products SET price = 99.25 WHERE name = 'Zanzimat compass'")
+        .await;
     until("the new price is shown", SECONDS_10, async || {
         text_of(&browser, ".hit .fields").await.contains("99.25")
     })
@@ -201,7 +209,10 @@ async fn the_page_finds_the_row_just_written_by_keyboard_alone() {
     })
     .await;
     let lag = text_of(&browser, "#lag").await.replace(char::is_whitespace, "");
-    assert!(lag.strip_suffix("ms").is_some_and(|ms| ms.replace(',', "").parse::<u64>().is_ok()), "{lag}");
+    assert!(
+        lag.strip_suffix("ms").is_some_and(|ms| ms.replace(',', "").parse::<u64>().is_ok()),
+        "{lag}"
+    );
     assert_eq!(text_of(&browser, "#state").await, "running");
     assert!(text_of(&browser, "#model").await.contains("likeness of words, not meaning"));
 
@@ -272,11 +283,16 @@ async fn with_a_cluster_the_page_shows_the_link_and_says_where_to_search() {
     browser.open(&format!("{}/ui", daemon.url())).await;
     until("the page says where to search", SECONDS_10, async || {
         let text = text_of(&browser, "main").await;
-        let has_all = [&statement, &index, "running", "of the search cluster"].iter().all(|part| text.contains(*part));
+        let has_all = [&statement, &index, "running", "of the search cluster"]
+            .iter()
+            .all(|part| text.contains(*part));
         if has_all { Ok(()) } else { Err(text) }
     })
     .await;
-    assert_eq!(browser.run("return document.getElementById('form').checkVisibility()").await, false);
+    assert_eq!(
+        browser.run("return document.getElementById('form').checkVisibility()").await,
+        false
+    );
     browser.save_screenshot("cluster").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
@@ -396,13 +412,19 @@ async fn what_is_wrong_is_said_with_its_remedy_before_anything_is_made() {
     let place = mysql.address();
     refused(&address(&mysql), 1, &["gtid_mode is OFF", "remedy: SET PERSIST"]).await;
     refused(&format!("mysql://root:s3cret@{place}"), 1, &["Access denied", "remedy: "]).await;
-    refused("mysql://root@127.0.0.1:1", 1, &["cannot connect to 127.0.0.1:1", "make demo MYSQL="]).await;
+    refused("mysql://root@127.0.0.1:1", 1, &["cannot connect to 127.0.0.1:1", "make demo MYSQL="])
+        .await;
     refused("127.0.0.1:3306", 64, &["--mysql: ", "mysql://user:password@host:port"]).await;
 
     let shared = servers::mysql(Flavour::Mysql97);
     let (user, password) = shared.replication_user().await;
     let address = format!("mysql://{user}:{password}@{}", shared.address());
-    refused(&address, 1, &["cannot make the database driftless_shop", "GRANT ALL ON driftless_shop.*"]).await;
+    refused(
+        &address,
+        1,
+        &["cannot make the database driftless_shop", "GRANT ALL ON driftless_shop.*"],
+    )
+    .await;
     assert!(!has_shop(&mysql).await);
 }
 
@@ -425,8 +447,11 @@ async fn rows_of_the_shop_are_the_documents_of_the_index() {
     let mysql = server.client();
     let demo = Demo::start(&address(&mysql)).await;
     let word = unique("kompass");
-    mysql.exec(format!("INSERT INTO driftless_shop.products (name, price) VALUES ('{word}', 3.5)")).await;
-    let id: u32 = mysql.value(format!("SELECT id FROM driftless_shop.products WHERE name = '{word}'")).await;
+    mysql
+        .exec(format!("INSERT INTO driftless_shop.products (name, price) VALUES ('{word}', 3.5)"))
+        .await;
+    let id: u32 =
+        mysql.value(format!("SELECT id FROM driftless_shop.products WHERE name = '{word}'")).await;
     let url = format!("{}/products/_doc/{id}", demo.url);
     let document = until("the row is a document", SECONDS_10, async || {
         let text = http_client().get(&url).send().await.ok()?.text().await.ok()?;

@@ -61,13 +61,25 @@ pub(super) fn hash(number: u64, what: &str) -> u64 {
 }
 
 const ADJECTIVES: [&str; 16] = [
-    "Light", "Sturdy", "Quiet", "Compact", "Plain", "Classic", "Folding", "Everyday", "Slim", "Warm",
-    "Handmade", "Little", "Large", "Simple", "Fine", "Rugged",
+    "Light", "Sturdy", "Quiet", "Compact", "Plain", "Classic", "Folding", "Everyday", "Slim",
+    "Warm", "Handmade", "Little", "Large", "Simple", "Fine", "Rugged",
 ];
 
 const COLOURS: [&str; 14] = [
-    "moss green", "slate grey", "sand", "navy blue", "brick red", "charcoal", "cream", "ochre yellow",
-    "sky blue", "rust orange", "white", "black", "plum", "teal",
+    "moss green",
+    "slate grey",
+    "sand",
+    "navy blue",
+    "brick red",
+    "charcoal",
+    "cream",
+    "ochre yellow",
+    "sky blue",
+    "rust orange",
+    "white",
+    "black",
+    "plum",
+    "teal",
 ];
 
 const CARE: [&str; 10] = [

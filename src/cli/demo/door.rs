@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::http::{self, Options, Side};
 
-pub(super) const PIPELINE_SAID: &str =
-    "PUT /_ingest/pipeline/shop: vectors of name and description, by the built-in model hashing-256";
+pub(super) const PIPELINE_SAID: &str = "PUT /_ingest/pipeline/shop: vectors of name and description, by the built-in model hashing-256";
 pub(super) const INDEX_SAID: &str =
     "PUT /products: text, keyword, numbers, a date, vectors; default_pipeline shop";
 
@@ -93,7 +92,8 @@ impl Door {
             if link["state"] == "failed" || is_too_long {
                 let reason = link["errors"].as_str().filter(|reason| !reason.is_empty());
                 let reason = reason.unwrap_or("it takes too long");
-                let what = format!("the link is {}: {reason}", link["state"].as_str().unwrap_or("away"));
+                let what =
+                    format!("the link is {}: {reason}", link["state"].as_str().unwrap_or("away"));
                 return Err(Error::new(ErrorKind::Io, what));
             }
             tokio::time::sleep(COPY_LOOK).await;

@@ -140,10 +140,7 @@ async fn perform(stage: &mut Stage) -> Result<(), Failure> {
 }
 
 /// Says all that is wrong with the server at once, as `driftless check` does.
-async fn refuse_wrong_server(
-    config: &Config,
-    state: &crate::state::State,
-) -> Result<(), Failure> {
+async fn refuse_wrong_server(config: &Config, state: &crate::state::State) -> Result<(), Failure> {
     let parts = wiring::parts(config.clone(), state.clone());
     let mut wrong = link::check(&parts, &[]).await;
     wrong.retain(|finding| finding.level == Level::Error);

@@ -7,8 +7,9 @@ use crate::source::Config;
 pub(super) fn config(address: &str) -> Result<Config> {
     // The address itself is not repeated: a password may stand in it.
     let wrong = |what: &str| {
-        Error::new(ErrorKind::Input, what.to_owned())
-            .with_advice("write mysql://user:password@host:port; what is special in a password as %40 for @")
+        Error::new(ErrorKind::Input, what.to_owned()).with_advice(
+            "write mysql://user:password@host:port; what is special in a password as %40 for @",
+        )
     };
     let options = mysql_async::Opts::from_url(address)
         .map_err(|_| wrong("this is no address of a MySQL server"))?;
@@ -33,7 +34,10 @@ mod tests {
     #[test]
     fn an_address_is_taken_apart() {
         let config = config("mysql://me:p%40ss@db.example:3307").expect("an address");
-        assert_eq!((config.host.as_str(), config.port, config.user.as_str()), ("db.example", 3307, "me"));
+        assert_eq!(
+            (config.host.as_str(), config.port, config.user.as_str()),
+            ("db.example", 3307, "me")
+        );
         assert_eq!(config.password.expect("a password").expose_secret(), "p@ss");
         let config = super::config("mysql://root@127.0.0.1").expect("an address");
         assert_eq!((config.port, config.password.is_none()), (3306, true));
@@ -41,7 +45,12 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_without_repeating_it() {
-        for address in ["db:3306", "http://me:secret@db", "mysql://me:secret@db/shop", "mysql://me:secret@db?x=1"] {
+        for address in [
+            "db:3306",
+            "http://me:secret@db",
+            "mysql://me:secret@db/shop",
+            "mysql://me:secret@db?x=1",
+        ] {
             let said = config(address).expect_err("is none").report();
             assert!(said.contains("mysql://user:password@host:port"), "{said}");
             assert!(!said.contains("secret"), "{said}");

@@ -166,7 +166,10 @@ impl Drop for Browser {
         let deleted = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut socket| {
             socket.set_read_timeout(Some(Duration::from_secs(10)))?;
             let path = format!("/session/{}", self.session);
-            write!(socket, "DELETE {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")?;
+            write!(
+                socket,
+                "DELETE {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+            )?;
             socket.read(&mut [0])
         });
         if let Err(error) = deleted {
