@@ -76,10 +76,10 @@ impl Changes {
                 true => self.change().await,
                 false => self.shop.open_again().await,
             };
-            if let Err(error) = &changed {
-                if self.is_well {
-                    tracing::warn!(error = %error.report(), "the demo cannot change its rows just now");
-                }
+            if let Err(error) = &changed
+                && self.is_well
+            {
+                tracing::warn!(error = %error.report(), "the demo cannot change its rows just now");
             }
             self.is_well = changed.is_ok();
         }
