@@ -192,6 +192,7 @@ fn show(entry: &Entry) -> Status {
         state: State::Scheduled,
         errors: String::new(),
         latency_ms: -1,
+        acked_after_ms: -1,
         restarts: record.restarts,
         created_at: record.created_at,
         updated_at: record.updated_at,

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod decoder;
 mod delivery;
+mod demo;
 mod embedded;
 mod forms;
 mod harness;
