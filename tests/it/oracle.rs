@@ -160,13 +160,14 @@ fn difference(table: &Table, selected: &[u8], logged: &[u8]) -> String {
         serde_json::from_slice(document).expect("a document is JSON")
     };
     let (selected, logged) = (fields(selected), fields(logged));
-    let differ = selected.iter().filter(|(name, value)| logged[*name].get() != value.get());
-    let say = |(name, value): (&String, &Box<RawValue>)| {
+    let mut differ = Vec::new();
+    for (name, value) in selected.iter().filter(|(name, value)| logged[*name].get() != value.get())
+    {
         let ordinal = table.def.ordinal(name).expect("fields are called as columns");
         let declared = &table.def.columns[ordinal].declared;
-        format!("{declared} by SELECT {value}, by log {}", logged[name])
-    };
-    differ.map(say).collect::<Vec<_>>().join("; ")
+        differ.push(format!("{declared} by SELECT {value}, by log {}", logged[name]));
+    }
+    differ.join("; ")
 }
 
 fn shown(document: &[u8]) -> String {
@@ -241,7 +242,7 @@ async fn make(
         let key = format!("k = {}", key_value(random, key));
         let sets: Vec<String> = settable
             .iter()
-            .filter(|_| row % 3 == 0 || row % 5 == 1)
+            .filter(|_| row.is_multiple_of(3) || row % 5 == 1)
             .map(|at| format!("c{at} = {}", value(random, *at)))
             .chain([key])
             .collect();
