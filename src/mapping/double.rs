@@ -1,8 +1,8 @@
 //! Doubles in the server's notation, as JSON and WKT have them. Knows nothing of either.
 
-/// Appends the shortest digits that read back the same; fixed notation for numbers from 10⁻¹⁵ up to 10¹⁵. A number that is
-/// whole ends in `whole_end`: `.0` where it must be told from an integer. None, and nothing is written, where it is not
-/// finite.
+/// Appends the shortest digits that read back the same; fixed notation for numbers from 10⁻¹⁵ up to 10¹⁵, and
+/// above that as long as there are digits behind the point. A number that is whole ends in `whole_end`: `.0` where it must
+/// be told from an integer. None, and nothing is written, where it is not finite.
 pub(super) fn write_double(number: f64, whole_end: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if !number.is_finite() {
         return None;
@@ -24,7 +24,7 @@ pub(super) fn write_double(number: f64, whole_end: &[u8], out: &mut Vec<u8>) -> 
             out.resize(out.len() + point.unsigned_abs() as usize, b'0');
             out.extend_from_slice(digits);
         }
-        1..=15 => {
+        _ if (1..=15).contains(&point) || (point > 0 && digits.len() > point as usize) => {
             let point = point as usize;
             match digits.split_at_checked(point) {
                 Some((whole, fraction)) if !fraction.is_empty() => {

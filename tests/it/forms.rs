@@ -68,7 +68,7 @@ async fn a_link_writes_the_forms_that_it_was_made_with() {
          zero_date = \"string\"\njson = \"string\"\nspatial = \"wkt\"\n"
     );
     let links = text.parse::<Table>().expect("is TOML").remove("links").expect("is there");
-    let mut daemon = Setup::new(&mysql, &search.url())
+    let mut daemon = Setup::new(&mysql, search.url())
         .set("link.types.bit1", "bool")
         .set("link.types.binary", "hex")
         .set("links", links)
