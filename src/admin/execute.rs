@@ -90,6 +90,9 @@ fn others(status: &Status) -> String {
     if !status.position.is_empty() {
         parts.push(format!("checkpoint {}", status.position));
     }
+    if !status.note.is_empty() {
+        parts.push(status.note.clone());
+    }
     parts.join("; ")
 }
 
@@ -154,6 +157,7 @@ mod tests {
                 eta_s: Some(13),
             }),
             position: "binlog.000003:157 []".into(),
+            note: String::new(),
             statement: "CALL …".into(),
         }
     }

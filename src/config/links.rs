@@ -11,7 +11,7 @@ use super::text::{Env, Text};
 use super::value::{PLACE, Source};
 use crate::admin::spec;
 use crate::error::{Error, Result, Span};
-use crate::link::{Origin, Spec};
+use crate::link::{AddColumns, OnGone, Origin, Overrides, Spec};
 use crate::statement;
 
 const FORMS: &str = "a link has either `mapping` and `key`, or `table` and `index`";
@@ -26,6 +26,9 @@ pub(super) struct Entry {
     table: Option<Place>,
     index: Option<Place>,
     columns: Option<Vec<Place>>,
+    on_truncate: Option<Place>,
+    on_drop: Option<Place>,
+    add_columns: Option<Place>,
 }
 
 /// Where a string's literal stands in the file.
@@ -145,7 +148,34 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
     let spec = spec::of(&statement, &call.text, Origin::Config);
     let mut spec = spec.expect("both calls make a link");
     spec.id = id.or_else(|| Some(spec.rules.index().to_owned()));
+    spec.overrides = overrides(source, entry)?;
     Ok(spec)
+}
+
+fn overrides(source: &Source<'_>, entry: &Entry) -> Result<Overrides> {
+    Ok(Overrides {
+        on_truncate: one_of(source, entry.on_truncate, OnGone::parse, OnGone::WORDS)?,
+        on_drop: one_of(source, entry.on_drop, OnGone::parse, OnGone::WORDS)?,
+        add_columns: one_of(source, entry.add_columns, AddColumns::parse, AddColumns::WORDS)?,
+    })
+}
+
+/// The word at `place`, which must be one of those that `parse` knows.
+fn one_of<T>(
+    source: &Source<'_>,
+    place: Option<Place>,
+    parse: impl Fn(&str) -> Option<T>,
+    words: &str,
+) -> Result<Option<T>> {
+    let Some(place) = place else { return Ok(None) };
+    let word = read(source, place)?.value;
+    match parse(&word) {
+        Some(found) => Ok(Some(found)),
+        None => {
+            let what = format!("`{word}` is none of the values here");
+            Err(Error::input(what).with_advice(format!("write {words}")).at(place.0))
+        }
+    }
 }
 
 impl Entry {

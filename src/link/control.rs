@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::consequence::rule_records;
 use crate::link::status::{State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock};
-use crate::link::{Spec, start};
-use crate::mapping;
-use crate::state::{LinkRecord, RuleRecord};
+use crate::link::{Rules, Spec, start};
+use crate::state::LinkRecord;
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
 
@@ -35,6 +35,10 @@ impl Control {
             index: mapping.index.clone(),
             rules: rule_records(&mapping.rules),
             keys: rule_records(&mapping.keys),
+            all_columns: matches!(&spec.rules, Rules::Table { columns: None, .. }),
+            on_truncate: spec.overrides.on_truncate.map(|one| one.as_str().to_owned()),
+            on_drop: spec.overrides.on_drop.map(|one| one.as_str().to_owned()),
+            add_columns: spec.overrides.add_columns.map(|one| one.as_str().to_owned()),
             state: State::Scheduled.as_str().to_owned(),
             reason: String::new(),
             restarts: 0,
@@ -195,21 +199,10 @@ fn show(entry: &Entry) -> Status {
         updated_at: record.updated_at,
         snapshot: None,
         position: String::new(),
+        note: String::new(),
         statement: record.statement.clone(),
     };
     entry.live.show(&mut status);
     status.updated_at = status.updated_at.max(record.updated_at);
     status
-}
-
-fn rule_records(rules: &[mapping::Rule]) -> Vec<RuleRecord> {
-    rules
-        .iter()
-        .map(|rule| RuleRecord {
-            field: rule.field.clone(),
-            db: rule.table.db.clone(),
-            table: rule.table.name.clone(),
-            column: rule.column.clone(),
-        })
-        .collect()
 }

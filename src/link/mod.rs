@@ -5,7 +5,9 @@
 //! lets the pipeline embed it and the sink write it; and what all lanes have acknowledged becomes the link's checkpoint.
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends.
 
+mod altering;
 mod check;
+mod consequence;
 mod control;
 mod copy;
 mod copying;
@@ -13,6 +15,8 @@ mod definition;
 mod end;
 mod lane;
 mod lanes;
+mod policy;
+mod purging;
 mod start;
 mod status;
 mod supervisor;
@@ -23,6 +27,7 @@ use serde::Deserialize;
 
 pub use check::check;
 pub use control::Control;
+pub use policy::{AddColumns, OnGone, Overrides, Policy};
 pub use status::{Progress, State, Status};
 pub use supervisor::{Parts, Supervisor};
 
@@ -39,11 +44,34 @@ pub struct Config {
     pub checkpoint_interval_ms: u64,
     /// How long a stopping link may take to have its last writes acknowledged, in milliseconds.
     pub stop_timeout_ms: u64,
+    /// What TRUNCATE of a table, or of a partition, does to the documents.
+    pub on_truncate: OnGone,
+    /// What DROP does to them.
+    pub on_drop: OnGone,
+    /// Whether a column that is added to a table becomes a field of the links that have all its columns.
+    pub add_columns: AddColumns,
+}
+
+impl Config {
+    /// The policy of links that say nothing of their own.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            on_truncate: self.on_truncate,
+            on_drop: self.on_drop,
+            add_columns: self.add_columns,
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { checkpoint_interval_ms: 1_000, stop_timeout_ms: 8_000 }
+        Self {
+            checkpoint_interval_ms: 1_000,
+            stop_timeout_ms: 8_000,
+            on_truncate: OnGone::Delete,
+            on_drop: OnGone::Fail,
+            add_columns: AddColumns::Ignore,
+        }
     }
 }
 
@@ -72,6 +100,8 @@ pub struct Spec {
     /// The text that the spans point into; kept to be shown.
     pub statement: String,
     pub rules: Rules,
+    /// What the link says of itself.
+    pub overrides: Overrides,
 }
 
 #[derive(Debug, Clone)]

@@ -63,6 +63,8 @@ pub struct Status {
     pub snapshot: Option<Progress>,
     /// The checkpoint's position.
     pub position: String,
+    /// What a statement on the table has meant for the link last; empty where nothing is to be said.
+    pub note: String,
     pub statement: String,
 }
 
@@ -82,6 +84,7 @@ impl Status {
             updated_at: now,
             snapshot: None,
             position: String::new(),
+            note: String::new(),
             statement: spec.statement.clone(),
         }
     }
@@ -115,6 +118,7 @@ struct Changing {
     snapshot: Option<Progress>,
     snapshot_began: Option<(Instant, u64)>,
     position: String,
+    note: String,
 }
 
 impl Live {
@@ -131,6 +135,7 @@ impl Live {
                 snapshot: None,
                 snapshot_began: None,
                 position: String::new(),
+                note: String::new(),
             }),
         };
         live.metrics.set_state(phase.as_str());
@@ -202,6 +207,10 @@ impl Live {
         self.metrics.lag_ms.set(lag_ms);
     }
 
+    pub fn set_note(&self, note: String) {
+        self.change(|c| c.note = note);
+    }
+
     pub fn set_position(&self, position: String) {
         self.change(|c| c.position = position);
     }
@@ -241,6 +250,7 @@ impl Live {
             status.updated_at = c.updated_at;
             status.snapshot = c.snapshot;
             status.position = c.position.clone();
+            status.note = c.note.clone();
         });
     }
 }
