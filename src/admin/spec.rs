@@ -15,7 +15,13 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::ShowSyncLinkById { .. }
         | Statement::DropSyncLinkById { .. } => return None,
     };
-    Some(Spec { id: None, origin, statement: text.to_owned(), rules, overrides: Default::default() })
+    Some(Spec {
+        id: None,
+        origin,
+        statement: text.to_owned(),
+        rules,
+        overrides: Default::default(),
+    })
 }
 
 fn by_map(mapping: &Mapping) -> Rules {

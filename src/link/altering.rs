@@ -37,11 +37,13 @@ impl Worker {
         }
         let table = self.setup.def.id.clone();
         let fate = fate(&ddl.statement, &ddl.db, &table);
-        let is_done = matches!(&self.holding, Holding::Skipping(until) if until.contains(&ddl.gtid));
+        let is_done =
+            matches!(&self.holding, Holding::Skipping(until) if until.contains(&ddl.gtid));
         let is_nothing = match fate {
             Fate::Nothing => true,
             Fate::Made { if_absent } => if_absent && self.holding != Holding::Gone,
-            Fate::Altered | Fate::Emptied | Fate::Gone { .. } | Fate::Taken { .. } => false,
+            Fate::Gone { .. } => self.holding == Holding::Gone,
+            Fate::Altered | Fate::Emptied | Fate::Taken { .. } => false,
         };
         if is_done || is_nothing {
             return Ok(());
@@ -49,10 +51,18 @@ impl Worker {
         self.is_at_boundary = false;
         let version = self.at.epoch.version(ddl.n, 0);
         let met = Met { statement: ddl.statement, db: ddl.db, gtid: ddl.gtid };
-        tracing::info!(link = self.setup.link, statement = met.statement, "a statement on the table");
+        tracing::info!(
+            link = self.setup.link,
+            statement = met.statement,
+            "a statement on the table"
+        );
         match &fate {
-            Fate::Emptied => return self.take_away(&met, self.setup.policy.on_truncate, version).await,
-            Fate::Gone { to: None } => self.take_away(&met, self.setup.policy.on_drop, version).await?,
+            Fate::Emptied => {
+                return self.take_away(&met, self.setup.policy.on_truncate, version).await;
+            }
+            Fate::Gone { to: None } => {
+                self.take_away(&met, self.setup.policy.on_drop, version).await?
+            }
             _ => {}
         }
         let known = self.setup.history.behind(&met.gtid).cloned();
@@ -69,14 +79,16 @@ impl Worker {
     /// The rows go without events. What was read of them for a copy is not true any more.
     async fn take_away(&mut self, met: &Met, policy: OnGone, version: Version) -> Result<(), End> {
         match policy {
-            OnGone::Fail => {
-                Err(End::Failed(consequence::destroyed(&self.setup.def.id, met)))
-            }
+            OnGone::Fail => Err(End::Failed(consequence::destroyed(&self.setup.def.id, met))),
             OnGone::Ignore => Ok(()),
             OnGone::Delete => {
                 self.begin_chunk_anew()?;
                 let count = self.purge(version, version).await?;
-                tracing::info!(link = self.setup.link, count, "documents whose rows went are deleted");
+                tracing::info!(
+                    link = self.setup.link,
+                    count,
+                    "documents whose rows went are deleted"
+                );
                 Ok(())
             }
         }
@@ -182,7 +194,10 @@ impl Worker {
 
     /// A chunk that is being read, or waits to be written, is thrown away.
     fn stop_chunk(&mut self) {
-        self.setup.copier = None;
+        if self.setup.copier.take().is_some() {
+            // It may have waited for just this statement.
+            self.setup.live.trouble_is_over();
+        }
         if !matches!(self.copying, Copying::Done) {
             self.copying = Copying::Ready;
         }
@@ -221,7 +236,8 @@ fn compiled(spec: &mapping::Spec, def: &TableDef) -> Result<Arc<mapping::Plan>, 
 /// Whether a copy along the primary key can go on where it was.
 fn has_same_key(old: &TableDef, new: &TableDef) -> bool {
     let key = |def: &TableDef| {
-        let column = |at: &usize| (def.columns[*at].name.clone(), def.columns[*at].declared.clone());
+        let column =
+            |at: &usize| (def.columns[*at].name.clone(), def.columns[*at].declared.clone());
         def.primary_key.iter().map(column).collect::<Vec<_>>()
     };
     key(old) == key(new)

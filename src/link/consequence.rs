@@ -248,7 +248,10 @@ fn altered(
     let reason = match copy {
         Copy::No => String::new(),
         Copy::Rows | Copy::RowsAndSweep => {
-            format!("the table is copied again, because rows changed without events by: {}", told(met))
+            format!(
+                "the table is copied again, because rows changed without events by: {}",
+                told(met)
+            )
         }
     };
     Ok(Some(Step { def, spec, copy, reason }))
@@ -350,7 +353,10 @@ fn online_copy(standing: &Standing<'_>, met: &Met, def: &TableDef) -> Result<Ste
     };
     let reason = match copy {
         Copy::No => String::new(),
-        _ => format!("the table is copied again, because its columns are others behind: {}", told(met)),
+        _ => format!(
+            "the table is copied again, because its columns are others behind: {}",
+            told(met)
+        ),
     };
     Ok(Step { def: def.clone(), spec: spec.clone(), copy, reason })
 }
@@ -382,8 +388,7 @@ fn compiled(spec: &Spec, def: &TableDef, met: &Met) -> Result<()> {
     if reasons.is_empty() {
         return Ok(());
     }
-    let what =
-        format!("{} was changed by: {}; {}", def.id, told(met), reasons.join("; "));
+    let what = format!("{} was changed by: {}; {}", def.id, told(met), reasons.join("; "));
     Err(Error::new(ErrorKind::Schema, what)
         .with_advice("drop the link and create it again for the table as it is now"))
 }

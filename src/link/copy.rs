@@ -99,7 +99,9 @@ async fn serve(
             match answer(&subject, &mut conn, &request).await {
                 Ok(reply) => break reply,
                 // No such table or column: the stream will bring the statement, and the worker then asks anew.
-                Err(error) if error.remedy() == Remedy::Retry || error.kind() == ErrorKind::Schema => {
+                Err(error)
+                    if error.remedy() == Remedy::Retry || error.kind() == ErrorKind::Schema =>
+                {
                     conn = None;
                     had_trouble = true;
                     tracing::warn!(error = %error.report(), "the snapshot waits");

@@ -260,11 +260,7 @@ fn layout(inner: &Inner) -> Layout {
 }
 
 /// What is known of the table's definitions. The naive reading knows that of today.
-async fn stored_history(
-    inner: &Inner,
-    record: &LinkRecord,
-    table: &TableId,
-) -> Result<History> {
+async fn stored_history(inner: &Inner, record: &LinkRecord, table: &TableId) -> Result<History> {
     let stored = inner.parts.state.schemas().get(&record.id, table)?;
     let mut history = stored.ok_or_else(|| no_definition(table))?;
     if is_naive(Rule::Definitions) {

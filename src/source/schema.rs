@@ -4,8 +4,8 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::column_type::{Declared, column_type};
 use crate::position::GtidSet;
+use crate::source::column_type::{Declared, column_type};
 use crate::source::control;
 use crate::source::snapshot::watermark;
 use crate::table::{Column, TableDef, TableId};
@@ -63,9 +63,8 @@ pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<
         )
         .await
         .map_err(control::error)?;
-    let charset = collation
-        .flatten()
-        .and_then(|collation| collation.split('_').next().map(str::to_owned));
+    let charset =
+        collation.flatten().and_then(|collation| collation.split('_').next().map(str::to_owned));
     Ok(Seen { def, charset, read_at: watermark::followable(conn).await?.known })
 }
 

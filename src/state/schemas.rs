@@ -70,9 +70,10 @@ impl History {
         self.records.retain(|record| passed.covers(&record.behind));
         self.records.extend(found);
         // Behind a table that went, the last definition tells whether the next one is like it.
-        let needed = self.records.iter().rposition(|record| {
-            checkpoint.covers(&record.behind) && record.definition.is_some()
-        });
+        let needed = self
+            .records
+            .iter()
+            .rposition(|record| checkpoint.covers(&record.behind) && record.definition.is_some());
         self.records.drain(..needed.unwrap_or(0));
     }
 }
@@ -306,9 +307,9 @@ mod tests {
     fn set(numbers: &str) -> GtidSet {
         match numbers {
             "" => GtidSet::default(),
-            numbers => format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:{numbers}")
-                .parse()
-                .expect("a set"),
+            numbers => {
+                format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:{numbers}").parse().expect("a set")
+            }
         }
     }
 
@@ -331,8 +332,9 @@ mod tests {
 
     #[test]
     fn a_start_finds_the_record_of_its_checkpoint() {
-        let mut history =
-            History { records: ["", "5", "9"].map(|behind| record(behind, Some(nothing()))).into() };
+        let mut history = History {
+            records: ["", "5", "9"].map(|behind| record(behind, Some(nothing()))).into(),
+        };
         let at = |history: &History, passed: &str| {
             history.at(&set(passed)).map(|record| record.behind.to_string())
         };

@@ -189,8 +189,15 @@ impl Change {
             let inside = words.group()?;
             for part in Words::split(inside) {
                 const OTHERS: &[&str] = &[
-                    "INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL", "FOREIGN", "CHECK",
-                    "CONSTRAINT", "PRIMARY",
+                    "INDEX",
+                    "KEY",
+                    "UNIQUE",
+                    "FULLTEXT",
+                    "SPATIAL",
+                    "FOREIGN",
+                    "CHECK",
+                    "CONSTRAINT",
+                    "PRIMARY",
                 ];
                 if part.first()?.is_keyword(OTHERS) {
                     return None;
@@ -251,7 +258,13 @@ impl Change {
             return Some(());
         }
         let is_kept = words.accept(&[
-            "COALESCE", "REORGANIZE", "REBUILD", "OPTIMIZE", "ANALYZE", "CHECK", "REPAIR",
+            "COALESCE",
+            "REORGANIZE",
+            "REBUILD",
+            "OPTIMIZE",
+            "ANALYZE",
+            "CHECK",
+            "REPAIR",
         ]) && words.is(&["PARTITION"]);
         if is_kept
             || words.accept_all(&["REMOVE", "PARTITIONING"])
@@ -333,7 +346,8 @@ impl Change {
         let mut drops_keys = self.drops_keys;
         match (&self.primary, self.drops_primary) {
             (Some(names), _) => {
-                let parts: Option<Vec<_>> = names.iter().map(|name| altered.ordinal(name)).collect();
+                let parts: Option<Vec<_>> =
+                    names.iter().map(|name| altered.ordinal(name)).collect();
                 altered.primary_key = parts?;
                 for at in &altered.primary_key {
                     altered.columns[*at].nullable = false;
@@ -353,7 +367,8 @@ impl Change {
         }
         for unique in def.unique_keys.iter().filter(|unique| **unique != def.primary_key) {
             let parts = key(unique).filter(|_| !self.drops_keys);
-            let is_sure = |parts: &Vec<usize>| parts.iter().all(|at| !altered.columns[*at].nullable);
+            let is_sure =
+                |parts: &Vec<usize>| parts.iter().all(|at| !altered.columns[*at].nullable);
             match parts.filter(is_sure) {
                 Some(parts) => altered.unique_keys.push(parts),
                 None => drops_keys = true,
@@ -414,9 +429,8 @@ fn convert(column: &mut Column, charset: &str) -> Option<()> {
             column.ty = if is_utf8 {
                 ColumnType::Text
             } else {
-                let reason = format!(
-                    "character set {charset} (only utf8mb4, utf8mb3 and ascii yet)"
-                );
+                let reason =
+                    format!("character set {charset} (only utf8mb4, utf8mb3 and ascii yet)");
                 ColumnType::Unsupported { reason }
             };
             (charset != "binary" && charset != "default").then_some(())
@@ -465,11 +479,13 @@ fn rank(ty: &ColumnType) -> Option<(u8, bool)> {
 
 fn widens(old: &ColumnType, new: &ColumnType) -> bool {
     match (rank(old), rank(new)) {
-        (Some((old, old_unsigned)), Some((new, new_unsigned))) => match (old_unsigned, new_unsigned) {
-            (true, true) | (false, false) => new >= old,
-            (true, false) => new > old,
-            (false, true) => false,
-        },
+        (Some((old, old_unsigned)), Some((new, new_unsigned))) => {
+            match (old_unsigned, new_unsigned) {
+                (true, true) | (false, false) => new >= old,
+                (true, false) => new > old,
+                (false, true) => false,
+            }
+        }
         _ => false,
     }
 }
@@ -479,9 +495,7 @@ fn is_no_shorter(old: &Column, new: &Column) -> bool {
     let size = |column: &Column| -> Option<u64> {
         let (name, rest) = column.declared.split_once('(').unwrap_or((&column.declared, ""));
         match name {
-            "char" | "varchar" | "binary" | "varbinary" => {
-                rest.trim_end_matches(')').parse().ok()
-            }
+            "char" | "varchar" | "binary" | "varbinary" => rest.trim_end_matches(')').parse().ok(),
             "tinytext" | "tinyblob" => Some(255),
             "text" | "blob" => Some(65_535),
             "mediumtext" | "mediumblob" => Some((1 << 24) - 1),
@@ -549,19 +563,23 @@ mod tests {
         let Some(altered) = apply(statement, "d", &table(), Some("utf8mb4")) else {
             return "?".into();
         };
+        let before = table();
         let mut parts: Vec<_> = altered
             .def
             .columns
             .iter()
             .zip(&altered.origins)
-            .map(|(column, origin)| match origin.map(|at| &table().columns[at].name) {
+            .map(|(column, origin)| match origin.map(|at| &before.columns[at].name) {
                 Some(name) if *name == column.name => name.clone(),
                 Some(name) => format!("{}<{name}", column.name),
                 None => format!("+{} {}", column.name, column.declared),
             })
             .collect();
         let named = |list: &[usize]| {
-            list.iter().map(|at| altered.def.columns[*at].name.as_str()).collect::<Vec<_>>().join(",")
+            list.iter()
+                .map(|at| altered.def.columns[*at].name.as_str())
+                .collect::<Vec<_>>()
+                .join(",")
         };
         if !altered.revalued.is_empty() {
             parts.push(format!("revalued {}", named(&altered.revalued)));

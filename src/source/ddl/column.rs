@@ -454,7 +454,10 @@ mod tests {
             ("a NUMERIC(5) DEFAULT -1.50", "decimal(5,0)"),
             ("a DOUBLE PRECISION", "double"),
             ("a FLOAT(30)", "double"),
-            ("a DATETIME(3) DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3)", "datetime(3)"),
+            (
+                "a DATETIME(3) DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3)",
+                "datetime(3)",
+            ),
             ("a CHARACTER VARYING(7) COLLATE utf8mb4_bin AFTER `b c`", "varchar(7)"),
             ("a VARCHAR(5) CHARACTER SET binary", "varbinary(5)"),
             ("a TEXT COMMENT 'it''s, NOT NULL' FIRST", "text"),
