@@ -35,8 +35,7 @@ impl Worker {
         if is_naive(Rule::Definitions) {
             return Ok(());
         }
-        let table = self.setup.def.id.clone();
-        let fate = fate(&ddl.statement, &ddl.db, &table);
+        let fate = fate(&ddl.statement, &ddl.db, &self.setup.named);
         let is_done =
             matches!(&self.holding, Holding::Skipping(until) if until.contains(&ddl.gtid));
         let is_nothing = match fate {
@@ -126,6 +125,7 @@ impl Worker {
                     def: &self.setup.def,
                     holds: self.holding == Holding::Defined,
                     spec: &self.setup.spec,
+                    named: &self.setup.named,
                     policy: self.setup.policy,
                     all_columns: self.setup.all_columns,
                 };

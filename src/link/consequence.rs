@@ -13,8 +13,8 @@ use crate::mapping::{self, Rule, Spec};
 use crate::naive;
 use crate::position::GtidSet;
 use crate::source::ahead::Met;
-use crate::source::ddl::apply::{Altered, apply, can_change};
-use crate::source::ddl::fate::{Fate, fate, is_online_copy};
+use crate::source::ddl::apply::{Altered, apply, can_change, renames};
+use crate::source::ddl::fate::{Fate, Named, fate, is_online_copy};
 use crate::source::schema::Seen;
 use crate::source::snapshot::chunk;
 use crate::state::{Copy, RuleRecord, SchemaRecord};
@@ -27,6 +27,8 @@ pub(super) struct Standing<'a> {
     /// Rows are decoded with `def` up to the first statement.
     pub holds: bool,
     pub spec: &'a Spec,
+    /// The table by its name.
+    pub named: &'a Named,
     pub policy: Policy,
     pub all_columns: bool,
 }
@@ -53,7 +55,7 @@ pub(super) fn records(
         return Ok(vec![gone(first, &seen.read_at, reason)]);
     };
     if further.is_empty() {
-        let step = single(standing, first, def, seen.charset.as_deref())?;
+        let step = single(standing, first, def, seen)?;
         return Ok(vec![step.into_record(first, &seen.read_at)]);
     }
     if let Some(chain) = chain(standing, met, def, seen)? {
@@ -68,7 +70,7 @@ pub(super) fn records(
         told(first),
         told(last)
     );
-    let mut step = by_name(standing, last, def, Copy::RowsAndSweep)?;
+    let mut step = by_name(standing, met, def)?;
     step.reason = reason;
     let mut record = step.into_record(first, &seen.read_at);
     record.skipped = Some(seen.read_at.clone());
@@ -111,7 +113,7 @@ impl Step {
 /// Statements that the policy stops at, where what follows takes them for done.
 fn refuse_destructive(standing: &Standing<'_>, met: &[Met]) -> Result<()> {
     for one in met {
-        let policy = match fate(&one.statement, &one.db, &standing.def.id) {
+        let policy = match fate(&one.statement, &one.db, standing.named) {
             Fate::Emptied => standing.policy.on_truncate,
             Fate::Gone { to: None } => standing.policy.on_drop,
             _ => continue,
@@ -133,17 +135,14 @@ pub(super) fn destroyed(table: &TableId, met: &Met) -> Error {
 }
 
 /// The statement is the only one, so `def` holds behind it.
-fn single(
-    standing: &Standing<'_>,
-    met: &Met,
-    def: &TableDef,
-    charset: Option<&str>,
-) -> Result<Step> {
-    match fate(&met.statement, &met.db, &standing.def.id) {
+fn single(standing: &Standing<'_>, met: &Met, def: &TableDef, seen: &Seen) -> Result<Step> {
+    match fate(&met.statement, &met.db, standing.named) {
         Fate::Altered if standing.holds => {
-            match altered(standing, standing.def, standing.spec, met, charset, Some(def))? {
+            let around =
+                Around { charset: seen.charset.as_deref(), has_generated: seen.has_generated };
+            match altered(standing, (standing.def, standing.spec), met, around, Some(def))? {
                 Some(step) => Ok(step),
-                None => by_name(standing, met, def, Copy::RowsAndSweep),
+                None => by_name(standing, std::slice::from_ref(met), def),
             }
         }
         Fate::Taken { by } if is_online_copy(&by, &standing.def.id) => {
@@ -154,7 +153,7 @@ fn single(
         | Fate::Made { .. }
         | Fate::Nothing
         | Fate::Emptied
-        | Fate::Gone { .. } => by_name(standing, met, def, Copy::RowsAndSweep),
+        | Fate::Gone { .. } => by_name(standing, std::slice::from_ref(met), def),
     }
 }
 
@@ -174,16 +173,17 @@ fn chain(
         ["CHARSET", "CHARACTER", "COLLATE"].iter().any(|word| text.contains(word))
     };
     let charset = seen.charset.as_deref().filter(|_| !met.iter().any(speaks));
+    let around = Around { charset, has_generated: seen.has_generated };
     let (mut def, mut spec) = (standing.def.clone(), standing.spec.clone());
     let mut records = Vec::new();
     for one in met {
-        match fate(&one.statement, &one.db, &standing.def.id) {
+        match fate(&one.statement, &one.db, standing.named) {
             Fate::Nothing | Fate::Emptied | Fate::Made { if_absent: true } => continue,
             Fate::Altered => {}
             Fate::Gone { .. } | Fate::Made { .. } | Fate::Taken { .. } => return Ok(None),
         }
         // A statement that the link cannot go on behind stops it when it is met, not now, if the chain is right.
-        let Ok(Some(step)) = altered(standing, &def, &spec, one, charset, None) else {
+        let Ok(Some(step)) = altered(standing, (&def, &spec), one, around, None) else {
             return Ok(None);
         };
         (def, spec) = (step.def.clone(), step.spec.clone());
@@ -199,16 +199,25 @@ fn chain(
     Ok(Some(records))
 }
 
+/// What the statement's own text does not say of the table.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    charset: Option<&'a str>,
+    /// There are columns that are computed from others.
+    has_generated: bool,
+}
+
 /// One ALTER applied; `None` where it is not understood, or does not end at `server`.
 fn altered(
     standing: &Standing<'_>,
-    before: &TableDef,
-    spec: &Spec,
+    (before, spec): (&TableDef, &Spec),
     met: &Met,
-    charset: Option<&str>,
+    around: Around<'_>,
     server: Option<&TableDef>,
 ) -> Result<Option<Step>> {
-    let Some(altered) = apply(&met.statement, &met.db, before, charset) else { return Ok(None) };
+    let Some(altered) = apply(&met.statement, &met.db, before, around.charset) else {
+        return Ok(None);
+    };
     if server.is_some_and(|server| !is_same(&altered.def, server)) {
         return Ok(None);
     }
@@ -225,7 +234,9 @@ fn altered(
     let changed: Vec<usize> = altered.revalued.iter().chain(&fresh).copied().collect();
     let mut copy = if changed.iter().any(|at| reads(&spec.keys, at)) {
         Copy::RowsAndSweep
-    } else if changed.iter().any(|at| reads(&spec.rules, at)) {
+    } else if changed.iter().any(|at| reads(&spec.rules, at))
+        || (around.has_generated && !changed.is_empty())
+    {
         Copy::Rows
     } else {
         Copy::No
@@ -322,11 +333,24 @@ fn add_fields(
     added
 }
 
-/// The rules read the columns of their names.
-fn by_name(standing: &Standing<'_>, met: &Met, def: &TableDef, copy: Copy) -> Result<Step> {
-    compiled(standing.spec, def, met)?;
-    let reason = format!("the table is copied again, because of: {}", told(met));
-    Ok(Step { def: def.clone(), spec: standing.spec.clone(), copy, reason })
+/// The rules read the columns of their names, which renamings that can be read have changed; and every row is copied.
+fn by_name(standing: &Standing<'_>, met: &[Met], def: &TableDef) -> Result<Step> {
+    let mut spec = standing.spec.clone();
+    for one in met {
+        let renames = renames(&one.statement, &one.db, &def.id);
+        for rule in spec.rules.iter_mut().chain(&mut spec.keys) {
+            let is = |(before, _): &&(String, String)| {
+                before.to_lowercase() == rule.column.to_lowercase()
+            };
+            if let Some((_, now)) = renames.iter().find(is) {
+                rule.column.clone_from(now);
+            }
+        }
+    }
+    let last = met.last().expect("a statement was met");
+    compiled(&spec, def, last)?;
+    let reason = format!("the table is copied again, because of: {}", told(last));
+    Ok(Step { def: def.clone(), spec, copy: Copy::RowsAndSweep, reason })
 }
 
 /// What gh-ost and pt-online-schema-change put in the table's place has the same rows, but for what their ALTER changed.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::consequence::rule_records;
 use crate::link::status::{State, Status, unix_seconds};
-use crate::link::supervisor::{Entry, Inner, lock};
+use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
 use crate::link::{Rules, Spec, start};
 use crate::state::LinkRecord;
 use crate::table::TableId;
@@ -28,7 +28,7 @@ impl Control {
         inner.refuse_twice(&id, spec.rules.index()).map_err(|error| vec![error])?;
         let mapping = start::validate(inner, &spec, &table).await?;
         let now = unix_seconds();
-        let record = LinkRecord {
+        let mut record = LinkRecord {
             id: id.clone(),
             origin: spec.origin.as_str().to_owned(),
             statement: spec.statement,
@@ -36,15 +36,14 @@ impl Control {
             rules: rule_records(&mapping.rules),
             keys: rule_records(&mapping.keys),
             all_columns: matches!(&spec.rules, Rules::Table { columns: None, .. }),
-            on_truncate: spec.overrides.on_truncate.map(|one| one.as_str().to_owned()),
-            on_drop: spec.overrides.on_drop.map(|one| one.as_str().to_owned()),
-            add_columns: spec.overrides.add_columns.map(|one| one.as_str().to_owned()),
             state: State::Scheduled.as_str().to_owned(),
             reason: String::new(),
             restarts: 0,
             created_at: now,
             updated_at: now,
+            ..LinkRecord::default()
         };
+        set_overrides(&mut record, spec.overrides);
         inner.refuse_twice(&id, &record.index).map_err(|error| vec![error])?;
         // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;

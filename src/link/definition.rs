@@ -16,7 +16,7 @@ use crate::flow::queue;
 use crate::link::status::Live;
 use crate::position::{Checkpoint, GtidSet};
 use crate::source::ahead::{Ahead, Met};
-use crate::source::ddl::fate::{Fate, fate};
+use crate::source::ddl::fate::{Fate, Named, fate};
 use crate::source::schema::Seen;
 use crate::source::stream::{Began, Item};
 use crate::source::{self, control, schema};
@@ -151,7 +151,9 @@ async fn pass(
         match item {
             Item::Boundary(boundary) => at = boundary,
             Item::Ddl(ddl) => {
-                let fate = fate(&ddl.statement, &ddl.db, table);
+                // Another table at worst, which costs a second read.
+                let named = Named { table: table.clone(), ignores_case: true };
+                let fate = fate(&ddl.statement, &ddl.db, &named);
                 met_ddl |= !matches!(fate, Fate::Nothing | Fate::Emptied);
             }
             Item::Rows(_) | Item::Unfollowable(_) => {}

@@ -15,14 +15,16 @@ use crate::link::lanes::{Lanes, Layout};
 use crate::link::policy::{AddColumns, OnGone, Overrides, Policy};
 use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
+use crate::link::upstream::wait_or_fail;
 use crate::link::worker::{Setup, Worker};
 use crate::link::{Rules, Spec, consequence, definition};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
 use crate::position::GtidSet;
 use crate::sink::Target;
+use crate::source::ddl::fate::Named;
 use crate::source::snapshot::chunk;
-use crate::source::{control, preflight};
+use crate::source::{control, preflight, schema};
 use crate::state::{CheckpointRecord, History, LinkRecord, SchemaRecord};
 use crate::table::{TableDef, TableId};
 
@@ -135,6 +137,7 @@ async fn set_up(
     let table = as_made.rules.first().map(|rule| rule.table.clone());
     let table =
         table.ok_or_else(|| Error::new(ErrorKind::State, "the stored link has no rules"))?;
+    let ignores_case = names_ignore_case(inner).await.map_err(wait_or_fail)?;
     let target = match inner.sink.prepare(&record.index).await {
         Ok(target) => target,
         // The index may be made any moment; its absence alone is no reason to give the link up.
@@ -221,6 +224,7 @@ async fn set_up(
         lanes,
         copier: None,
         spec,
+        named: Named { table, ignores_case },
         history,
         holding,
         policy: policy_of(inner, record),
@@ -257,6 +261,11 @@ fn layout(inner: &Inner) -> Layout {
         bulk_bytes: sink.bulk_bytes.min(share).max(1),
         bulk_documents: sink.bulk_documents,
     }
+}
+
+async fn names_ignore_case(inner: &Inner) -> Result<bool> {
+    let mut conn = control::connect(&inner.parts.source).await?;
+    schema::ignores_case(&mut conn).await
 }
 
 /// What is known of the table's definitions. The naive reading knows that of today.

@@ -28,6 +28,7 @@ use crate::position::Checkpoint;
 use crate::source;
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
+use crate::source::ddl::fate::Named;
 use crate::source::snapshot::{self, chunk};
 use crate::source::stream::{Began, Item, Rows};
 use crate::state::{self, CheckpointRecord, History, SnapshotRecord};
@@ -51,6 +52,7 @@ pub(super) struct Setup {
     pub snapshot_config: snapshot::Config,
     /// The rules as they are now; `plan` is these compiled against `def`.
     pub spec: mapping::Spec,
+    pub named: Named,
     pub history: History,
     pub holding: Holding,
     pub policy: Policy,

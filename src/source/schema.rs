@@ -42,6 +42,8 @@ pub struct Seen {
     pub def: Option<TableDef>,
     /// The character set of columns that are added without naming one.
     pub charset: Option<String>,
+    /// There are columns that are computed from others.
+    pub has_generated: bool,
     /// Every transaction that can have shown in what was read is among these.
     pub read_at: GtidSet,
 }
@@ -55,17 +57,29 @@ pub struct Seen {
 pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<Seen> {
     watermark::wait_until_executed(conn, behind).await?;
     let def = read_definition(conn, table).await?;
-    let collation: Option<Option<String>> = conn
+    let around: Option<(Option<String>, i64)> = conn
         .exec_first(
-            "SELECT table_collation FROM information_schema.tables \
-             WHERE table_schema = ? AND table_name = ?",
+            "SELECT table_collation, (SELECT COUNT(*) FROM information_schema.columns c \
+             WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name \
+             AND c.generation_expression <> '') \
+             FROM information_schema.tables t WHERE table_schema = ? AND table_name = ?",
             (&table.db, &table.name),
         )
         .await
         .map_err(control::error)?;
-    let charset =
-        collation.flatten().and_then(|collation| collation.split('_').next().map(str::to_owned));
-    Ok(Seen { def, charset, read_at: watermark::followable(conn).await?.known })
+    let (collation, generated) = around.unwrap_or_default();
+    let charset = collation.and_then(|collation| collation.split('_').next().map(str::to_owned));
+    let read_at = watermark::followable(conn).await?.known;
+    Ok(Seen { def, charset, has_generated: generated > 0, read_at })
+}
+
+/// Whether the server takes names of tables that differ by case for the same.
+pub async fn ignores_case(conn: &mut Conn) -> Result<bool> {
+    let setting: Option<u64> = conn
+        .query_first("SELECT @@global.lower_case_table_names")
+        .await
+        .map_err(|cause| control::error(cause).context("cannot read lower_case_table_names"))?;
+    Ok(setting.unwrap_or(0) != 0)
 }
 
 /// The definition as it is now, under the names as the server spells them; None where there is no such table, or none

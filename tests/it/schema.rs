@@ -421,6 +421,175 @@ async fn kills_around_statements_leave_every_row_as_it_was_meant() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_names_in_the_log_an_old_log_is_read_alike() {
+    // The names are compared with every definition that is used.
+    let server = servers::own_mysql(Flavour::Mysql97, &["--binlog-row-metadata=FULL"]).await;
+    let mut stage = Stage::set(server.client(), |setup| setup).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a1', 'b1'), (2, 'a2', 'b2'), (3, 'a3', 'b3')").await;
+    stage.link().await;
+    stage.until_equal("the rows are documents", SECONDS_30).await;
+    stage.until_state("running").await;
+    stage.daemon.stop().await;
+    for sql in OLD_LOG {
+        stage.exec(sql).await;
+    }
+    stage.daemon.start_again().await;
+    until_index_is(&stage, "SELECT id, a, b FROM {t}").await;
+    assert_eq!(copied(&stage), 0, "the chain of definitions was proven");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_whose_name_differs_by_case_is_another() {
+    let stage = linked(Flavour::Mysql97, |setup| setup.set("link.on_drop", "delete")).await;
+    for sql in ["CREATE TABLE {db}.T LIKE {t}", "TRUNCATE TABLE {db}.T", "DROP TABLE {db}.T"] {
+        stage.exec(&sql.replace("{db}", &stage.db)).await;
+    }
+    stage.exec("INSERT INTO {t} VALUES (4, 'a4', 'b4')").await;
+    stage.until_equal("its documents are there", SECONDS_30).await;
+    assert_eq!(copied(&stage), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_of_the_file_has_its_own_word_on_statements() {
+    let mysql = servers::mysql(Flavour::Mysql97);
+    let mut stage = Stage::set(mysql, |setup| setup).await;
+    let mapping = format!("{0}.id({1}.t.id),{0}.a({1}.t.a),{0}.b({1}.t.b)", stage.index, stage.db);
+    let key = format!("{}.id={}.t.id", stage.index, stage.db);
+    let link = |on_drop: &str| {
+        let entry = [
+            ("mapping", mapping.as_str()),
+            ("key", key.as_str()),
+            ("on_truncate", "fail"),
+            ("on_drop", on_drop),
+        ];
+        let table = entry.map(|(name, value)| (name.to_owned(), toml::Value::from(value)));
+        toml::Value::Array(vec![toml::Value::Table(toml::Table::from_iter(table))])
+    };
+    stage.daemon.stop().await;
+    stage.daemon.reconfigure("links", link("fail"));
+    stage.exec("INSERT INTO {t} VALUES (1, 'a1', 'b1')").await;
+    stage.daemon.start_again().await;
+    stage.until_equal("the row is a document", SECONDS_30).await;
+    stage.until_state("running").await;
+    stage.exec("DROP TABLE {t}").await;
+    stage.until_state("failed").await;
+    stage.daemon.stop().await;
+    stage.daemon.reconfigure("links", link("delete"));
+    stage.daemon.start_again().await;
+    until("the documents are gone", SECONDS_30, async || {
+        stage.search.refresh(&stage.index).await;
+        stage.found().await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_is_computed_from_a_changed_one_is_copied_again() {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    stage.exec("ALTER TABLE {t} DROP b, ADD c VARCHAR(20), ADD b VARCHAR(200) AS (UPPER(c))").await;
+    stage.exec("INSERT INTO {t} (id, a, c) VALUES (1, 'a1', 'long enough')").await;
+    stage.link().await;
+    stage.until_equal("the row is a document", SECONDS_30).await;
+    stage.until_state("running").await;
+    let mut session = stage.mysql.session().await;
+    session.query_drop("SET SESSION sql_mode = ''").await.expect("is set");
+    let alter = format!("ALTER TABLE {}.t MODIFY c VARCHAR(4)", stage.db);
+    session.query_drop(alter).await.expect("is cut");
+    until_index_is(&stage, "SELECT id, a, b FROM {t}").await;
+}
+
+/// Everything at random, with the daemon up, stopped or killed: in the end the index is the table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_of_random_statements_ends_with_the_index_equal_to_the_table() {
+    for flavour in BOTH {
+        let seed = std::env::var("DRIFTLESS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| {
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(1, |now| now.as_nanos() as u64)
+        });
+        println_seed(seed);
+        random_life(flavour, Random(seed)).await;
+    }
+}
+
+async fn random_life(flavour: Flavour, mut random: Random) {
+    let mut stage = linked(flavour, |setup| {
+        setup.set("link.checkpoint_interval_ms", 50).set("snapshot.chunk_rows", 40)
+    })
+    .await;
+    // The columns that fields `a` and `b` are made of, and the others.
+    let (mut names, mut others) = (["a".to_owned(), "b".to_owned()], Vec::<String>::new());
+    let mut is_up = true;
+    for step in 1..90 {
+        let [a, b] = names.clone();
+        let statements: Vec<String> = match random.below(16) {
+            0..=2 => vec![format!(
+                "INSERT IGNORE INTO {{t}} (id, {a}, {b}) WITH RECURSIVE n AS (SELECT {step}000 AS i UNION ALL SELECT i + 1 FROM n \
+                 WHERE i < {step}000 + {}) SELECT i, CONCAT('a', i), CONCAT('b', i) FROM n",
+                random.below(60)
+            )],
+            3 => vec![format!(
+                "UPDATE {{t}} SET {a} = CONCAT({a}, '+') WHERE id % 5 = {}",
+                random.below(5)
+            )],
+            4 => vec![format!("DELETE FROM {{t}} WHERE id % 11 = {}", random.below(11))],
+            5 => vec!["UPDATE IGNORE {t} SET id = id + 1 ORDER BY id DESC LIMIT 30".to_owned()],
+            6 | 7 => {
+                names.swap(0, 1);
+                vec![format!(
+                    "ALTER TABLE {{t}} RENAME COLUMN {a} TO {b}, RENAME COLUMN {b} TO {a}"
+                )]
+            }
+            8 => {
+                names[0] = format!("n{step}");
+                vec![format!("ALTER TABLE {{t}} RENAME COLUMN {a} TO n{step}")]
+            }
+            9 => {
+                others.push(format!("x{step}"));
+                let place = ["FIRST", &format!("AFTER {a}"), ""][random.below(3)].to_owned();
+                vec![format!("ALTER TABLE {{t}} ADD x{step} VARCHAR(200) DEFAULT 'x' {place}")]
+            }
+            10 if !others.is_empty() => {
+                let gone = others.remove(random.below(others.len()));
+                vec![format!("ALTER TABLE {{t}} DROP COLUMN {gone}")]
+            }
+            11 => vec![format!(
+                "ALTER TABLE {{t}} MODIFY {b} VARCHAR({}) FIRST",
+                150 + random.below(50)
+            )],
+            12 if random.below(2) == 0 => vec!["TRUNCATE TABLE {t}".to_owned()],
+            13 => [
+                "CREATE TABLE {db}._t_gho LIKE {t}",
+                "INSERT INTO {db}._t_gho SELECT * FROM {t}",
+                "RENAME TABLE {t} TO {db}._t_del, {db}._t_gho TO {t}",
+                "DROP TABLE {db}._t_del",
+            ]
+            .map(|sql| sql.replace("{db}", &stage.db))
+            .to_vec(),
+            14 | 15 => {
+                match (is_up, random.below(2)) {
+                    (true, 0) => drop(stage.daemon.stop().await),
+                    (true, _) => stage.daemon.kill9(),
+                    (false, _) => stage.daemon.start_again().await,
+                }
+                is_up = !is_up;
+                continue;
+            }
+            _ => continue,
+        };
+        for sql in statements {
+            stage.exec(&sql).await;
+        }
+    }
+    if !is_up {
+        stage.daemon.start_again().await;
+    }
+    let [a, b] = names;
+    until_index_is(&stage, &format!("SELECT id, {a}, {b} FROM {{t}}")).await;
+}
+
 /// Random ALTERs: what we make of each must be what the server makes of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_are_applied_as_the_server_applies_them() {

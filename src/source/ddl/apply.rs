@@ -62,6 +62,46 @@ pub fn apply(
     change.apply_to(def)
 }
 
+/// The columns that an ALTER of the table calls otherwise, by their names before and behind it; as far as it is understood.
+pub fn renames(statement: &str, default_db: &str, table: &TableId) -> Vec<(String, String)> {
+    read_renames(statement, default_db, table).unwrap_or_default()
+}
+
+fn read_renames(
+    statement: &str,
+    default_db: &str,
+    table: &TableId,
+) -> Option<Vec<(String, String)>> {
+    let cursor = &mut Cursor::new(statement, default_db);
+    if !cursor.accept(&["ALTER"]) {
+        return None;
+    }
+    while !cursor.accept(&["TABLE"]) {
+        cursor.next()?;
+    }
+    cursor.accept_if_exists();
+    if !is_table(&cursor.table()?, table) {
+        return None;
+    }
+    let mut renames = Vec::new();
+    while let Some(clause) = cursor.clause() {
+        let words = &mut Words::new(&clause);
+        let is_rename = words.accept_all(&["RENAME", "COLUMN"]);
+        if !is_rename && !words.accept(&["CHANGE"]) {
+            continue;
+        }
+        if !is_rename {
+            words.accept(&["COLUMN"]);
+        }
+        let before = words.name()?.to_owned();
+        if is_rename {
+            words.accept(&["TO"]);
+        }
+        renames.push((before, words.name()?.to_owned()));
+    }
+    Some(renames)
+}
+
 fn is_table(one: &TableId, other: &TableId) -> bool {
     same_name(&one.name, &other.name) && (one.db.is_empty() || same_name(&one.db, &other.db))
 }
@@ -633,6 +673,16 @@ mod tests {
         ] {
             assert_eq!(told(statement), expected, "{statement}");
         }
+    }
+
+    #[test]
+    fn renames_are_read_without_a_definition() {
+        let of = |statement: &str| renames(statement, "d", &TableId::new("d", "t"));
+        let pair = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        let swap = "ALTER TABLE t RENAME COLUMN a TO b, STRANGE x, CHANGE COLUMN `b` a INT";
+        assert_eq!(of(swap), [pair("a", "b"), pair("b", "a")]);
+        assert_eq!(of("ALTER TABLE u RENAME COLUMN a TO b"), []);
+        assert_eq!(of("ALTER TABLE t RENAME TO u"), []);
     }
 
     #[test]

@@ -24,17 +24,45 @@ pub enum Fate {
     Taken { by: TableId },
 }
 
-/// `default_db` is the statement's database. A statement that is not understood and names the table has altered it.
-pub fn fate(statement: &str, default_db: &str, table: &TableId) -> Fate {
-    let read = super::read(statement, default_db);
-    let Kind::Ddl { .. } = read.kind else { return Fate::Nothing };
-    if !read.names(table) {
-        return Fate::Nothing;
-    }
-    known(statement, default_db, table).unwrap_or(Fate::Altered)
+/// A table by its name, and what counts as the same name on its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub table: TableId,
+    /// Names that differ by case are the same (`lower_case_table_names` is not 0).
+    pub ignores_case: bool,
 }
 
-fn known(statement: &str, default_db: &str, table: &TableId) -> Option<Fate> {
+impl Named {
+    fn is(&self, one: &TableId, default_db: &str) -> bool {
+        let db = if one.db.is_empty() { default_db } else { &one.db };
+        self.same(&one.name, &self.table.name) && (db.is_empty() || self.same(db, &self.table.db))
+    }
+
+    fn same(&self, one: &str, other: &str) -> bool {
+        one == other || (self.ignores_case && same_name(one, other))
+    }
+
+    fn key(&self, id: &TableId) -> (String, String) {
+        match self.ignores_case {
+            true => (id.db.to_lowercase(), id.name.to_lowercase()),
+            false => (id.db.clone(), id.name.clone()),
+        }
+    }
+}
+
+/// `default_db` is the statement's database. A statement that is not understood and names the table has altered it.
+pub fn fate(statement: &str, default_db: &str, named: &Named) -> Fate {
+    let read = super::read(statement, default_db);
+    let Kind::Ddl { .. } = read.kind else { return Fate::Nothing };
+    let in_database = read.database.as_ref().is_some_and(|db| named.same(db, &named.table.db));
+    let is_named = in_database || read.tables.iter().any(|one| named.is(one, default_db));
+    if !is_named {
+        return Fate::Nothing;
+    }
+    known(statement, default_db, named).unwrap_or(Fate::Altered)
+}
+
+fn known(statement: &str, default_db: &str, table: &Named) -> Option<Fate> {
     let cursor = &mut Cursor::new(statement, default_db);
     let Token::Word(verb) = cursor.next()? else { return None };
     match verb.to_ascii_uppercase().as_str() {
@@ -60,12 +88,12 @@ fn dropped(cursor: &mut Cursor<'_>) -> Option<Fate> {
     None
 }
 
-fn made(cursor: &mut Cursor<'_>, default_db: &str, table: &TableId) -> Option<Fate> {
+fn made(cursor: &mut Cursor<'_>, default_db: &str, table: &Named) -> Option<Fate> {
     while let Some(token) = cursor.next() {
         if token.is_keyword(&["TABLE"]) {
             let if_absent = cursor.accept_if_exists();
             let made = cursor.table()?;
-            return Some(if is_same(&made, table, default_db) {
+            return Some(if table.is(&made, default_db) {
                 Fate::Made { if_absent }
             } else {
                 Fate::Nothing
@@ -79,12 +107,13 @@ fn made(cursor: &mut Cursor<'_>, default_db: &str, table: &TableId) -> Option<Fa
 }
 
 /// `RENAME TABLE a TO b, c TO a`: one after the other, so that a name can be a stage of another.
-fn renamed(cursor: &mut Cursor<'_>, table: &TableId) -> Option<Fate> {
+fn renamed(cursor: &mut Cursor<'_>, table: &Named) -> Option<Fate> {
     if !cursor.accept(&["TABLE", "TABLES"]) {
         return None;
     }
     cursor.accept_if_exists();
-    let key = |id: &TableId| (id.db.to_lowercase(), id.name.to_lowercase());
+    let key = |id: &TableId| table.key(id);
+    let ours = key(&table.table);
     // By name, the table that has it meanwhile, by the name that it had before the statement.
     let mut holders: HashMap<(String, String), Option<TableId>> = HashMap::new();
     let mut went_to = None;
@@ -95,7 +124,7 @@ fn renamed(cursor: &mut Cursor<'_>, table: &TableId) -> Option<Fate> {
         }
         let to = cursor.table()?;
         let moved = holders.insert(key(&from), None).unwrap_or(Some(from))?;
-        if key(&moved) == key(table) {
+        if key(&moved) == ours {
             went_to = Some(to.clone());
         }
         holders.insert(key(&to), Some(moved));
@@ -103,21 +132,21 @@ fn renamed(cursor: &mut Cursor<'_>, table: &TableId) -> Option<Fate> {
             break;
         }
     }
-    Some(match holders.remove(&key(table)) {
+    Some(match holders.remove(&ours) {
         None => Fate::Nothing,
         Some(None) => Fate::Gone { to: went_to },
-        Some(Some(by)) if key(&by) == key(table) => Fate::Nothing,
+        Some(Some(by)) if key(&by) == ours => Fate::Nothing,
         Some(Some(by)) => Fate::Taken { by },
     })
 }
 
-fn altered(cursor: &mut Cursor<'_>, default_db: &str, table: &TableId) -> Option<Fate> {
+fn altered(cursor: &mut Cursor<'_>, default_db: &str, table: &Named) -> Option<Fate> {
     while !cursor.accept(&["TABLE"]) {
         cursor.next()?;
     }
     cursor.accept_if_exists();
     let subject = cursor.table()?;
-    let is_subject = is_same(&subject, table, default_db);
+    let is_subject = table.is(&subject, default_db);
     while let Some(clause) = cursor.clause() {
         let mut words = Words::new(&clause);
         if !words.accept(&["RENAME"]) || words.is(&["COLUMN", "INDEX", "KEY"]) {
@@ -125,7 +154,7 @@ fn altered(cursor: &mut Cursor<'_>, default_db: &str, table: &TableId) -> Option
         }
         let _ = words.accept(&["TO", "AS"]) || words.accept_sign('=');
         let to = cursor.table_of(words.rest())?;
-        return Some(match (is_subject, is_same(&to, table, default_db)) {
+        return Some(match (is_subject, table.is(&to, default_db)) {
             (true, true) => Fate::Altered,
             (true, false) => Fate::Gone { to: Some(to) },
             (false, true) => Fate::Taken { by: subject },
@@ -134,11 +163,6 @@ fn altered(cursor: &mut Cursor<'_>, default_db: &str, table: &TableId) -> Option
     }
     // The other table of EXCHANGE PARTITION is altered too.
     Some(Fate::Altered)
-}
-
-fn is_same(one: &TableId, other: &TableId, default_db: &str) -> bool {
-    let db = if one.db.is_empty() { default_db } else { &one.db };
-    same_name(&one.name, &other.name) && (db.is_empty() || same_name(db, &other.db))
 }
 
 /// Whether `name` is what gh-ost or pt-online-schema-change call the copy that takes the place of `table`: `_t_gho`, or
@@ -156,7 +180,12 @@ mod tests {
     use super::*;
 
     fn told(statement: &str) -> String {
-        match fate(statement, "d", &TableId::new("d", "t")) {
+        told_on(statement, true)
+    }
+
+    fn told_on(statement: &str, ignores_case: bool) -> String {
+        let named = Named { table: TableId::new("d", "t"), ignores_case };
+        match fate(statement, "d", &named) {
             Fate::Nothing => "nothing".into(),
             Fate::Altered => "altered".into(),
             Fate::Emptied => "emptied".into(),
@@ -204,6 +233,17 @@ mod tests {
         ] {
             assert_eq!(told(statement), expected, "{statement}");
         }
+    }
+
+    #[test]
+    fn another_table_is_another_where_case_counts() {
+        for statement in
+            ["TRUNCATE T", "DROP TABLE D.t", "RENAME TABLE T TO u", "CREATE TABLE T (a INT)"]
+        {
+            assert_eq!(told_on(statement, false), "nothing", "{statement}");
+            assert_ne!(told_on(statement, true), "nothing", "{statement}");
+        }
+        assert_eq!(told_on("DROP DATABASE D", false), "nothing");
     }
 
     #[test]
