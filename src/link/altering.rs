@@ -120,7 +120,11 @@ impl Worker {
                 let looking = async move {
                     definition::look_ahead_patiently(&source, &uuid, &table, &behind, &live).await
                 };
-                let (seen, further) = self.meanwhile(looking).await??;
+                let elsewhere = || {
+                    let what = "the source's address leads to another server now";
+                    End::Again(Error::new(ErrorKind::SourceUnreachable, what))
+                };
+                let (seen, further) = self.meanwhile(looking).await??.ok_or_else(elsewhere)?;
                 let standing = consequence::Standing {
                     def: &self.setup.def,
                     holds: self.holding == Holding::Defined,

@@ -454,3 +454,123 @@ pub(super) fn spec_of(index: &str, rules: &[RuleRecord], keys: &[RuleRecord]) ->
         keys: keys.iter().map(rule).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Gtid, Sid};
+    use crate::table::Column;
+
+    fn column(name: &str) -> Column {
+        let is_key = name == "id";
+        let (ty, declared) = match is_key {
+            true => (ColumnType::Int { unsigned: false }, "int"),
+            false => (ColumnType::Text, "varchar(9)"),
+        };
+        Column { name: name.into(), ty, nullable: !is_key, declared: declared.into() }
+    }
+
+    fn table(columns: &[&str]) -> TableDef {
+        let columns: Vec<_> = columns.iter().map(|name| column(name)).collect();
+        let key = columns.iter().position(|column| column.name == "id").into_iter().collect();
+        TableDef {
+            id: TableId::new("d", "t"),
+            columns,
+            primary_key: key,
+            unique_keys: vec![vec![0]],
+        }
+    }
+
+    fn met(statements: &[&str]) -> Vec<Met> {
+        let gtid = |gno| Gtid { sid: Sid::untagged([7; 16]), gno };
+        let one = |(gno, statement): (u64, &&str)| Met {
+            statement: (*statement).to_owned(),
+            db: "d".into(),
+            gtid: gtid(gno),
+        };
+        (1..).zip(statements).map(one).collect()
+    }
+
+    /// For each record: the columns that id, a and b are read from, and what is copied.
+    fn told(statements: &[&str], end: &[&str]) -> Vec<String> {
+        let (def, named) = (
+            table(&["id", "a", "b"]),
+            Named { table: TableId::new("d", "t"), ignores_case: false },
+        );
+        let rule = |column: &str| RuleRecord {
+            field: column.into(),
+            db: "d".into(),
+            table: "t".into(),
+            column: column.into(),
+        };
+        let spec = spec_of("i", &["id", "a", "b"].map(rule), &[rule("id")]);
+        let standing = Standing {
+            def: &def,
+            holds: true,
+            spec: &spec,
+            named: &named,
+            policy: crate::link::Config::default().policy(),
+            all_columns: false,
+        };
+        let seen = Seen {
+            def: (!end.is_empty()).then(|| table(end)),
+            charset: Some("utf8mb4".into()),
+            has_generated: false,
+            read_at: GtidSet::default(),
+        };
+        let records = match records(&standing, &met(statements), &seen) {
+            Ok(records) => records,
+            Err(error) => return vec![error.report()],
+        };
+        let one = |record: &SchemaRecord| {
+            let Some((rules, _)) = &record.rules else { return "gone".to_owned() };
+            let columns: Vec<_> = rules.iter().map(|rule| rule.column.as_str()).collect();
+            let skips = if record.skipped.is_some() { " skipping" } else { "" };
+            format!("{} {:?}{skips}", columns.join(","), record.copy)
+        };
+        records.iter().map(one).collect()
+    }
+
+    #[test]
+    fn one_statement_is_taken_with_what_the_server_shows() {
+        let swap = "ALTER TABLE t RENAME COLUMN a TO b, RENAME COLUMN b TO a";
+        for (statement, end, expected) in [
+            ("ALTER TABLE t ADD c VARCHAR(9)", &["id", "a", "b", "c"][..], "id,a,b No"),
+            (swap, &["id", "b", "a"], "id,b,a No"),
+            ("ALTER TABLE t DROP a, ADD a VARCHAR(9)", &["id", "b", "a"], "id,a,b Rows"),
+            // What the server shows is not what we make of the statement.
+            (swap, &["id", "a", "b"], "id,b,a RowsAndSweep"),
+            ("ALTER TABLE t STRANGE", &["id", "a", "b"], "id,a,b RowsAndSweep"),
+            ("ALTER TABLE t DROP PARTITION p", &["id", "a", "b"], "id,a,b RowsAndSweep"),
+            ("RENAME TABLE t TO _t_del, _t_gho TO t", &["id", "a", "c", "b"], "id,a,b No"),
+            ("RENAME TABLE t TO _t_del, _t_gho TO t", &["id", "b", "a"], "id,a,b RowsAndSweep"),
+            ("RENAME TABLE t TO x, u TO t", &["id", "a", "b"], "id,a,b RowsAndSweep"),
+            ("CREATE TABLE t (id INT)", &["id", "a", "b"], "id,a,b RowsAndSweep"),
+        ] {
+            assert_eq!(told(&[statement], end), [expected], "{statement}");
+        }
+        let error = &told(&["ALTER TABLE t DROP b"], &["id", "a"])[0];
+        assert!(
+            error.contains("column `b` of d.t, which field `b` is made of, is gone"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn several_are_a_chain_only_if_they_end_where_the_server_is() {
+        let swap = "ALTER TABLE t RENAME COLUMN a TO b, RENAME COLUMN b TO a";
+        let add = "ALTER TABLE t ADD c INT FIRST";
+        let drop = "ALTER TABLE t DROP c";
+        let expected = ["id,b,a No", "id,b,a No", "id,b,a No"];
+        assert_eq!(told(&[swap, add, "TRUNCATE t", drop], &["id", "b", "a"]), expected);
+        // One that is not known between them, and an end that is another.
+        let skips = ["id,b,a RowsAndSweep skipping"];
+        assert_eq!(told(&[swap, "ALTER TABLE t STRANGE"], &["id", "b", "a"]), skips);
+        assert_eq!(told(&[swap, add], &["id", "b", "a"]), skips);
+        let twice = ["RENAME TABLE t TO _t_del, _t_gho TO t"; 2];
+        assert_eq!(told(&twice, &["id", "a", "b"]), ["id,a,b RowsAndSweep skipping"]);
+        assert_eq!(told(&[swap, "RENAME TABLE t TO u"], &[]), ["gone"]);
+        let error = &told(&[swap, "DROP TABLE t"], &[])[0];
+        assert!(error.contains("on_drop"), "{error}");
+    }
+}

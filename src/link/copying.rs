@@ -65,6 +65,12 @@ impl Worker {
         };
         let delivered = self.at.position.gtids.clone();
         let Some(until) = self.snapshot.until.clone() else {
+            // Every row that is there will be written from here on. Not from the statement on that asked for the copy:
+            // where rows behind it are skipped, an earlier life may have written some of them, and their deletes are
+            // skipped too.
+            if let Some(below) = &mut self.snapshot.sweep_below {
+                *below = self.at.version().0.max(*below);
+            }
             copier.ask(Request::Bounds { delivered }).await?;
             self.copying = Copying::AskedForBounds;
             return Ok(());

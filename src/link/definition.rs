@@ -18,6 +18,7 @@ use crate::position::{Checkpoint, GtidSet};
 use crate::source::ahead::{Ahead, Met};
 use crate::source::ddl::fate::{Fate, Named, fate};
 use crate::source::schema::Seen;
+use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::{self, control, schema};
 use crate::table::{TableDef, TableId};
@@ -55,7 +56,7 @@ pub(super) async fn prove(
 }
 
 /// The table as the server shows it, when it has executed `behind`, and the statements on it in the log from there to
-/// that moment: none of them is behind what was seen.
+/// that moment: none of them is behind what was seen. None where another server is at the address now.
 ///
 /// The parts of a definition are read one after the other, so a statement may come between them. Therefore the table is
 /// read again until no statement has come since the read before.
@@ -64,20 +65,25 @@ async fn look_ahead(
     server_uuid: &str,
     table: &TableId,
     behind: &GtidSet,
-) -> Result<(Seen, Vec<Met>)> {
+) -> Result<Option<(Seen, Vec<Met>)>> {
     let mut conn = control::connect(source).await?;
+    if watermark::executed(&mut conn).await?.server_uuid != server_uuid {
+        return Ok(None);
+    }
     let mut seen = schema::look(&mut conn, table, behind).await?;
     if behind.covers(&seen.read_at) {
-        return Ok((seen, Vec::new()));
+        return Ok(Some((seen, Vec::new())));
     }
-    let mut ahead = Ahead::open(source, server_uuid, table, behind).await?;
+    let Some(mut ahead) = Ahead::open(source, server_uuid, table, behind).await? else {
+        return Ok(None);
+    };
     let mut met = Vec::new();
     loop {
         let more = ahead.read(&seen.read_at).await?;
         let is_clean = more.is_empty();
         met.extend(more);
         if is_clean {
-            return Ok((seen, met));
+            return Ok(Some((seen, met)));
         }
         seen = schema::look(&mut conn, table, behind).await?;
     }
@@ -90,7 +96,7 @@ pub(super) async fn look_ahead_patiently(
     table: &TableId,
     behind: &GtidSet,
     live: &Live,
-) -> Result<(Seen, Vec<Met>)> {
+) -> Result<Option<(Seen, Vec<Met>)>> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut had_trouble = false;
     loop {

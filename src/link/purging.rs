@@ -8,8 +8,9 @@
 //! conflicts with it, as it must.
 //!
 //! For TRUNCATE and DROP the bound is the statement's version: every document before it. After a copy the bound is the
-//! version at which the copy was asked for: each row that is there has been written since, by the copy or by the stream,
-//! so a document below has no row.
+//! version at which the copy began: each row that is there has been written since, by the copy or by the stream, so a
+//! document below has no row. Not the version of the statement that asked for the copy: where rows behind it are not
+//! decoded, an earlier life of the link may have got beyond them and written documents whose deletes are now stepped over.
 
 use std::time::Duration;
 

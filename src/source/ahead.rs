@@ -42,23 +42,20 @@ const INNER_EVENT_BYTES_MAX: usize = 1 << 30;
 const STATEMENTS_MAX: usize = 10_000;
 
 impl Ahead {
-    /// Begins behind the transactions `passed` of the server.
+    /// Begins behind the transactions `passed` of the server; None where another server is at the address.
     pub async fn open(
         config: &Config,
         server_uuid: &str,
         table: &TableId,
         passed: &GtidSet,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let position = Position { file: String::new(), offset: 0, gtids: passed.clone() };
         let at = Checkpoint { epoch: Epoch(0), n: 0, position };
         let events = match replication::open(config, server_uuid, &at).await? {
             Opened::Stream(events) => events,
-            Opened::Elsewhere(found) => {
-                let what = format!("the source's address leads to server {found} now");
-                return Err(Error::new(ErrorKind::SourceUnreachable, what));
-            }
+            Opened::Elsewhere(_) => return Ok(None),
         };
-        Ok(Self {
+        Ok(Some(Self {
             table: table.clone(),
             events,
             silence_max: std::time::Duration::from_millis(config.read_timeout_ms()),
@@ -67,7 +64,7 @@ impl Ahead {
             open: None,
             has_begun: false,
             inflater: None,
-        })
+        }))
     }
 
     /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order.
