@@ -59,7 +59,7 @@ pub(super) async fn prove(
 /// that moment: none of them is behind what was seen. None where another server is at the address now.
 ///
 /// The parts of a definition are read one after the other, so a statement may come between them. Therefore the table is
-/// read again until no statement has come since the read before.
+/// read again, when all that was found is executed, until no statement has come since the read before.
 async fn look_ahead(
     source: &source::Config,
     server_uuid: &str,
@@ -85,7 +85,8 @@ async fn look_ahead(
         if is_clean {
             return Ok(Some((seen, met)));
         }
-        seen = schema::look(&mut conn, table, behind).await?;
+        // A statement stands in the log before its definition can be seen.
+        seen = schema::look(&mut conn, table, ahead.passed()).await?;
     }
 }
 

@@ -67,6 +67,11 @@ impl Ahead {
         }))
     }
 
+    /// Everything up to where it was read. Not all of it need be executed yet.
+    pub fn passed(&self) -> &GtidSet {
+        &self.passed
+    }
+
     /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order.
     pub async fn read(&mut self, until: &GtidSet) -> Result<Vec<Met>> {
         /// The server sends a heartbeat where it has nothing else to send.
