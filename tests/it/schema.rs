@@ -509,7 +509,7 @@ async fn a_life_of_random_statements_ends_with_the_index_equal_to_the_table() {
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(1, |now| now.as_nanos() as u64)
         });
-        println_seed(seed);
+        tell_seed(seed);
         random_life(flavour, Random(seed)).await;
     }
 }
@@ -598,13 +598,13 @@ async fn statements_are_applied_as_the_server_applies_them() {
         let seed = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |now| now.as_nanos() as u64);
-        println_seed(seed);
+        tell_seed(seed);
         apply_random(&mysql, Random(seed)).await;
     }
 }
 
 #[allow(clippy::print_stderr)]
-fn println_seed(seed: u64) {
+fn tell_seed(seed: u64) {
     eprintln!("seed {seed}");
 }
 
