@@ -17,6 +17,10 @@ pub enum Rule {
     LateOperations = 6,
     /// Naive: today's definition is good for yesterday's events if the column types agree.
     Definitions = 8,
+    /// Naive: TRUNCATE deletes what the index shows at that moment.
+    Destructive = 10,
+    /// Naive: a row changes only by its events.
+    SilentChanges = 11,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
 }

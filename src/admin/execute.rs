@@ -94,6 +94,9 @@ fn others(status: &Status) -> String {
     if !status.position.is_empty() {
         parts.push(format!("checkpoint {}", status.position));
     }
+    if !status.note.is_empty() {
+        parts.push(status.note.clone());
+    }
     parts.join("; ")
 }
 
@@ -161,6 +164,7 @@ mod tests {
             position: "binlog.000003:157 []".into(),
             pipeline_mode: "emulate",
             pipeline: "p".into(),
+            note: String::new(),
             statement: "CALL …".into(),
         }
     }

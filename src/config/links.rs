@@ -11,8 +11,8 @@ use super::text::{Env, Text};
 use super::value::{PLACE, Source};
 use crate::admin::spec;
 use crate::error::{Error, Result, Span};
-use crate::link::{Origin, PipelineMode, Spec};
-use crate::mapping::Overrides;
+use crate::link::{AddColumns, OnGone, Origin, Overrides, PipelineMode, Spec};
+use crate::mapping;
 use crate::statement;
 
 const FORMS: &str = "a link has either `mapping` and `key`, or `table` and `index`";
@@ -28,7 +28,10 @@ pub(super) struct Entry {
     index: Option<Place>,
     columns: Option<Vec<Place>>,
     pipeline_mode: Option<PipelineMode>,
-    types: Overrides,
+    types: mapping::Overrides,
+    on_truncate: Option<Place>,
+    on_drop: Option<Place>,
+    add_columns: Option<Place>,
 }
 
 /// Where a string's literal stands in the file.
@@ -150,7 +153,34 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
     spec.pipeline_mode = entry.pipeline_mode;
     spec.types = entry.types;
     spec.id = id.or_else(|| Some(spec.rules.index().to_owned()));
+    spec.overrides = overrides(source, entry)?;
     Ok(spec)
+}
+
+fn overrides(source: &Source<'_>, entry: &Entry) -> Result<Overrides> {
+    Ok(Overrides {
+        on_truncate: one_of(source, entry.on_truncate, OnGone::parse, OnGone::WORDS)?,
+        on_drop: one_of(source, entry.on_drop, OnGone::parse, OnGone::WORDS)?,
+        add_columns: one_of(source, entry.add_columns, AddColumns::parse, AddColumns::WORDS)?,
+    })
+}
+
+/// The word at `place`, which must be one of those that `parse` knows.
+fn one_of<T>(
+    source: &Source<'_>,
+    place: Option<Place>,
+    parse: impl Fn(&str) -> Option<T>,
+    words: &str,
+) -> Result<Option<T>> {
+    let Some(place) = place else { return Ok(None) };
+    let word = read(source, place)?.value;
+    match parse(&word) {
+        Some(found) => Ok(Some(found)),
+        None => {
+            let what = format!("`{word}` is none of the values here");
+            Err(Error::input(what).with_advice(format!("write {words}")).at(place.0))
+        }
+    }
 }
 
 impl Entry {

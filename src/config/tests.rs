@@ -34,6 +34,22 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
+fn a_word_on_statements_is_one_of_three() {
+    let text = r#"
+[[links]]
+table = "d.t"
+index = "i"
+on_drop = "maybe"
+"#;
+    let told = refused(text);
+    assert!(
+        told.contains("driftless.toml:5:11") && told.contains("`delete`, `ignore` or `fail`"),
+        "{told}"
+    );
+    assert!(refused("[link]\non_truncate = \"maybe\"").contains("`delete`"));
+}
+
+#[test]
 fn everything_that_is_wrong_is_said_at_once() {
     let text = r#"
 memory_limit_bytes = "lots"

@@ -167,6 +167,42 @@ impl Generation {
         Ok(None)
     }
 
+    /// Ids of documents below a version, in the order of their bytes, behind `after`.
+    pub fn older(
+        &self,
+        searcher: &Searcher,
+        below: u64,
+        after: &str,
+        count_max: usize,
+    ) -> tantivy::Result<Vec<String>> {
+        use tantivy::DocSet as _;
+        let mut found = Vec::new();
+        for (ordinal, segment) in (0_u32..).zip(searcher.segment_readers()) {
+            let inverted = segment.inverted_index(self.columns.id)?;
+            let mut terms = inverted.terms().range().gt(after.as_bytes()).into_stream()?;
+            let mut of_segment = 0;
+            while of_segment < count_max && terms.advance() {
+                let mut postings = inverted
+                    .read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+                while postings.doc() != tantivy::TERMINATED {
+                    let doc = postings.doc();
+                    postings.advance();
+                    if segment.is_deleted(doc) {
+                        continue;
+                    }
+                    let place = self.place(searcher, DocAddress::new(ordinal, doc))?;
+                    if place.is_live && place.version < below {
+                        found.push(String::from_utf8_lossy(terms.key()).into_owned());
+                        of_segment += 1;
+                    }
+                }
+            }
+        }
+        found.sort_unstable();
+        found.truncate(count_max);
+        Ok(found)
+    }
+
     /// Version and life of the row at an address.
     pub fn place(&self, searcher: &Searcher, address: DocAddress) -> tantivy::Result<Place> {
         let columns = searcher.segment_reader(address.segment_ord).fast_fields();

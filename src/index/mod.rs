@@ -209,6 +209,13 @@ impl Index {
         search.run(&generation, description.result_window())
     }
 
+    /// Ids of documents whose version is below `below`, in their order, behind `after`. Blocks.
+    pub fn older(&self, below: u64, after: &str, count_max: usize) -> Answer<Vec<String>> {
+        let generation = self.shared.generation();
+        let searcher = generation.reader.searcher();
+        Ok(generation.older(&searcher, below, after, count_max)?)
+    }
+
     /// How many documents match `query`, a query's JSON. Blocks.
     pub fn count(&self, query: &Value) -> Answer<usize> {
         search::count(&self.shared.generation(), query)

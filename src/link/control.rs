@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::consequence::rule_records;
 use crate::link::status::{State, Status, unix_seconds};
-use crate::link::supervisor::{Entry, Inner, lock};
-use crate::link::{PipelineMode, Spec, start};
-use crate::mapping;
-use crate::state::{LinkRecord, RuleRecord};
+use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
+use crate::link::{PipelineMode, Rules, Spec, start};
+use crate::state::LinkRecord;
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
 
@@ -28,7 +28,7 @@ impl Control {
         inner.refuse_twice(&id, spec.rules.index()).map_err(|error| vec![error])?;
         let mapping = start::validate(inner, &spec, &table).await?;
         let now = unix_seconds();
-        let record = LinkRecord {
+        let mut record = LinkRecord {
             id: id.clone(),
             origin: spec.origin.as_str().to_owned(),
             statement: spec.statement,
@@ -37,12 +37,15 @@ impl Control {
             keys: rule_records(&mapping.keys),
             pipeline_mode: spec.pipeline_mode.map_or("", PipelineMode::as_str).to_owned(),
             types: spec.types.over(inner.parts.link.types).to_words(),
+            all_columns: matches!(&spec.rules, Rules::Table { columns: None, .. }),
             state: State::Scheduled.as_str().to_owned(),
             reason: String::new(),
             restarts: 0,
             created_at: now,
             updated_at: now,
+            ..LinkRecord::default()
         };
+        set_overrides(&mut record, spec.overrides);
         inner.refuse_twice(&id, &record.index).map_err(|error| vec![error])?;
         // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
@@ -200,21 +203,10 @@ fn show(entry: &Entry) -> Status {
         position: String::new(),
         pipeline_mode: "",
         pipeline: String::new(),
+        note: String::new(),
         statement: record.statement.clone(),
     };
     entry.live.show(&mut status);
     status.updated_at = status.updated_at.max(record.updated_at);
     status
-}
-
-fn rule_records(rules: &[mapping::Rule]) -> Vec<RuleRecord> {
-    rules
-        .iter()
-        .map(|rule| RuleRecord {
-            field: rule.field.clone(),
-            db: rule.table.db.clone(),
-            table: rule.table.name.clone(),
-            column: rule.column.clone(),
-        })
-        .collect()
 }

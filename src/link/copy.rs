@@ -98,7 +98,10 @@ async fn serve(
         let reply = loop {
             match answer(&subject, &mut conn, &request).await {
                 Ok(reply) => break reply,
-                Err(error) if error.remedy() == Remedy::Retry => {
+                // No such table or column: the stream will bring the statement, and the worker then asks anew.
+                Err(error)
+                    if error.remedy() == Remedy::Retry || error.kind() == ErrorKind::Schema =>
+                {
                     conn = None;
                     had_trouble = true;
                     tracing::warn!(error = %error.report(), "the snapshot waits");

@@ -10,7 +10,7 @@ use crate::link::copy::{Copier, Reply, Request};
 use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::mapping;
-use crate::position::GtidSet;
+use crate::position::{GtidSet, Version};
 use crate::source::snapshot;
 use crate::source::snapshot::window::Window;
 
@@ -65,6 +65,12 @@ impl Worker {
         };
         let delivered = self.at.position.gtids.clone();
         let Some(until) = self.snapshot.until.clone() else {
+            // Every row that is there will be written from here on. Not from the statement on that asked for the copy:
+            // where rows behind it are skipped, an earlier life may have written some of them, and their deletes are
+            // skipped too.
+            if let Some(below) = &mut self.snapshot.sweep_below {
+                *below = self.at.version().0.max(*below);
+            }
             copier.ask(Request::Bounds { delivered }).await?;
             self.copying = Copying::AskedForBounds;
             return Ok(());
@@ -81,12 +87,12 @@ impl Worker {
         match (reply, std::mem::replace(&mut self.copying, Copying::Ready)) {
             (Reply::Failed(error), _) => return Err(error.into()),
             (Reply::Bounds { until, rows_total }, _) => {
-                self.snapshot.done = until.is_none();
+                let is_empty = until.is_none();
                 self.snapshot.until = until;
                 self.snapshot.rows_total = rows_total;
                 self.setup.live.set_snapshot(self.snapshot.rows, rows_total);
-                if self.snapshot.done {
-                    self.finish_snapshot();
+                if is_empty {
+                    self.finish_snapshot().await?;
                 }
             }
             (Reply::Chunk { chunk, executed }, Copying::Reading(window)) => {
@@ -125,7 +131,7 @@ impl Worker {
         self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
         self.log_progress();
         if chunk.is_last {
-            self.finish_snapshot();
+            self.finish_snapshot().await?;
         }
         self.note_mark();
         self.setup.lanes.send_to_idle().await?;
@@ -169,12 +175,17 @@ impl Worker {
         Ok(())
     }
 
-    fn finish_snapshot(&mut self) {
+    async fn finish_snapshot(&mut self) -> Result<(), End> {
+        if let Some(below) = self.snapshot.sweep_below.take() {
+            let count = self.purge(Version(below), self.at.version()).await?;
+            tracing::info!(link = self.setup.link, count, "documents without a row are deleted");
+        }
         self.snapshot.done = true;
         self.copying = Copying::Done;
         self.setup.copier = None;
         self.note_mark();
         tracing::info!(link = self.setup.link, rows = self.snapshot.rows, "snapshot done");
+        Ok(())
     }
 
     fn log_progress(&mut self) {

@@ -8,10 +8,16 @@
 //! definition is read again. Rows that pass meanwhile need not be decoded: the snapshot begins behind them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::flow::backoff::Backoff;
 use crate::flow::queue;
+use crate::link::status::Live;
 use crate::position::{Checkpoint, GtidSet};
+use crate::source::ahead::{Ahead, Met};
+use crate::source::ddl::fate::{Fate, Named, fate};
+use crate::source::schema::Seen;
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::{self, control, schema};
@@ -37,10 +43,9 @@ pub(super) async fn prove(
     let mut at = began.checkpoint;
     let mut first = Vec::new();
     loop {
-        watermark::wait_until_executed(&mut conn, &at.position.gtids).await?;
-        let def = read(&mut conn, table).await?;
-        let read_at = watermark::executed(&mut conn).await?.gtids;
-        let passed = pass(at, &read_at, first, input).await?;
+        let seen = schema::look(&mut conn, table, &at.position.gtids).await?;
+        let (def, read_at) = (there(seen.def, table)?, seen.read_at);
+        let passed = pass(table, at, &read_at, first, input).await?;
         (at, first) = (passed.at, passed.rest);
         if !passed.met_ddl {
             let began = Began { checkpoint: at, is_exact: true };
@@ -50,8 +55,75 @@ pub(super) async fn prove(
     }
 }
 
+/// The table as the server shows it, when it has executed `behind`, and the statements on it in the log from there to
+/// that moment: none of them is behind what was seen. None where another server is at the address now.
+///
+/// The parts of a definition are read one after the other, so a statement may come between them. Therefore the table is
+/// read again, when all that was found is executed, until no statement has come since the read before.
+async fn look_ahead(
+    source: &source::Config,
+    server_uuid: &str,
+    table: &TableId,
+    behind: &GtidSet,
+) -> Result<Option<(Seen, Vec<Met>)>> {
+    let mut conn = control::connect(source).await?;
+    if watermark::executed(&mut conn).await?.server_uuid != server_uuid {
+        return Ok(None);
+    }
+    let mut seen = schema::look(&mut conn, table, behind).await?;
+    if behind.covers(&seen.read_at) {
+        return Ok(Some((seen, Vec::new())));
+    }
+    let Some(mut ahead) = Ahead::open(source, server_uuid, table, behind).await? else {
+        return Ok(None);
+    };
+    let mut met = Vec::new();
+    loop {
+        let more = ahead.read(&seen.read_at).await?;
+        let is_clean = more.is_empty();
+        met.extend(more);
+        if is_clean {
+            return Ok(Some((seen, met)));
+        }
+        // A statement stands in the log before its definition can be seen.
+        seen = schema::look(&mut conn, table, ahead.passed()).await?;
+    }
+}
+
+/// [`look_ahead`], again and again for as long as waiting can help.
+pub(super) async fn look_ahead_patiently(
+    source: &source::Config,
+    server_uuid: &str,
+    table: &TableId,
+    behind: &GtidSet,
+    live: &Live,
+) -> Result<Option<(Seen, Vec<Met>)>> {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let mut had_trouble = false;
+    loop {
+        match look_ahead(source, server_uuid, table, behind).await {
+            Err(error) if error.remedy() == Remedy::Retry => {
+                tracing::warn!(table = %table, error = %error.report(), "cannot look at the table yet");
+                live.wait_for(error.report());
+                had_trouble = true;
+                tokio::time::sleep(backoff.next(None)).await;
+            }
+            looked => {
+                if had_trouble {
+                    live.trouble_is_over();
+                }
+                return looked;
+            }
+        }
+    }
+}
+
 pub(super) async fn read(conn: &mut mysql_async::Conn, table: &TableId) -> Result<TableDef> {
-    schema::read_definition(conn, table).await?.ok_or_else(|| {
+    there(schema::read_definition(conn, table).await?, table)
+}
+
+fn there(def: Option<TableDef>, table: &TableId) -> Result<TableDef> {
+    def.ok_or_else(|| {
         Error::new(
             ErrorKind::SourceRefused,
             format!("table {table} does not exist, or may not be read"),
@@ -68,6 +140,7 @@ struct Passed {
 
 /// Lets the stream pass up to the first boundary that covers `until`.
 async fn pass(
+    table: &TableId,
     mut at: Arc<Checkpoint>,
     until: &GtidSet,
     first: Vec<Item>,
@@ -84,7 +157,12 @@ async fn pass(
         };
         match item {
             Item::Boundary(boundary) => at = boundary,
-            Item::Ddl(ddl) => met_ddl |= ddl.changes_columns,
+            Item::Ddl(ddl) => {
+                // Another table at worst, which costs a second read.
+                let named = Named { table: table.clone(), ignores_case: true };
+                let fate = fate(&ddl.statement, &ddl.db, &named);
+                met_ddl |= !matches!(fate, Fate::Nothing | Fate::Emptied);
+            }
             Item::Rows(_) | Item::Unfollowable(_) => {}
             Item::Broken(error) => {
                 return Err(Error::new(error.kind(), error.report()));

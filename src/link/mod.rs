@@ -5,7 +5,9 @@
 //! lets the pipeline embed it and the sink write it; and what all lanes have acknowledged becomes the link's checkpoint.
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends.
 
+mod altering;
 mod check;
+mod consequence;
 mod control;
 mod copy;
 mod copying;
@@ -14,6 +16,8 @@ mod end;
 mod lane;
 mod lanes;
 mod pipeline_mode;
+mod policy;
+mod purging;
 mod start;
 mod status;
 mod supervisor;
@@ -25,6 +29,7 @@ use serde::Deserialize;
 pub use check::check;
 pub use control::Control;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
+pub use policy::{AddColumns, OnGone, Overrides, Policy};
 pub use status::{Progress, State, Status};
 pub use supervisor::{Parts, Supervisor};
 
@@ -45,6 +50,23 @@ pub struct Config {
     pub pipeline_mode: PipelineMode,
     /// The forms of values, for links that say nothing else when they are made.
     pub types: mapping::Forms,
+    /// What TRUNCATE of a table, or of a partition, does to the documents.
+    pub on_truncate: OnGone,
+    /// What DROP does to them.
+    pub on_drop: OnGone,
+    /// Whether a column that is added to a table becomes a field of the links that have all its columns.
+    pub add_columns: AddColumns,
+}
+
+impl Config {
+    /// The policy of links that say nothing of their own.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            on_truncate: self.on_truncate,
+            on_drop: self.on_drop,
+            add_columns: self.add_columns,
+        }
+    }
 }
 
 impl Default for Config {
@@ -54,6 +76,9 @@ impl Default for Config {
             stop_timeout_ms: 8_000,
             pipeline_mode: PipelineMode::Auto,
             types: mapping::Forms::default(),
+            on_truncate: OnGone::Delete,
+            on_drop: OnGone::Fail,
+            add_columns: AddColumns::Ignore,
         }
     }
 }
@@ -87,6 +112,8 @@ pub struct Spec {
     pub pipeline_mode: Option<PipelineMode>,
     /// The forms of values in which the link differs from [`Config::types`].
     pub types: mapping::Overrides,
+    /// What the link says of itself.
+    pub overrides: Overrides,
 }
 
 #[derive(Debug, Clone)]

@@ -8,21 +8,25 @@ use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
-use crate::link::copy::{Copier, Subject};
+use crate::link::altering::{Holding, compiled};
 use crate::link::end::End;
 use crate::link::lane::Route;
 use crate::link::lanes::{Lanes, Layout};
 use crate::link::pipeline_mode::{self, PipelineMode, Way};
+use crate::link::policy::{AddColumns, OnGone, Overrides, Policy};
 use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
+use crate::link::upstream::wait_or_fail;
 use crate::link::worker::{Setup, Worker};
-use crate::link::{Rules, Spec, definition};
+use crate::link::{Rules, Spec, consequence, definition};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
+use crate::position::GtidSet;
 use crate::sink::Target;
+use crate::source::ddl::fate::Named;
 use crate::source::snapshot::chunk;
-use crate::source::{control, preflight};
-use crate::state::{CheckpointRecord, LinkRecord, RuleRecord, SchemaRecord, SnapshotRecord};
+use crate::source::{control, preflight, schema};
+use crate::state::{CheckpointRecord, History, LinkRecord, SchemaRecord};
 use crate::table::{TableDef, TableId};
 
 /// Everything that can be wrong with a link before it runs; the mapping with its rules written out.
@@ -134,10 +138,11 @@ async fn set_up(
     live: &Arc<Live>,
     stop: watch::Receiver<bool>,
 ) -> Result<Setup, End> {
-    let spec = spec_of(record);
-    let table = spec.rules.first().map(|rule| rule.table.clone());
+    let as_made = consequence::spec_of(&record.index, &record.rules, &record.keys);
+    let table = as_made.rules.first().map(|rule| rule.table.clone());
     let table =
         table.ok_or_else(|| Error::new(ErrorKind::State, "the stored link has no rules"))?;
+    let ignores_case = names_ignore_case(inner).await.map_err(wait_or_fail)?;
     let mut target = match inner.sink.prepare(&record.index).await {
         Ok(target) => target,
         // The index may be made any moment; its absence alone is no reason to give the link up.
@@ -164,30 +169,43 @@ async fn set_up(
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
     let (began, mut input, server_uuid) = inner.join_stream(&record.id, &table, from).await?;
-    let proven = match &stored {
-        Some(_) => definition::Proven {
-            def: stored_definition(inner, record, &table).await?,
-            read_at: Default::default(),
-            began,
-            first: Vec::new(),
-        },
+    let (proven, history) = match &stored {
+        Some(stored) => {
+            let history = stored_history(inner, record, &table).await?;
+            let proven = definition::Proven {
+                def: last_definition(&history, stored, &table)?,
+                read_at: Default::default(),
+                began,
+                first: Vec::new(),
+            };
+            (proven, history)
+        }
         None => {
             let proven = definition::prove(&inner.parts.source, &table, began, &mut input).await?;
-            let schema =
-                SchemaRecord { definition: proven.def.clone(), read_at: proven.read_at.clone() };
-            state.schemas().put(&record.id, &schema)?;
-            proven
+            let history = History::beginning(SchemaRecord {
+                definition: Some(proven.def.clone()),
+                behind: Default::default(),
+                read_at: proven.read_at.clone(),
+                skipped: None,
+                rules: Some((record.rules.clone(), record.keys.clone())),
+                copy: Default::default(),
+                reason: String::new(),
+            });
+            state.schemas().put(&record.id, &table, &history)?;
+            (proven, history)
         }
     };
+    let passed = stored.as_ref().map(|stored| &stored.checkpoint.position.gtids);
+    let holds = passed.and_then(|passed| history.at(passed)).or(history.records.first());
+    let (spec, holding) = match holds {
+        Some(holds) => (spec_behind(&as_made, &history, holds), holding(holds, passed)),
+        None => (as_made, Holding::Defined),
+    };
+    live.set_note(holds.map(|holds| holds.reason.clone()).unwrap_or_default());
     let def = Arc::new(proven.def);
-    let plan = mapping::compile(&spec, &def).map_err(|errors| {
-        let reasons: Vec<_> = errors.iter().map(Error::report).collect();
-        Error::new(ErrorKind::Schema, reasons.join("; "))
-    })?;
-    let plan = Arc::new(plan.in_forms(&mapping::Forms::from_words(&record.types)?));
-    let is_key = |ordinal: &usize| plan.keys().any(|key| key.name == def.columns[*ordinal].name);
-    let id_is_primary_key = def.primary_key.iter().all(is_key);
-    let snapshot = stored.and_then(|stored| stored.snapshot).unwrap_or_else(beginning);
+    let forms = mapping::Forms::from_words(&record.types)?;
+    let plan = compiled(&spec, &def, &forms)?;
+    let snapshot = stored.and_then(|stored| stored.snapshot).unwrap_or_default();
     if proven.began.is_exact {
         // The position is stored before the first row is read.
         let checkpoint = (*proven.began.checkpoint).clone();
@@ -199,25 +217,14 @@ async fn set_up(
         state.checkpoints().put(&record.id, &record_now, true)?;
     }
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
-    let copier = if snapshot.done {
-        None
-    } else {
-        live.set_snapshot(snapshot.rows, snapshot.rows_total);
-        Some(Copier::start(Subject {
-            source: inner.parts.source.clone(),
-            server_uuid,
-            def: def.clone(),
-            wanted: plan.wanted().to_vec(),
-            chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
-            live: live.clone(),
-        })?)
-    };
     let index_uuid = target.uuid.clone();
-    let lanes = Lanes::start(route(inner, record, live, (target, way, mode)), layout(inner));
+    let route = route(inner, record, live, (target, way, mode));
+    let lanes = Lanes::start(route.clone(), layout(inner));
     Ok(Setup {
         link: record.id.clone(),
         def,
         plan,
+        forms,
         began: proven.began,
         first: proven.first,
         snapshot,
@@ -226,16 +233,21 @@ async fn set_up(
         live: live.clone(),
         input,
         lanes,
-        copier,
-        id_is_primary_key,
+        copier: None,
+        spec,
+        named: Named { table, ignores_case },
+        history,
+        holding,
+        policy: policy_of(inner, record),
+        all_columns: record.all_columns,
+        source: inner.parts.source.clone(),
+        server_uuid,
+        chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
+        route,
         snapshot_config: inner.parts.snapshot.clone(),
         checkpoint_interval: Duration::from_millis(inner.parts.link.checkpoint_interval_ms.max(1)),
         stop,
     })
-}
-
-fn beginning() -> SnapshotRecord {
-    SnapshotRecord { done: false, after: None, until: None, rows: 0, rows_total: 0 }
 }
 
 fn route(
@@ -269,24 +281,70 @@ fn layout(inner: &Inner) -> Layout {
     }
 }
 
-/// The definition that holds at the checkpoint. It was proven when the link was made, and every DDL behind that would
-/// have stopped the link.
-async fn stored_definition(
-    inner: &Inner,
-    record: &LinkRecord,
-    table: &TableId,
-) -> Result<TableDef> {
+async fn names_ignore_case(inner: &Inner) -> Result<bool> {
+    let mut conn = control::connect(&inner.parts.source).await?;
+    schema::ignores_case(&mut conn).await
+}
+
+/// What is known of the table's definitions. The naive reading knows that of today.
+async fn stored_history(inner: &Inner, record: &LinkRecord, table: &TableId) -> Result<History> {
+    let stored = inner.parts.state.schemas().get(&record.id, table)?;
+    let mut history = stored.ok_or_else(|| no_definition(table))?;
     if is_naive(Rule::Definitions) {
         let mut conn = control::connect(&inner.parts.source).await?;
-        return definition::read(&mut conn, table).await;
+        let today = definition::read(&mut conn, table).await?;
+        for record in &mut history.records {
+            record.definition = Some(today.clone());
+        }
     }
-    let stored = inner.parts.state.schemas().get(&record.id, table)?;
-    stored.map(|schema| schema.definition).ok_or_else(|| {
-        Error::new(
-            ErrorKind::State,
-            format!("the definition of {table} is missing in the state directory"),
-        )
-        .with_advice("drop the link and create it again")
+    Ok(history)
+}
+
+fn no_definition(table: &TableId) -> Error {
+    Error::new(
+        ErrorKind::State,
+        format!("the definition of {table} is missing in the state directory"),
+    )
+    .with_advice("drop the link and create it again")
+}
+
+/// The definition that holds at the checkpoint, or, where the table is gone there, that held last.
+fn last_definition(
+    history: &History,
+    stored: &CheckpointRecord,
+    table: &TableId,
+) -> Result<TableDef> {
+    let passed = &stored.checkpoint.position.gtids;
+    let mut before = history.records.iter().rev().filter(|record| passed.covers(&record.behind));
+    let found = before.find_map(|record| record.definition.clone());
+    found.ok_or_else(|| no_definition(table))
+}
+
+/// The rules as they are where `holds` holds.
+fn spec_behind(as_made: &mapping::Spec, history: &History, holds: &SchemaRecord) -> mapping::Spec {
+    let up_to = history.records.iter().take_while(|record| *record != holds).chain([holds]);
+    match up_to.filter_map(|record| record.rules.as_ref()).last() {
+        Some((rules, keys)) => consequence::spec_of(&as_made.index, rules, keys),
+        None => as_made.clone(),
+    }
+}
+
+fn holding(holds: &SchemaRecord, passed: Option<&GtidSet>) -> Holding {
+    match (&holds.definition, &holds.skipped, passed) {
+        (None, _, _) => Holding::Gone,
+        (Some(_), Some(until), Some(passed)) if !passed.covers(until) => {
+            Holding::Skipping(until.clone())
+        }
+        (Some(_), _, _) => Holding::Defined,
+    }
+}
+
+fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {
+    let on_gone = |text: &Option<String>| text.as_deref().and_then(OnGone::parse);
+    inner.parts.link.policy().with(Overrides {
+        on_truncate: on_gone(&record.on_truncate),
+        on_drop: on_gone(&record.on_drop),
+        add_columns: record.add_columns.as_deref().and_then(AddColumns::parse),
     })
 }
 
@@ -297,19 +355,4 @@ pub(super) fn forget_snapshot(inner: &Inner, link: &str) -> Result<()> {
     stored.snapshot = None;
     stored.index_uuid = String::new();
     checkpoints.put(link, &stored, true)
-}
-
-fn spec_of(record: &LinkRecord) -> mapping::Spec {
-    let rule = |rule: &RuleRecord| mapping::Rule {
-        field: rule.field.clone(),
-        table: TableId::new(&rule.db, &rule.table),
-        column: rule.column.clone(),
-        span: Default::default(),
-        field_span: Default::default(),
-    };
-    mapping::Spec {
-        index: record.index.clone(),
-        rules: record.rules.iter().map(rule).collect(),
-        keys: record.keys.iter().map(rule).collect(),
-    }
 }

@@ -70,6 +70,8 @@ pub struct Status {
     pub pipeline_mode: &'static str,
     /// That pipeline.
     pub pipeline: String,
+    /// What a statement on the table has meant for the link last; empty where nothing is to be said.
+    pub note: String,
     pub statement: String,
 }
 
@@ -92,6 +94,7 @@ impl Status {
             position: String::new(),
             pipeline_mode: "",
             pipeline: String::new(),
+            note: String::new(),
             statement: spec.statement.clone(),
         }
     }
@@ -128,6 +131,7 @@ struct Changing {
     snapshot_began: Option<(Instant, u64)>,
     position: String,
     way: Way,
+    note: String,
 }
 
 impl Live {
@@ -146,6 +150,7 @@ impl Live {
                 snapshot_began: None,
                 position: String::new(),
                 way: Way::Plain,
+                note: String::new(),
             }),
         };
         live.metrics.set_state(phase.as_str());
@@ -221,6 +226,10 @@ impl Live {
         self.acked_after_ms.store(acked_after_ms, Ordering::Relaxed);
     }
 
+    pub fn set_note(&self, note: String) {
+        self.change(|c| c.note = note);
+    }
+
     pub fn set_position(&self, position: String) {
         self.change(|c| c.position = position);
     }
@@ -267,6 +276,7 @@ impl Live {
             status.position = c.position.clone();
             let (mode, pipeline) = c.way.shown();
             (status.pipeline_mode, status.pipeline) = (mode, pipeline.to_owned());
+            status.note = c.note.clone();
         });
     }
 }

@@ -15,7 +15,7 @@ use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
 use crate::link::status::{Live, State, Status, unix_seconds};
-use crate::link::{Config, Origin, PipelineMode, Spec, start};
+use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
 use crate::sink::{self, Sink};
@@ -118,6 +118,9 @@ impl Supervisor {
 /// Starts the links of the state and the configuration, and restarts the stream when a link asks for it.
 async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared: Vec<Spec>) {
     inner.take_up_modes(&declared);
+    for spec in &declared {
+        inner.adopt_overrides(spec);
+    }
     for id in inner.ids() {
         inner.start_worker(&id).await;
     }
@@ -173,6 +176,17 @@ async fn declare(control: Control, id: String, spec: Spec) {
 }
 
 impl Inner {
+    /// What the configuration says of a link that was made from it may have changed since.
+    fn adopt_overrides(&self, spec: &Spec) {
+        let id = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
+        let Some((record, _)) = self.record_of(&id) else { return };
+        let mut wanted = record.clone();
+        set_overrides(&mut wanted, spec.overrides);
+        if record.origin == Origin::Config.as_str() && wanted != record {
+            self.store_record(&id, |record| set_overrides(record, spec.overrides));
+        }
+    }
+
     pub fn ids(&self) -> Vec<String> {
         lock(&self.links).keys().cloned().collect()
     }
@@ -356,6 +370,13 @@ impl Inner {
         // A full queue holds enough wishes for a restart already.
         let _ = self.restarts.try_send(restart);
     }
+}
+
+pub(super) fn set_overrides(record: &mut LinkRecord, overrides: Overrides) {
+    let Overrides { on_truncate, on_drop, add_columns } = overrides;
+    record.on_truncate = on_truncate.map(|one| one.as_str().to_owned());
+    record.on_drop = on_drop.map(|one| one.as_str().to_owned());
+    record.add_columns = add_columns.map(|one| one.as_str().to_owned());
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

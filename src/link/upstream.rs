@@ -172,7 +172,7 @@ impl Inner {
     }
 }
 
-fn wait_or_fail(error: Error) -> End {
+pub(super) fn wait_or_fail(error: Error) -> End {
     if error.remedy() == Remedy::Retry { End::Wait(error) } else { error.into() }
 }
 

@@ -15,19 +15,23 @@ use crate::change::{Change, ChangeKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::acks::Acks;
 use crate::flow::queue;
+use crate::link::altering::Holding;
 use crate::link::copy::Copier;
 use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
+use crate::link::lane::Route;
 use crate::link::lanes::Lanes;
+use crate::link::policy::Policy;
 use crate::link::status::{Live, State, unix_millis};
 use crate::mapping;
-use crate::naive::{Rule, is_naive};
 use crate::position::Checkpoint;
+use crate::source;
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
+use crate::source::ddl::fate::Named;
 use crate::source::snapshot::{self, chunk};
-use crate::source::stream::{Began, Ddl, Item, Rows};
-use crate::state::{self, CheckpointRecord, SnapshotRecord};
+use crate::source::stream::{Began, Item, Rows};
+use crate::state::{self, CheckpointRecord, History, SnapshotRecord};
 use crate::table::TableDef;
 
 /// What a worker is started with.
@@ -35,6 +39,8 @@ pub(super) struct Setup {
     pub link: String,
     pub def: Arc<TableDef>,
     pub plan: Arc<mapping::Plan>,
+    /// The forms of values that the link was made with.
+    pub forms: mapping::Forms,
     pub began: Began,
     /// Items that were taken out of the queue already.
     pub first: Vec<Item>,
@@ -46,8 +52,17 @@ pub(super) struct Setup {
     pub lanes: Lanes,
     pub copier: Option<Copier>,
     pub snapshot_config: snapshot::Config,
-    /// The `_id` is made of the primary key, not of another unique one.
-    pub id_is_primary_key: bool,
+    /// The rules as they are now; `plan` is these compiled against `def`.
+    pub spec: mapping::Spec,
+    pub named: Named,
+    pub history: History,
+    pub holding: Holding,
+    pub policy: Policy,
+    pub all_columns: bool,
+    pub source: source::Config,
+    pub server_uuid: String,
+    pub chunk_bytes_max: usize,
+    pub route: Arc<Route>,
     pub checkpoint_interval: Duration,
     pub stop: watch::Receiver<bool>,
 }
@@ -70,6 +85,7 @@ pub(super) struct Worker {
     pub(super) is_at_boundary: bool,
     /// Commit time of the first change since the newest mark.
     first_commit_us: Option<u64>,
+    pub(super) holding: Holding,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
@@ -103,6 +119,7 @@ impl Worker {
             at: setup.began.checkpoint.clone(),
             is_at_boundary: setup.began.is_exact,
             first_commit_us: None,
+            holding: setup.holding.clone(),
             copying,
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
@@ -139,6 +156,7 @@ impl Worker {
         if self.is_at_boundary {
             self.note_mark();
         }
+        self.start_copier()?;
         self.ask_next().await?;
         for item in std::mem::take(&mut self.setup.first) {
             self.take_item(item).await?;
@@ -174,36 +192,23 @@ impl Worker {
             Item::Boundary(boundary) => {
                 self.at = boundary;
                 self.is_at_boundary = true;
+                self.end_skipping()?;
                 self.note_mark();
                 self.at_boundary().await
             }
-            Item::Ddl(ddl) => self.take_ddl(&ddl),
+            Item::Ddl(ddl) => self.take_ddl(ddl).await,
+            // What is skipped is copied again.
+            Item::Unfollowable(_) if self.holding != Holding::Defined => Ok(()),
             Item::Unfollowable(error) => Err(End::Failed(error)),
             Item::Broken(error) => Err(broken(&error)),
         }
     }
 
-    fn take_ddl(&mut self, ddl: &Ddl) -> Result<(), End> {
-        // An index that goes may be the key that proves the `_id`s; the primary key can't go unseen.
-        let is_harmless = !ddl.changes_columns && self.setup.id_is_primary_key;
-        if is_harmless || is_naive(Rule::Definitions) {
-            tracing::info!(
-                link = self.setup.link,
-                statement = ddl.statement,
-                "DDL leaves the mapping as it is"
-            );
-            return Ok(());
-        }
-        let error = Error::new(
-            ErrorKind::Schema,
-            format!("{} was changed by: {}", self.setup.def.id, ddl.statement.trim()),
-        )
-        .with_advice("drop the link and create it again for the table as it is now");
-        Err(End::Failed(error))
-    }
-
     async fn take_rows(&mut self, rows: &Rows) -> Result<(), End> {
         self.is_at_boundary = false;
+        if self.holding != Holding::Defined {
+            return Ok(());
+        }
         self.first_commit_us.get_or_insert(rows.committed_at_us);
         let is_known = matches!(&self.decoder.plan, Some((map, _)) if Arc::ptr_eq(map, &rows.map));
         if !is_known {
@@ -269,6 +274,49 @@ impl Worker {
             self.write_checkpoint(false)?;
         }
         Ok(())
+    }
+
+    /// Does `work` beside what must go on meanwhile: acknowledgements, checkpoints, and the ear for a stop. The stream
+    /// stands still.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
+                progress = self.setup.lanes.progress() => {
+                    progress?;
+                    self.take_acks();
+                    self.setup.lanes.send_to_idle().await?;
+                }
+                _ = self.tick.tick() => {
+                    self.tend()?;
+                    self.setup.lanes.show_to_busy()?;
+                }
+                done = &mut work => return Ok(done),
+            }
+        }
+    }
+
+    /// Waits until everything that was put into the lanes is acknowledged.
+    pub(super) async fn acknowledged(&mut self) -> Result<(), End> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
+                drained = self.setup.lanes.drain() => {
+                    drained?;
+                    self.take_acks();
+                    return Ok(());
+                }
+                _ = self.tick.tick() => self.tend()?,
+            }
+        }
+    }
+
+    /// The next rows are decoded by a plan made anew.
+    pub(super) fn forget_decoding(&mut self) {
+        self.decoder.plan = None;
     }
 
     /// Sends the batches that are full. Where a lane cannot take more this waits, and goes on to acknowledge, to show

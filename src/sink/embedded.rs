@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::{Dynamic, Outcome, Sink, Target};
+use super::{Dynamic, Older, Outcome, PAGE_DOCUMENTS, Sink, Target};
 use crate::document::{Action, Batch, DocOp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{self, Expect, Index, Indexes, Kind, What, Write, Written};
@@ -87,9 +87,30 @@ impl Sink for Embedded {
         self.write_batch(target, batch).boxed()
     }
 
+    fn older<'a>(
+        &'a self,
+        target: &'a Target,
+        below: Version,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Older>> {
+        async move {
+            let (index, after) = (self.find(&target.index)?, after.map(str::to_owned));
+            let look =
+                move || index.older(below.0, after.as_deref().unwrap_or_default(), PAGE_DOCUMENTS);
+            let ids = tokio::task::spawn_blocking(look).await.map_err(unread)?.map_err(unread)?;
+            let next = ids.last().filter(|_| ids.len() == PAGE_DOCUMENTS).cloned();
+            Ok(Older { ids, next })
+        }
+        .boxed()
+    }
+
     fn indexes(&self) -> Option<&Indexes> {
         Some(&self.indexes)
     }
+}
+
+fn unread(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(ErrorKind::SinkBusy, "cannot look through the index").caused_by(cause)
 }
 
 fn describe(index: &Index) -> Target {

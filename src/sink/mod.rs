@@ -60,6 +60,16 @@ pub trait Sink: Send + Sync {
         batch: &'a Batch,
     ) -> BoxFuture<'a, Result<Vec<Outcome>>>;
 
+    /// A page of the documents whose version is below `below`, as many as fit into [`PAGE_DOCUMENTS`]; the first page
+    /// where `after` is None. Every write that was done before the first page was asked for is seen; of those that are
+    /// done later, any part. A page that cannot be had any more is an error that asks to begin anew.
+    fn older<'a>(
+        &'a self,
+        target: &'a Target,
+        below: Version,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Older>>;
+
     /// The indexes behind this sink, if they are our own.
     #[cfg(feature = "embedded")]
     fn indexes(&self) -> Option<&Indexes> {
@@ -107,6 +117,17 @@ pub enum Dynamic {
     Ignores,
     /// The document is refused.
     Refuses,
+}
+
+/// Ids have 512 bytes at most, so a page is half a megabyte.
+pub const PAGE_DOCUMENTS: usize = 1_000;
+
+/// A page of documents by their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Older {
+    pub ids: Vec<String>,
+    /// Where the next page begins; None behind the last one.
+    pub next: Option<String>,
 }
 
 /// What became of one operation.

@@ -3,7 +3,11 @@
 //! grammar beyond that, and never fails: what cannot be read counts as able to touch every table that it names.
 
 mod alter;
+pub mod apply;
+mod column;
+pub mod fate;
 mod tokens;
+mod words;
 
 use self::alter::alter_table;
 use self::tokens::{Cursor, Token};

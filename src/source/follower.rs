@@ -102,6 +102,16 @@ impl Subscriber {
         }
     }
 
+    /// Everything that the link has when it has the open transaction too.
+    fn behind(&self, at: &GtidSet, open: &Gtid) -> GtidSet {
+        let mut behind = at.clone();
+        behind.insert(open);
+        if let Some(passed) = &self.passed {
+            behind.union(passed);
+        }
+        behind
+    }
+
     async fn flush(&mut self) {
         if self.items.is_empty() || self.is_gone {
             return;
@@ -215,8 +225,7 @@ impl Follower {
                 return Err(Error::new(ErrorKind::Undecodable, message));
             }
             Body::Query(query) => {
-                self.n += counted;
-                self.follow_query(query);
+                self.follow_query(query, counted);
                 return Ok(header);
             }
             Body::TableMap(table) => self.follow_table_map(&table)?,
@@ -297,7 +306,10 @@ impl Follower {
         }
     }
 
-    fn follow_query(&mut self, query: Query<'_>) {
+    /// `counted` are the bytes of its event.
+    fn follow_query(&mut self, query: Query<'_>, counted: u64) {
+        let n = self.n;
+        self.n += counted;
         // Nearly every transaction has one, as these bytes.
         if query.statement == b"BEGIN" {
             if let Some(group) = &mut self.group {
@@ -330,11 +342,13 @@ impl Follower {
                     if !read.names(table) {
                         continue;
                     }
-                    let item = match read.kind {
-                        ddl::Kind::Ddl { changes_columns } => Item::Ddl(Ddl {
-                            tables: read.tables.clone(),
+                    let item = match (&read.kind, &gtid) {
+                        (ddl::Kind::Ddl { .. }, Some(gtid)) => Item::Ddl(Ddl {
                             statement: statement.clone().into_owned(),
-                            changes_columns,
+                            db: db.clone().into_owned(),
+                            gtid: gtid.clone(),
+                            n,
+                            behind: Arc::new(subscriber.behind(&self.at.position.gtids, gtid)),
                         }),
                         _ => Item::Unfollowable(logged_as_statement(table, &statement)),
                     };

@@ -5,8 +5,9 @@
 //! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions,
 //! [`preflight`] says what is wrong with a server.
 
-pub mod binlog;
 #[cfg(feature = "daemon")]
+pub mod ahead;
+pub mod binlog;
 mod column_type;
 #[cfg(feature = "daemon")]
 pub mod config;

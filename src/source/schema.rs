@@ -4,8 +4,10 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::position::GtidSet;
 use crate::source::column_type::{Declared, column_type};
 use crate::source::control;
+use crate::source::snapshot::watermark;
 use crate::table::{Column, TableDef, TableId};
 
 /// Generated and invisible columns are in the row image, so they are wanted here too. The hidden columns behind
@@ -33,6 +35,52 @@ type ColumnRow = (
 );
 
 type KeyRow = (String, Option<String>, Option<u64>, Option<String>);
+
+/// A table as the server shows it, and a bound of when that was.
+pub struct Seen {
+    /// None where no table has the name.
+    pub def: Option<TableDef>,
+    /// The character set of columns that are added without naming one.
+    pub charset: Option<String>,
+    /// There are columns that are computed from others.
+    pub has_generated: bool,
+    /// Every transaction that can have shown in what was read is among these.
+    pub read_at: GtidSet,
+}
+
+/// Reads the table when the server has executed `behind`, and then what it has executed.
+///
+/// A definition can be seen before its transaction counts as executed, so those that are about to commit, which are
+/// *owned*, are taken too; owned is asked first, for a transaction goes from the one to the other. If the log from
+/// `behind` to `read_at` has no statement on the table, then what was read is the definition behind `behind`, and all
+/// parts of it are of one moment.
+pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<Seen> {
+    watermark::wait_until_executed(conn, behind).await?;
+    let def = read_definition(conn, table).await?;
+    let around: Option<(Option<String>, i64)> = conn
+        .exec_first(
+            "SELECT table_collation, (SELECT COUNT(*) FROM information_schema.columns c \
+             WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name \
+             AND c.generation_expression <> '') \
+             FROM information_schema.tables t WHERE table_schema = ? AND table_name = ?",
+            (&table.db, &table.name),
+        )
+        .await
+        .map_err(control::error)?;
+    let (collation, generated) = around.unwrap_or_default();
+    let charset = collation.and_then(|collation| collation.split('_').next().map(str::to_owned));
+    let read_at = watermark::followable(conn).await?.known;
+    Ok(Seen { def, charset, has_generated: generated > 0, read_at })
+}
+
+/// Whether the server takes names of tables that differ by case for the same.
+pub async fn ignores_case(conn: &mut Conn) -> Result<bool> {
+    let setting: Option<u64> = conn
+        .query_first("SELECT @@global.lower_case_table_names")
+        .await
+        .map_err(|cause| control::error(cause).context("cannot read lower_case_table_names"))?;
+    Ok(setting.unwrap_or(0) != 0)
+}
 
 /// The definition as it is now, under the names as the server spells them; None where there is no such table, or none
 /// that we may see.

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::position::Checkpoint;
+use crate::position::{Checkpoint, Gtid, GtidSet};
 use crate::source::binlog::TableMap;
-use crate::table::TableId;
 
 /// One step of the stream, in log order.
 #[derive(Debug)]
 pub enum Item {
     Rows(Rows),
-    /// A DDL statement that names a table of the link.
+    /// A statement that can have changed a table of the link, not its rows one by one.
     Ddl(Ddl),
     /// A change of a table of the link that cannot be followed; the rows before it were delivered.
     Unfollowable(Error),
@@ -45,12 +44,17 @@ pub struct Rows {
     pub committed_at_us: u64,
 }
 
+/// A statement that can have changed a table of the link.
 #[derive(Debug, Clone)]
 pub struct Ddl {
-    pub tables: Vec<TableId>,
     pub statement: String,
-    /// Whether columns or rows can be others behind it; an added index changes neither.
-    pub changes_columns: bool,
+    /// The statement's database; empty where it has none.
+    pub db: String,
+    pub gtid: Gtid,
+    /// Counted bytes of log before the statement's event.
+    pub n: u64,
+    /// Every transaction up to the one of the statement, which is among them.
+    pub behind: Arc<GtidSet>,
 }
 
 impl Item {

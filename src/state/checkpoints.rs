@@ -29,6 +29,9 @@ pub struct SnapshotRecord {
     pub rows: u64,
     /// An estimate, for progress and ETA.
     pub rows_total: u64,
+    /// When the copy is done, documents below this version are deleted: they have no row.
+    #[serde(default)]
+    pub sweep_below: Option<u64>,
 }
 
 /// One column of a key as a value to bind.
@@ -146,6 +149,7 @@ mod tests {
                 until: None,
                 rows: 10,
                 rows_total: 20,
+                sweep_below: Some(1 << 60),
             }),
             index_uuid: "Zk3".into(),
         };

@@ -32,6 +32,16 @@ pub struct LinkRecord {
     pub created_at: u64,
     /// Unix seconds.
     pub updated_at: u64,
+    /// Every column of the table is a field, as far as it could be when the link was made.
+    #[serde(default)]
+    pub all_columns: bool,
+    /// What the link does at statements that change its table; None: as the configuration says for all.
+    #[serde(default)]
+    pub on_truncate: Option<String>,
+    #[serde(default)]
+    pub on_drop: Option<String>,
+    #[serde(default)]
+    pub add_columns: Option<String>,
 }
 
 /// One column that goes to one field (or, among the keys, into the `_id`).
@@ -78,7 +88,7 @@ impl Links<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::open;
-    use super::super::{CheckpointRecord, SchemaRecord};
+    use super::super::{CheckpointRecord, History, SchemaRecord};
     use super::*;
     use crate::table::{TableDef, TableId};
 
@@ -118,11 +128,19 @@ mod tests {
         let id = TableId::new("shop", "goods");
         let definition =
             TableDef { id: id.clone(), columns: vec![], primary_key: vec![], unique_keys: vec![] };
-        let schema = SchemaRecord { definition, read_at: Default::default() };
+        let history = History::beginning(SchemaRecord {
+            definition: Some(definition),
+            behind: Default::default(),
+            read_at: Default::default(),
+            skipped: None,
+            rules: None,
+            copy: Default::default(),
+            reason: String::new(),
+        });
         for link_id in ["1", "11"] {
             state.links().put(&link(link_id)).expect("writes");
             state.checkpoints().put(link_id, &CheckpointRecord::default(), false).expect("writes");
-            state.schemas().put(link_id, &schema).expect("writes");
+            state.schemas().put(link_id, &id, &history).expect("writes");
         }
         state.links().delete("1").expect("deletes");
         assert_eq!(state.links().get("1").expect("reads"), None);

@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 pub use self::catalog::Catalog;
 pub use self::checkpoints::{CheckpointRecord, Checkpoints, KeyPart, SnapshotRecord};
 pub use self::links::{LinkRecord, Links, RuleRecord};
-pub use self::schemas::{SchemaRecord, Schemas};
+pub use self::schemas::{Copy, History, SchemaRecord, Schemas};
 pub use self::sealing::SealingKey;
 pub use self::source::{Source, SourceRecord};
 
@@ -86,7 +86,7 @@ impl Durability {
 }
 
 /// The version of every record that this program writes, and the highest that it reads.
-const RECORD_VERSION: u32 = 1;
+const RECORD_VERSION: u32 = 2;
 
 #[derive(Serialize)]
 struct WriteEnvelope<'a, T: ?Sized> {
@@ -271,10 +271,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let state = open(dir.path());
         let family = state.family(Family::Source);
-        state.inner.db.put_cf(family, b"source", br#"{"v":2,"value":{}}"#).expect("writes");
+        state.inner.db.put_cf(family, b"source", br#"{"v":3,"value":{}}"#).expect("writes");
         let error = state.source().get().expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::State);
-        assert!(error.report().contains("version 2"), "{}", error.report());
+        assert!(error.report().contains("version 3"), "{}", error.report());
     }
 
     #[test]

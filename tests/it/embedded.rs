@@ -253,3 +253,28 @@ fn python() -> PathBuf {
     }
     python
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncated_table_is_an_empty_index_and_fills_again() {
+    let mysql = servers::mysql(Flavour::Mysql97);
+    let daemon = daemon(&mysql).await;
+    let search = Search::at(daemon.url());
+    let db = mysql.database("embedded").await;
+    mysql.exec(format!("CREATE TABLE {db}.t (id INT PRIMARY KEY, a VARCHAR(20))")).await;
+    mysql.exec(format!("INSERT INTO {db}.t WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 999) SELECT i, 'old' FROM n")).await;
+    search
+        .create_index("truncated", json!({"mappings": {"properties": {"a": {"type": "keyword"}}}}))
+        .await;
+    daemon.sql(&format!("CALL dbms_etl.sync_by_table('search', '{db}.t', 'truncated', '')")).await;
+    until("the rows are documents", SECONDS_30, async || {
+        documents(&search, "truncated").await.len() == 999
+    })
+    .await;
+    mysql.exec(format!("TRUNCATE TABLE {db}.t")).await;
+    mysql.exec(format!("INSERT INTO {db}.t VALUES (5, 'new')")).await;
+    until("only the new row is a document", SECONDS_30, async || {
+        documents(&search, "truncated").await
+            == BTreeMap::from([("5".to_owned(), json!({"id": 5, "a": "new"}))])
+    })
+    .await;
+}

@@ -18,6 +18,7 @@ mod pipeline;
 mod preflight;
 mod replication;
 mod rules;
+mod schema;
 mod sink;
 mod state;
 mod stops;

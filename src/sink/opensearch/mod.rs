@@ -7,6 +7,7 @@
 mod bulk;
 mod http;
 mod index;
+mod older;
 mod response;
 mod words;
 
@@ -16,10 +17,11 @@ use std::ops::ControlFlow;
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 use self::http::{Answer, Http};
-use super::{Config, ID_BYTES_MAX, Outcome, Sink, Target};
+use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Target};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
 use crate::naive::{Rule, is_naive};
+use crate::position::Version;
 
 pub(super) struct OpenSearch {
     http: Http,
@@ -158,6 +160,15 @@ impl Sink for OpenSearch {
         batch: &'a Batch,
     ) -> BoxFuture<'a, Result<Vec<Outcome>>> {
         self.write_batch(target, batch).boxed()
+    }
+
+    fn older<'a>(
+        &'a self,
+        target: &'a Target,
+        below: Version,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Older>> {
+        older::page(&self.http, target, below, after).boxed()
     }
 }
 

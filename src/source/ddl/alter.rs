@@ -38,7 +38,7 @@ fn other_table<'c, 's>(clause: &'c [Token<'s>]) -> &'c [Token<'s>] {
 }
 
 /// Whether it is known of a clause of ALTER TABLE that rows and columns stay as they are.
-fn leaves_rows(clause: &[Token<'_>]) -> bool {
+pub(super) fn leaves_rows(clause: &[Token<'_>]) -> bool {
     let is =
         |at: usize, words: &[&str]| clause.get(at).is_some_and(|token| token.is_keyword(words));
     let is_primary = |at: usize| clause.get(at).is_some_and(|token| token.is_named("PRIMARY"));
@@ -64,24 +64,26 @@ fn leaves_rows(clause: &[Token<'_>]) -> bool {
     }
 }
 
+/// Table options that change neither rows nor columns.
+pub(super) const HARMLESS: &[&str] = &[
+    "COMMENT",
+    "AUTO_INCREMENT",
+    "ENGINE",
+    "ALGORITHM",
+    "LOCK",
+    "STATS_PERSISTENT",
+    "STATS_AUTO_RECALC",
+    "STATS_SAMPLE_PAGES",
+    "ROW_FORMAT",
+    "KEY_BLOCK_SIZE",
+    "AVG_ROW_LENGTH",
+    "MAX_ROWS",
+    "MIN_ROWS",
+    "COMPRESSION",
+];
+
 /// Table options, `NAME [=] value …`: each must be known.
 fn options_leave_rows(mut clause: &[Token<'_>]) -> bool {
-    const HARMLESS: &[&str] = &[
-        "COMMENT",
-        "AUTO_INCREMENT",
-        "ENGINE",
-        "ALGORITHM",
-        "LOCK",
-        "STATS_PERSISTENT",
-        "STATS_AUTO_RECALC",
-        "STATS_SAMPLE_PAGES",
-        "ROW_FORMAT",
-        "KEY_BLOCK_SIZE",
-        "AVG_ROW_LENGTH",
-        "MAX_ROWS",
-        "MIN_ROWS",
-        "COMPRESSION",
-    ];
     while let [name, behind @ ..] = clause {
         let value = match behind {
             [equals, value @ ..] if equals.is_sign('=') => value,

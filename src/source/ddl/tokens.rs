@@ -10,7 +10,8 @@ pub(super) enum Token<'s> {
     Word(&'s str),
     /// In back-ticks, or in double quotes: a session with ANSI_QUOTES means a name by them.
     Name(Cow<'s, str>),
-    Text,
+    /// In single quotes.
+    Text(Cow<'s, str>),
     Sign(char),
 }
 
@@ -32,11 +33,11 @@ impl Token<'_> {
         i64::from(self.is_sign('(')) - i64::from(self.is_sign(')'))
     }
 
-    fn name(&self) -> Option<&str> {
+    pub fn name(&self) -> Option<&str> {
         match self {
             Token::Word(name) => Some(name),
             Token::Name(name) => Some(name),
-            Token::Text | Token::Sign(_) => None,
+            Token::Text(_) | Token::Sign(_) => None,
         }
     }
 }
@@ -64,10 +65,7 @@ impl<'s> Cursor<'s> {
         Some(match first {
             '`' => Token::Name(self.quoted('`')),
             '"' => Token::Name(self.quoted('"')),
-            '\'' => {
-                self.quoted('\'');
-                Token::Text
-            }
+            '\'' => Token::Text(self.quoted('\'')),
             _ if is_word(first) => {
                 let end = self.rest.find(|c| !is_word(c)).unwrap_or(self.rest.len());
                 Token::Word(self.take(end))

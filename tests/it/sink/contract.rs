@@ -142,6 +142,44 @@ promises! {
     a_document_that_never_fits_is_refused_and_its_neighbours_are_written: super::described();
     rule_14_a_deleted_index_is_not_created_again: super::mapping();
     a_batch_may_be_written_again: super::mapping();
+    documents_below_a_version_are_found_page_by_page: super::mapping();
+}
+
+async fn documents_below_a_version_are_found_page_by_page(subject: &Subject) {
+    let target = subject.prepare().await;
+    let ids: Vec<String> = (0..2_500).map(|number| format!("old {number}")).collect();
+    let old: Vec<Op<'_>> = ids.iter().map(|id| (id.as_str(), 10, Some("{}"))).collect();
+    let others = [("at", 20, Some("{}")), ("above", 21, Some("{}")), ("old 7", 15, None)];
+    for part in [&old[..], &others] {
+        let outcomes = subject.write(&target, part).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
+    }
+    let mut found = std::collections::BTreeSet::new();
+    let mut after = None;
+    loop {
+        let page = subject
+            .sink
+            .older(&target, Version(20), after.as_deref())
+            .await
+            .expect("is looked through");
+        assert!(page.ids.len() <= sink::PAGE_DOCUMENTS);
+        // What is deleted between two pages must not make the next one jump over others.
+        let gone: Vec<Op<'_>> = page.ids.iter().map(|id| (id.as_str(), 20, None)).collect();
+        if !gone.is_empty() {
+            subject.write(&target, &gone).await;
+        }
+        found.extend(page.ids);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: std::collections::BTreeSet<_> =
+        ids.iter().filter(|id| *id != "old 7").cloned().collect();
+    assert_eq!(found, expected);
+    let page = subject.sink.older(&target, Version(20), None).await.expect("is looked through");
+    assert_eq!(page, Default::default(), "nothing old is left");
+    assert_eq!(subject.stored("at").await, Some((20, json!({}))));
 }
 
 async fn a_target_says_what_the_index_is(subject: &Subject) {

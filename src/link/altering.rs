@@ -1,0 +1,254 @@
+//! The worker's side of statements on its table: finds out what holds behind one, keeps it in the history, and goes on
+//! under it. What a statement means is `consequence`'s to say.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind};
+use crate::link::copy::{Copier, Subject};
+use crate::link::copying::Copying;
+use crate::link::end::End;
+use crate::link::policy::OnGone;
+use crate::link::worker::Worker;
+use crate::link::{consequence, definition};
+use crate::mapping;
+use crate::naive::{Rule, is_naive};
+use crate::position::{GtidSet, Version};
+use crate::source::ahead::Met;
+use crate::source::ddl::fate::{Fate, fate};
+use crate::source::stream::Ddl;
+use crate::state::{Copy, SchemaRecord, SnapshotRecord};
+use crate::table::TableDef;
+
+/// What is known of the rows that come.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Holding {
+    /// The link's definition holds for them.
+    Defined,
+    /// Nothing proves what they mean before the stream has covered this; then the table is copied.
+    Skipping(GtidSet),
+    /// No table has the name.
+    Gone,
+}
+
+impl Worker {
+    pub(super) async fn take_ddl(&mut self, ddl: Ddl) -> Result<(), End> {
+        if is_naive(Rule::Definitions) {
+            return Ok(());
+        }
+        let fate = fate(&ddl.statement, &ddl.db, &self.setup.named);
+        let is_done =
+            matches!(&self.holding, Holding::Skipping(until) if until.contains(&ddl.gtid));
+        let is_nothing = match fate {
+            Fate::Nothing => true,
+            Fate::Made { if_absent } => if_absent && self.holding != Holding::Gone,
+            Fate::Gone { .. } => self.holding == Holding::Gone,
+            Fate::Altered | Fate::Emptied | Fate::Taken { .. } => false,
+        };
+        if is_done || is_nothing {
+            return Ok(());
+        }
+        self.is_at_boundary = false;
+        let version = self.at.epoch.version(ddl.n, 0);
+        let met = Met { statement: ddl.statement, db: ddl.db, gtid: ddl.gtid };
+        tracing::info!(
+            link = self.setup.link,
+            statement = met.statement,
+            "a statement on the table"
+        );
+        match &fate {
+            Fate::Emptied => {
+                return self.take_away(&met, self.setup.policy.on_truncate, version).await;
+            }
+            Fate::Gone { to: None } => {
+                self.take_away(&met, self.setup.policy.on_drop, version).await?
+            }
+            _ => {}
+        }
+        let known = self.setup.history.behind(&met.gtid).cloned();
+        let record = match known {
+            Some(record) => Some(record),
+            None => self.learn(&met, &fate, &ddl.behind).await?,
+        };
+        match record {
+            Some(record) => self.adopt(&record, version),
+            None => Ok(()),
+        }
+    }
+
+    /// The rows go without events. What was read of them for a copy is not true any more.
+    async fn take_away(&mut self, met: &Met, policy: OnGone, version: Version) -> Result<(), End> {
+        match policy {
+            OnGone::Fail => Err(End::Failed(consequence::destroyed(&self.setup.def.id, met))),
+            OnGone::Ignore => Ok(()),
+            OnGone::Delete => {
+                self.begin_chunk_anew()?;
+                let count = self.purge(version, version).await?;
+                tracing::info!(
+                    link = self.setup.link,
+                    count,
+                    "documents whose rows went are deleted"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds out what holds behind the statement, and keeps it before any row is decoded with it.
+    async fn learn(
+        &mut self,
+        met: &Met,
+        fate: &Fate,
+        behind: &Arc<GtidSet>,
+    ) -> Result<Option<SchemaRecord>, End> {
+        let found = match fate {
+            Fate::Gone { to } => {
+                let went = match to {
+                    Some(to) => format!("was renamed to {to}"),
+                    None => "was dropped".to_owned(),
+                };
+                let reason = format!(
+                    "{} {went} by: {}; the link goes on when a table of that name is there again",
+                    self.setup.def.id,
+                    met.statement.trim()
+                );
+                vec![consequence::gone(met, behind, reason)]
+            }
+            _ => {
+                let (source, uuid) = (self.setup.source.clone(), self.setup.server_uuid.clone());
+                let (table, behind) = (self.setup.def.id.clone(), behind.clone());
+                let live = self.setup.live.clone();
+                let looking = async move {
+                    definition::look_ahead_patiently(&source, &uuid, &table, &behind, &live).await
+                };
+                let elsewhere = || {
+                    let what = "the source's address leads to another server now";
+                    End::Again(Error::new(ErrorKind::SourceUnreachable, what))
+                };
+                let (seen, further) = self.meanwhile(looking).await??.ok_or_else(elsewhere)?;
+                let standing = consequence::Standing {
+                    def: &self.setup.def,
+                    holds: self.holding == Holding::Defined,
+                    spec: &self.setup.spec,
+                    named: &self.setup.named,
+                    policy: self.setup.policy,
+                    all_columns: self.setup.all_columns,
+                };
+                let all: Vec<Met> = std::iter::once(met.clone()).chain(further).collect();
+                consequence::records(&standing, &all, &seen).map_err(End::Failed)?
+            }
+        };
+        let first = found.first().cloned();
+        let checkpoints = self.setup.state.checkpoints();
+        let stored = checkpoints.get(&self.setup.link)?;
+        let checkpoint = stored.map(|stored| stored.checkpoint.position.gtids).unwrap_or_default();
+        // What is known beyond this statement was found from another moment.
+        self.setup.history.learn(behind, &checkpoint, found);
+        self.setup.state.schemas().put(
+            &self.setup.link,
+            &self.setup.def.id,
+            &self.setup.history,
+        )?;
+        Ok(first)
+    }
+
+    /// Goes on under what a record says, from the statement of `version` on.
+    fn adopt(&mut self, record: &SchemaRecord, version: Version) -> Result<(), End> {
+        self.setup.live.set_note(record.reason.clone());
+        if !record.reason.is_empty() {
+            tracing::warn!(link = self.setup.link, reason = record.reason, "the table has changed");
+        }
+        self.forget_decoding();
+        self.stop_chunk();
+        let Some(def) = &record.definition else {
+            self.holding = Holding::Gone;
+            return Ok(());
+        };
+        if let Some((rules, keys)) = &record.rules {
+            self.setup.spec = consequence::spec_of(&self.setup.spec.index, rules, keys);
+        }
+        let walks_as_before = has_same_key(&self.setup.def, def);
+        self.setup.plan = compiled(&self.setup.spec, def, &self.setup.forms)?;
+        self.setup.def = Arc::new(def.clone());
+        self.holding = match &record.skipped {
+            Some(until) => Holding::Skipping(until.clone()),
+            None => Holding::Defined,
+        };
+        let copies = record.copy != Copy::No;
+        if copies || !(self.snapshot.done || walks_as_before) {
+            let sweeps = record.copy == Copy::RowsAndSweep && !self.setup.policy.keeps_documents();
+            let sweep_below = if sweeps { Some(version.0) } else { self.snapshot.sweep_below };
+            self.snapshot = SnapshotRecord { sweep_below, ..SnapshotRecord::default() };
+            self.copying = Copying::Ready;
+            self.setup.live.forget_snapshot();
+        }
+        self.start_copier()
+    }
+
+    /// Rows that could not be read have passed.
+    pub(super) fn end_skipping(&mut self) -> Result<(), End> {
+        let is_over = matches!(&self.holding, Holding::Skipping(until)
+            if self.at.position.gtids.covers(until));
+        if is_over {
+            self.holding = Holding::Defined;
+            self.forget_decoding();
+            self.start_copier()?;
+        }
+        Ok(())
+    }
+
+    /// A chunk that is being read, or waits to be written, is thrown away.
+    fn stop_chunk(&mut self) {
+        if self.setup.copier.take().is_some() {
+            // It may have waited for just this statement.
+            self.setup.live.trouble_is_over();
+        }
+        if !matches!(self.copying, Copying::Done) {
+            self.copying = Copying::Ready;
+        }
+    }
+
+    fn begin_chunk_anew(&mut self) -> Result<(), End> {
+        self.stop_chunk();
+        self.start_copier()
+    }
+
+    /// Where the copy is not done and the definition holds.
+    pub(super) fn start_copier(&mut self) -> Result<(), End> {
+        if self.snapshot.done || self.holding != Holding::Defined {
+            return Ok(());
+        }
+        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
+        self.setup.copier = Some(Copier::start(Subject {
+            source: self.setup.source.clone(),
+            server_uuid: self.setup.server_uuid.clone(),
+            def: self.setup.def.clone(),
+            wanted: self.setup.plan.wanted().to_vec(),
+            chunk_bytes_max: self.setup.chunk_bytes_max,
+            live: self.setup.live.clone(),
+        })?);
+        Ok(())
+    }
+}
+
+/// The plan of `spec` for the table as `def` says, in the link's forms of values.
+pub(super) fn compiled(
+    spec: &mapping::Spec,
+    def: &TableDef,
+    forms: &mapping::Forms,
+) -> Result<Arc<mapping::Plan>, End> {
+    let plan = mapping::compile(spec, def).map_err(|errors| {
+        let reasons: Vec<_> = errors.iter().map(Error::report).collect();
+        End::Failed(Error::new(ErrorKind::Schema, reasons.join("; ")))
+    })?;
+    Ok(Arc::new(plan.in_forms(forms)))
+}
+
+/// Whether a copy along the primary key can go on where it was.
+fn has_same_key(old: &TableDef, new: &TableDef) -> bool {
+    let key = |def: &TableDef| {
+        let column =
+            |at: &usize| (def.columns[*at].name.clone(), def.columns[*at].declared.clone());
+        def.primary_key.iter().map(column).collect::<Vec<_>>()
+    };
+    key(old) == key(new)
+}
