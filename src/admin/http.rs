@@ -258,13 +258,21 @@ async fn elsewhere(State(control): State<Control>, request: Request) -> Response
         let error = Error::input("the body is compressed, which is not understood here");
         return refusal_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, Format::Json, &[error], "");
     }
+    let room = match search::room_for_body(length(&parts.headers)).await {
+        Ok(room) => room,
+        Err(fault) => {
+            let (status, text) = search::refusal(&fault);
+            return json_text(status_of(status), text);
+        }
+    };
     let body = match read(body, search::BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err((status, error)) => return refusal_as(status, Format::Json, &[error], ""),
     };
     // What was begun is to be finished although the caller has hung up.
     let answering = tokio::spawn(async move {
-        search::handle(&control, &indexes, &parts.method, &parts.uri, &body).await
+        let _room: search::Room = room;
+        search::handle(&control, &indexes, &parts.method, &parts.uri, body.into()).await
     });
     match answering.await {
         Ok((status, text)) => json_text(status_of(status), text),
@@ -273,6 +281,11 @@ async fn elsewhere(State(control): State<Control>, request: Request) -> Response
             refusal(Format::Json, &[error], "")
         }
     }
+}
+
+#[cfg(feature = "embedded")]
+fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(not(feature = "embedded"))]
