@@ -2,10 +2,11 @@
 //! a link works.
 //!
 //! [`execute`] runs a statement to a [`table::Table`]; [`spec`] is what a statement asks for; [`answer`] says what went
-//! wrong; [`http`] is the door; [`search`] what it answers in a search node's place where the indexes are our own.
+//! wrong; [`http`] is the door, [`host`] the names by which it may be asked for; [`search`] what it answers in a search node's place where the indexes are our own.
 
 pub mod answer;
 pub mod execute;
+mod host;
 pub mod http;
 #[cfg(feature = "embedded")]
 pub mod search;
