@@ -43,32 +43,29 @@ struct Broken {
 impl Indexes {
     /// Opens what is in `dir`, and changes nothing there; a directory that is not there holds no index.
     pub fn open(dir: &Path) -> Result<Self> {
-        let (mut by_name, mut broken) = (BTreeMap::new(), BTreeMap::<String, Broken>::new());
+        let mut found: BTreeMap<String, Vec<(PathBuf, Result<Index>)>> = BTreeMap::new();
         for index_dir in directories(dir)? {
-            match open(&index_dir) {
-                Ok(None) => {}
-                Ok(Some(index)) => {
-                    let name = index.name();
-                    let other = by_name.remove(&name).map(|other: Arc<Index>| vec![other.dir()]);
-                    let others = other.or_else(|| broken.remove(&name).map(|broken| broken.dirs));
-                    match others {
-                        None => drop(by_name.insert(name, Arc::new(index))),
-                        Some(others) => drop(broken.insert(name, twice(others, index.dir()))),
-                    }
+            let (name, opened) = match open(&index_dir) {
+                Ok(None) => continue,
+                Ok(Some(index)) => (index.name(), Ok(index)),
+                Err(error) => (Description::name_in(&index_dir), Err(error)),
+            };
+            found.entry(name).or_default().push((index_dir, opened));
+        }
+        let (mut by_name, mut broken) = (BTreeMap::new(), BTreeMap::new());
+        for (name, mut of_this_name) in found {
+            let why = match of_this_name.pop() {
+                Some((_, Ok(index))) if of_this_name.is_empty() => {
+                    by_name.insert(name, Arc::new(index));
+                    continue;
                 }
-                Err(error) => {
-                    let name = Description::name_in(&index_dir);
-                    let reason = error.report();
-                    tracing::error!(index = name, reason, "an index cannot be opened");
-                    let other = by_name.remove(&name).map(|other: Arc<Index>| vec![other.dir()]);
-                    let others = other.or_else(|| broken.remove(&name).map(|broken| broken.dirs));
-                    let entry = match others {
-                        None => Broken { dirs: vec![index_dir], reason },
-                        Some(others) => twice(others, index_dir),
-                    };
-                    broken.insert(name, entry);
+                Some((dir, Err(error))) if of_this_name.is_empty() => {
+                    Broken { dirs: vec![dir], reason: error.report() }
                 }
-            }
+                last => several(of_this_name.into_iter().chain(last).map(|(dir, _)| dir).collect()),
+            };
+            tracing::error!(index = name, reason = why.reason, "an index cannot be opened");
+            broken.insert(name, why);
         }
         let inner = Inner {
             dir: dir.to_owned(),
@@ -217,15 +214,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn twice(mut dirs: Vec<PathBuf>, dir: PathBuf) -> Broken {
-    dirs.push(dir);
+/// Nobody knows which of them holds what was acknowledged.
+fn several(dirs: Vec<PathBuf>) -> Broken {
     let shown: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
     let reason = format!(
         "{} directories hold an index of this name: {}; stop the daemon and move away those that are not wanted, or delete the index",
         dirs.len(),
         shown.join(", ")
     );
-    tracing::error!(reason, "an index cannot be opened");
     Broken { dirs, reason }
 }
 

@@ -5,6 +5,9 @@ use super::fault::Fault;
 /// The longest `_id`, in bytes of UTF-8.
 pub(super) const ID_BYTES_MAX: usize = 512;
 
+/// What a change takes beside its bytes; it counts where a change is little more.
+const OVERHEAD_BYTES: usize = 256;
+
 /// One change of one document.
 #[derive(Debug, Clone)]
 pub struct Write {
@@ -60,7 +63,7 @@ impl Write {
             What::Delete => 0,
             What::Merge { part, otherwise } => part.len() + otherwise.as_ref().map_or(0, Vec::len),
         };
-        self.id.len() + body
+        OVERHEAD_BYTES + self.id.len() + body
     }
 
     /// The version that the change stores, or why it is not made.

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 use super::documents::{Item, expect, new_id};
 use crate::index::{Answer, Fault, Members, What};
 
+/// Each takes a multiple of its bytes until it is answered.
+const ACTIONS_MAX: usize = 100_000;
+
 /// Reads a bulk: an action a line, and behind it the document where there is one.
 pub fn parse(body: &[u8], index: Option<&str>, pipeline: Option<&str>) -> Answer<Vec<Item>> {
     if body.iter().all(u8::is_ascii_whitespace) {
@@ -55,6 +58,11 @@ pub fn parse(body: &[u8], index: Option<&str>, pipeline: Option<&str>) -> Answer
         })?;
         item.pipeline = item.pipeline.or_else(|| pipeline.map(str::to_owned));
         items.push(item);
+        if items.len() > ACTIONS_MAX {
+            return Err(Fault::request(format!(
+                "a bulk has at most {ACTIONS_MAX} actions in the embedded index; send several bulks"
+            )));
+        }
     }
     Ok(items)
 }
@@ -178,6 +186,9 @@ mod tests {
             );
         }
         assert!(parse(b"\n", None, None).is_err());
+        let delete = "{\"delete\":{\"_id\":\"1\"}}\n";
+        assert!(refused(&delete.repeat(ACTIONS_MAX + 1)).contains("several"));
+        assert!(parse(delete.repeat(ACTIONS_MAX).as_bytes(), Some("a"), None).is_ok());
     }
 
     #[test]
