@@ -58,7 +58,11 @@ pub async fn serve(
     control: Control,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    axum::serve(listener, router(control))
+    let mut router = router(control);
+    if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+        router = router.layer(middleware::from_fn(refuse_foreign_names));
+    }
+    axum::serve(listener, router)
         .with_graceful_shutdown(stop)
         .await
         .map_err(|cause| Error::new(ErrorKind::Io, "the HTTP door broke").caused_by(cause))
@@ -268,13 +272,21 @@ async fn elsewhere(State(control): State<Control>, request: Request) -> Response
         let error = Error::input("the body is compressed, which is not understood here");
         return refusal_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, Format::Json, &[error], "");
     }
+    let room = match search::room_for_body(length(&parts.headers)).await {
+        Ok(room) => room,
+        Err(fault) => {
+            let (status, text) = search::refusal(&fault);
+            return json_text(status_of(status), text);
+        }
+    };
     let body = match read(body, search::BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err((status, error)) => return refusal_as(status, Format::Json, &[error], ""),
     };
     // What was begun is to be finished although the caller has hung up.
     let answering = tokio::spawn(async move {
-        search::handle(&control, &indexes, &parts.method, &parts.uri, &body).await
+        let _room: search::Room = room;
+        search::handle(&control, &indexes, &parts.method, &parts.uri, body.into()).await
     });
     match answering.await {
         Ok((status, text)) => json_text(status_of(status), text),
@@ -283,6 +295,11 @@ async fn elsewhere(State(control): State<Control>, request: Request) -> Response
             refusal(Format::Json, &[error], "")
         }
     }
+}
+
+#[cfg(feature = "embedded")]
+fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(not(feature = "embedded"))]
@@ -309,6 +326,18 @@ async fn refuse_foreign_pages(request: Request, next: Next) -> Response {
     if changes && is_of_a_page && !page::may_ask(request.uri().path(), request.headers()) {
         let error = Error::input("a page in a browser may not change anything here");
         return refusal_as(StatusCode::FORBIDDEN, Format::Json, &[error], "");
+    }
+    next.run(request).await
+}
+
+/// A page of another site can give its own name this machine's address, and then read what it asks for; it cannot hide the
+/// name. Who listens on this machine alone has no other names than its own.
+async fn refuse_foreign_names(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST);
+    if host.is_some_and(|host| !host.to_str().is_ok_and(super::host::is_this_machine)) {
+        let error = Error::input("this is not the name of what listens here")
+            .with_advice("ask for localhost, 127.0.0.1 or [::1]; a proxy on this machine has to set the header Host so");
+        return refusal_as(StatusCode::MISDIRECTED_REQUEST, Format::Json, &[error], "");
     }
     next.run(request).await
 }

@@ -2,7 +2,7 @@
 
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::index::SegmentReader;
-use tantivy::query::Query;
+use tantivy::query::{Bm25StatisticsProvider, Query};
 use tantivy::{DocAddress, DocId, Score, Searcher};
 
 /// One document that matches.
@@ -15,8 +15,12 @@ pub(super) struct Match {
 pub(super) type Matches = Vec<Match>;
 
 /// In the order of the documents on disk.
-pub(super) fn all(searcher: &Searcher, query: &dyn Query) -> tantivy::Result<Matches> {
-    searcher.search(query, &All)
+pub(super) fn all(
+    searcher: &Searcher,
+    query: &dyn Query,
+    statistics: &dyn Bm25StatisticsProvider,
+) -> tantivy::Result<Matches> {
+    searcher.search_with_statistics_provider(query, &All, statistics)
 }
 
 struct All;
@@ -47,6 +51,8 @@ impl SegmentCollector for InSegment {
     type Fruit = Matches;
 
     fn collect(&mut self, doc: DocId, score: Score) {
+        // Boosts can make of a score what no JSON can say.
+        let score = if score.is_nan() { 0.0 } else { score.clamp(Score::MIN, Score::MAX) };
         self.matches.push(Match { address: DocAddress::new(self.segment, doc), score });
     }
 

@@ -102,22 +102,41 @@ impl Description {
         }
     }
 
-    /// Puts this description in the place of the old one, at once and durably.
-    pub(super) fn store(&self, dir: &Path) -> Result<()> {
+    /// The name that the description in `dir` has, also where the rest is not understood; else the directory's own.
+    pub(super) fn name_in(dir: &Path) -> String {
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        let named = std::fs::read(dir.join(FILE)).ok();
+        let named = named.and_then(|bytes| serde_json::from_slice::<Named>(&bytes).ok());
+        let dir_name = || dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        named.map_or_else(dir_name, |named| named.name)
+    }
+
+    /// Puts this description in the place of the old one, at once. The inner result says whether that is durable; with
+    /// the outer one failed, the old one counts.
+    pub(super) fn store(&self, dir: &Path) -> Result<Result<()>> {
         let text =
             serde_json::to_vec_pretty(self).map_err(|cause| broken(dir, "describe", cause))?;
+        // What could not be read again would be lost at the next start.
+        serde_json::from_slice::<Self>(&text).map_err(|cause| broken(dir, "describe", cause))?;
         let new = dir.join("description.new");
         let written = File::create(&new)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
             .and_then(|()| std::fs::rename(&new, dir.join(FILE)));
         written.map_err(|cause| broken(dir, "describe", cause))?;
-        sync_dir(dir)
+        Ok(sync_dir(dir))
     }
 
-    /// From now on the directory holds no index.
-    pub(super) fn remove(dir: &Path) -> Result<()> {
-        std::fs::remove_file(dir.join(FILE)).map_err(|cause| broken(dir, "delete", cause))?;
-        sync_dir(dir)
+    /// From now on the directory holds no index. The inner result says whether that is durable.
+    pub(super) fn remove(dir: &Path) -> Result<Result<()>> {
+        match std::fs::remove_file(dir.join(FILE)) {
+            Ok(()) => Ok(sync_dir(dir)),
+            // It was removed before, as far as that went.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Ok(())),
+            Err(cause) => Err(broken(dir, "delete", cause)),
+        }
     }
 }
 

@@ -66,7 +66,8 @@ impl Generation {
         let dir = dir_of(index_dir, number);
         // What is there was begun and never came to count.
         let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).map_err(|cause| broken(&dir, "make", cause))?;
+        // Not what is around it: that is gone where the index was deleted meanwhile.
+        std::fs::create_dir(&dir).map_err(|cause| broken(&dir, "make", cause))?;
         let (schema, columns, by_field) = schema(&fields);
         let index =
             Index::create_in_dir(&dir, schema).map_err(|cause| broken(&dir, "make", cause))?;
@@ -239,7 +240,7 @@ fn schema(fields: &Fields) -> (Schema, Columns, Vec<Column>) {
         match field.kind {
             Kind::Text => schema.add_text_field(&name, text()),
             Kind::Keyword { .. } => schema.add_text_field(&name, keyword()),
-            Kind::Integer { .. } | Kind::Date => schema.add_i64_field(&name, numeric()),
+            Kind::Integer { .. } | Kind::Date(_) => schema.add_i64_field(&name, numeric()),
             Kind::Float | Kind::Double => schema.add_f64_field(&name, numeric()),
             Kind::Boolean => schema.add_bool_field(&name, numeric()),
             Kind::Vector { .. } => schema.add_bytes_field(&name, FAST),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Remedy};
 
 /// Why not. `reason` holds no value of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +47,17 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The disk or the index's files fail.
+/// By what is to be done: who asked is told whether to ask otherwise, or again, or not at all.
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        let status = if error.kind() == ErrorKind::SinkBusy { 503 } else { 500 };
-        Self::new(status, "exception", error.report())
+        let report = error.report();
+        match (error.kind(), error.remedy()) {
+            (ErrorKind::NotFound, _) => Self::new(404, "resource_not_found_exception", report),
+            (ErrorKind::DocumentRefused, _) => Self::mapping(report),
+            (_, Remedy::Refuse) => Self::request(report),
+            (_, Remedy::Retry | Remedy::Stop) => Self::new(503, "cluster_block_exception", report),
+            (_, Remedy::Fail | Remedy::NewEpoch) => Self::new(500, "exception", report),
+        }
     }
 }
 
@@ -64,5 +70,26 @@ impl From<tantivy::TantivyError> for Fault {
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Self {
         Self::new(500, "exception", format!("the embedded index failed: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_becomes_the_status_of_its_remedy() {
+        for (kind, status) in [
+            (ErrorKind::Input, 400),
+            (ErrorKind::DocumentRefused, 400),
+            (ErrorKind::NotFound, 404),
+            (ErrorKind::SinkBusy, 503),
+            (ErrorKind::ModelBusy, 503),
+            (ErrorKind::SinkBlocked, 503),
+            (ErrorKind::ModelRefused, 500),
+            (ErrorKind::State, 500),
+        ] {
+            assert_eq!(Fault::from(Error::new(kind, "x")).status, status, "{kind:?}");
+        }
     }
 }

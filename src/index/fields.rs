@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::fault::{Answer, Fault};
-use super::moment;
+use super::moment::Format;
 use super::vector::Space;
 
 /// No mapping has more fields: a document with thousands of keys is not meant to make thousands of fields.
 const FIELDS_MAX: usize = 1_000;
+/// Parts of a field's path: as many as a search node allows, and far below what a parser of JSON refuses.
+const DEPTH_MAX: usize = 20;
 /// Of a vector.
 const DIMENSION_MAX: u64 = 16_000;
 /// Of the `keyword` beside a guessed `text`.
@@ -32,7 +34,7 @@ pub enum Kind {
     Float,
     Double,
     Boolean,
-    Date,
+    Date(Format),
     Vector {
         dimension: usize,
         space: Space,
@@ -48,7 +50,7 @@ impl Kind {
             Self::Float => "float",
             Self::Double => "double",
             Self::Boolean => "boolean",
-            Self::Date => "date",
+            Self::Date(_) => "date",
             Self::Vector { .. } => "knn_vector",
         }
     }
@@ -96,7 +98,7 @@ impl Fields {
             match key.as_str() {
                 "properties" => fields.properties(object(value, "properties")?, "")?,
                 "dynamic" => fields.dynamic = dynamic(value)?,
-                "_meta" => {}
+                "_meta" => check_meta(value)?,
                 other => {
                     return Err(Fault::mapping(format!(
                         "the mapping parameter [{other}] is not supported by the embedded index; it has properties and dynamic"
@@ -136,6 +138,7 @@ impl Fields {
                 return Err(Fault::mapping(format!("[{name}] cannot be the name of a field")));
             }
             let path = format!("{prefix}{name}");
+            check_depth(&path)?;
             let field = object(field, &path)?;
             let kind = field.get("type").map_or(Some("object"), Value::as_str);
             match (kind, field.get("properties")) {
@@ -192,6 +195,35 @@ impl Fields {
     }
 }
 
+/// Refuses a path that is too deep, before anything recurs over it.
+pub(super) fn check_depth(path: &str) -> Answer<()> {
+    match path.bytes().filter(|byte| *byte == b'.').count() < DEPTH_MAX {
+        true => Ok(()),
+        false => {
+            let start: String = path.chars().take(64).collect();
+            Err(Fault::request(format!(
+                "Limit of mapping depth [{DEPTH_MAX}] has been exceeded due to the field [{start}…]"
+            )))
+        }
+    }
+}
+
+/// What a mapping says of itself is kept and shown. It must be readable again from within a description.
+fn check_meta(value: &Value) -> Answer<()> {
+    fn depth(value: &Value) -> usize {
+        let inner = match value {
+            Value::Object(object) => object.values().map(depth).max(),
+            Value::Array(all) => all.iter().map(depth).max(),
+            _ => return 0,
+        };
+        inner.unwrap_or(0) + 1
+    }
+    match depth(value) <= DEPTH_MAX {
+        true => Ok(()),
+        false => Err(Fault::request(format!("[_meta] is deeper than [{DEPTH_MAX}]"))),
+    }
+}
+
 fn kind(path: &str, field: &Map<String, Value>) -> Answer<Kind> {
     let name = field.get("type").and_then(Value::as_str).unwrap_or("object");
     let kind = match name {
@@ -204,7 +236,7 @@ fn kind(path: &str, field: &Map<String, Value>) -> Answer<Kind> {
         "float" => Kind::Float,
         "double" => Kind::Double,
         "boolean" => Kind::Boolean,
-        "date" => Kind::Date,
+        "date" => Kind::Date(format(path, field)?),
         "knn_vector" => vector(path, field)?,
         other => {
             return Err(Fault::mapping(format!(
@@ -215,18 +247,21 @@ fn kind(path: &str, field: &Map<String, Value>) -> Answer<Kind> {
     match kind {
         Kind::Text => only(field, &["type", "fields", "analyzer"], path, name)?,
         Kind::Keyword { .. } => only(field, &["type", "fields", "ignore_above"], path, name)?,
-        Kind::Date => only(field, &["type", "fields", "format"], path, name)?,
+        Kind::Date(_) => only(field, &["type", "fields", "format"], path, name)?,
         Kind::Vector { .. } => {
             only(field, &["type", "dimension", "method", "space_type", "data_type"], path, name)?
         }
         _ => only(field, &["type", "fields"], path, name)?,
     }
     expect(path, field, "analyzer", &["standard"])?;
-    let formats =
-        [moment::FORMAT, "strict_date_optional_time", "epoch_millis", "date_optional_time"];
-    expect(path, field, "format", &formats)?;
     expect(path, field, "data_type", &["float"])?;
     Ok(kind)
+}
+
+fn format(path: &str, field: &Map<String, Value>) -> Answer<Format> {
+    expect(path, field, "format", &Format::NAMES)?;
+    let name = field.get("format").and_then(Value::as_str);
+    Ok(name.and_then(Format::parse).unwrap_or_default())
 }
 
 /// Refuses a parameter that is not among `known`: ignoring it would promise what is not done.
@@ -327,12 +362,14 @@ fn merge_properties(into: &mut Value, new: &Map<String, Value>, prefix: &str) ->
         match (old.is_null(), is_object(old) && is_object(field)) {
             (true, _) => *old = field.clone(),
             (false, true) => {
-                let inner = field.get("properties").and_then(Value::as_object);
-                if let Some(inner) = inner {
+                let path = format!("{prefix}{name}");
+                only(object(field, &path)?, &["type", "properties"], &path, "object")?;
+                if let Some(inner) = field.get("properties") {
+                    let inner = object(inner, &path)?;
                     if old["properties"].is_null() {
                         old["properties"] = json!({});
                     }
-                    merge_properties(&mut old["properties"], inner, &format!("{prefix}{name}."))?;
+                    merge_properties(&mut old["properties"], inner, &format!("{path}."))?;
                 }
             }
             (false, false) if old == field => {}

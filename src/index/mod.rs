@@ -3,18 +3,26 @@
 //! HTTP.
 //!
 //! Under the given directory each index has a directory named by its UUID, with `description.json` and one directory for
-//! the generation that counts. [`Indexes`] is the registry; [`write`] the one writer of an index with its argument for
-//! durability; [`search`] answers queries. Everything that was acknowledged is visible to the next search.
+//! the generation that counts. [`registry`] knows all of them; [`desk`] is the one writer of an index with its argument
+//! for durability; [`search`] answers queries. Everything that was acknowledged is visible to the next search.
 
+mod change;
 mod collect;
 mod description;
+mod desk;
 mod disk;
 mod fault;
 mod fields;
+mod growth;
+mod live;
 mod moment;
 mod query;
+mod raw;
+mod registry;
 mod search;
+mod shown;
 mod source;
+mod terms;
 mod vector;
 mod words;
 mod write;
@@ -22,111 +30,23 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
 
 pub use description::Description;
 pub use fault::{Answer, Fault};
 pub use fields::{Dynamic, Fields, Kind};
-pub use search::{Found, Hit, Search, SourceFilter};
+pub use raw::Members;
+pub use registry::Indexes;
+pub use search::{Found, Hit, Search, is_duration};
+pub use shown::SourceFilter;
 pub use write::{Expect, What, Write, Written};
 
 use crate::error::{Error, ErrorKind, Result};
+use desk::Desk;
 use disk::Generation;
-use write::Desk;
-
-/// All indexes of one directory. Clones are the same.
-#[derive(Clone)]
-pub struct Indexes {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    dir: PathBuf,
-    by_name: RwLock<BTreeMap<String, Arc<Index>>>,
-}
-
-impl Indexes {
-    /// Opens what is in `dir`, and changes nothing there; a directory that is not there holds no index.
-    pub fn open(dir: &Path) -> Result<Self> {
-        let mut by_name = BTreeMap::new();
-        for index_dir in directories(dir)? {
-            let Some(description) = Description::load(&index_dir)? else { continue };
-            let name = description.name.clone();
-            by_name.insert(name, Arc::new(Index::open(index_dir, description)?));
-        }
-        let inner = Inner { dir: dir.to_owned(), by_name: RwLock::new(by_name) };
-        Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// Removes what a crash has left behind. Only for the one who writes here.
-    pub fn sweep(&self) -> Result<()> {
-        for dir in directories(&self.inner.dir)? {
-            let counts = match Description::load(&dir)? {
-                Some(description) => disk::dir_of(&dir, description.generation),
-                None => {
-                    remove(&dir);
-                    continue;
-                }
-            };
-            directories(&dir)?
-                .iter()
-                .filter(|inner| **inner != counts)
-                .for_each(|inner| remove(inner));
-        }
-        Ok(())
-    }
-
-    pub fn get(&self, name: &str) -> Option<Arc<Index>> {
-        self.inner.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
-    }
-
-    /// In the order of their names.
-    pub fn list(&self) -> Vec<Arc<Index>> {
-        self.inner
-            .by_name
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
-    }
-
-    /// Makes an index from `{"settings": …, "mappings": …}`. Blocks.
-    pub fn create(&self, name: &str, body: &Value) -> Answer<Arc<Index>> {
-        let (description, fields) = Description::new(name, body)?;
-        let mut by_name = self.inner.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = by_name.get(name) {
-            return Err(Fault::new(
-                400,
-                "resource_already_exists_exception",
-                format!("index [{name}/{}] already exists", index.description().uuid),
-            ));
-        }
-        let dir = self.inner.dir.join(&description.uuid);
-        std::fs::create_dir_all(&dir)?;
-        let generation = Generation::create(&dir, description.generation, fields)?;
-        description.store(&dir)?;
-        disk::sync_dir(&self.inner.dir)?;
-        let index = Arc::new(Index::over(dir, description, generation));
-        by_name.insert(name.to_owned(), index.clone());
-        Ok(index)
-    }
-
-    /// Blocks.
-    pub fn delete(&self, name: &str) -> Answer<()> {
-        let mut by_name = self.inner.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        let index = by_name.get(name).ok_or_else(|| Fault::no_such_index(name))?;
-        Description::remove(&index.shared.dir)?;
-        // What a write under way still puts there is swept at the next start.
-        remove(&index.shared.dir);
-        by_name.remove(name);
-        Ok(())
-    }
-}
 
 /// One index.
 pub struct Index {
@@ -139,6 +59,16 @@ pub struct Index {
 struct Shared {
     dir: PathBuf,
     current: RwLock<Current>,
+    /// Held by whoever changes the description on disk, so that nothing comes back that was deleted.
+    life: Mutex<Life>,
+}
+
+#[derive(Default)]
+struct Life {
+    /// From before the description goes until the end.
+    is_deleted: bool,
+    /// A description was put in place and its directory's sync failed: nothing is acknowledged before one succeeds.
+    must_sync: bool,
 }
 
 #[derive(Clone)]
@@ -161,12 +91,17 @@ impl Index {
     fn over(dir: PathBuf, description: Description, generation: Generation) -> Self {
         let current =
             Current { description: Arc::new(description), generation: Arc::new(generation) };
-        let shared = Arc::new(Shared { dir, current: RwLock::new(current) });
+        let shared =
+            Arc::new(Shared { dir, current: RwLock::new(current), life: Mutex::default() });
         Self { shared, desk: OnceLock::new() }
     }
 
     pub fn name(&self) -> String {
         self.shared.name()
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.shared.dir.clone()
     }
 
     pub fn description(&self) -> Arc<Description> {
@@ -225,10 +160,10 @@ impl Index {
     pub fn size(&self) -> Answer<(usize, u64, u64)> {
         let generation = self.shared.generation();
         let searcher = generation.reader.searcher();
-        let documents = search::count(&generation, &Value::Null)?;
+        let documents = search::live(&generation, &searcher)?;
         let rows: u64 = searcher.segment_readers().iter().map(|s| u64::from(s.max_doc())).sum();
         let bytes = searcher.space_usage()?.total().get_bytes();
-        Ok((documents, rows - documents as u64, bytes))
+        Ok((documents, rows.saturating_sub(documents as u64), bytes))
     }
 
     fn desk(&self) -> Result<&Desk> {
@@ -258,33 +193,67 @@ impl Shared {
         self.current().description.name.clone()
     }
 
-    /// Makes another generation the one that counts, on disk first.
-    fn replace(&self, generation: Generation, mappings: Value) -> Result<()> {
+    /// Makes another generation the one that counts, on disk first. True where that is durable too; where it is not, it
+    /// counts all the same, and [`Self::settle`] stands before whatever is acknowledged next.
+    fn replace(&self, generation: Generation, mappings: Value) -> Result<bool> {
+        let mut life = self.life();
+        life.check(&self.name())?;
         let description =
             Description { mappings, generation: generation.number, ..self.description() };
-        description.store(&self.dir)?;
+        let synced = description.store(&self.dir)?;
         let current =
             Current { description: Arc::new(description), generation: Arc::new(generation) };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+        if let Err(error) = &synced {
+            tracing::warn!(error = error.report(), "a mapping grew, but not durably yet");
+            life.must_sync = true;
+        }
+        Ok(synced.is_ok())
+    }
+
+    /// Whether writes may be acknowledged: not where the index was deleted, nor while its description is not durable.
+    fn settle(&self) -> Result<()> {
+        let mut life = self.life();
+        life.check(&self.name())?;
+        if life.must_sync {
+            disk::sync_dir(&self.dir)?;
+            life.must_sync = false;
+        }
         Ok(())
     }
-}
 
-fn directories(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(cause) => return Err(disk::broken(dir, "read", cause)),
-    };
-    let mut found: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    found.sort();
-    Ok(found)
-}
-
-/// What cannot be removed now is garbage for the next sweep.
-fn remove(dir: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir) {
-        tracing::warn!(dir = %dir.display(), error = %error, "cannot remove what is left of an index");
+    fn must_sync(&self) {
+        self.life().must_sync = true;
     }
+
+    /// From now on there is no such index. The inner result says whether that is durable.
+    fn delete(&self) -> Result<Result<()>> {
+        let mut life = self.life();
+        life.check(&self.name())?;
+        life.is_deleted = true;
+        let removed = Description::remove(&self.dir);
+        life.is_deleted = removed.is_ok();
+        removed
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.life().is_deleted
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Life {
+    fn check(&self, name: &str) -> Result<()> {
+        match self.is_deleted {
+            false => Ok(()),
+            true => Err(gone(name)),
+        }
+    }
+}
+
+fn gone(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the index {name} was deleted"))
 }

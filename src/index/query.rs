@@ -1,28 +1,32 @@
 //! A query's JSON to what the index runs: match_all, match, term, terms, ids, range, bool, knn. What is not known, and
 //! every parameter that is not, is refused. Knows no paging and no answers.
 
+use std::cell::Cell;
 use std::ops::Bound;
 
 use serde_json::{Map, Value};
 use tantivy::query::{
-    AllQuery, BooleanQuery, BoostQuery, ConstScoreQuery, EmptyQuery, Occur, Query, RangeQuery,
-    TermQuery, TermSetQuery,
+    AllQuery, BooleanQuery, BoostQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Occur, Query,
+    RangeQuery, TermQuery, TermSetQuery,
 };
 use tantivy::schema::IndexRecordOption;
 use tantivy::{Searcher, Term};
 
-use super::collect;
+use super::collect::{self, Matches};
 use super::disk::{Generation, column_name};
 use super::fault::{Answer, Fault};
 use super::fields::{Field, Kind};
-use super::source;
+use super::live::Live;
+use super::terms::{self, End, Wanted};
 use super::vector::{self, Nearest};
-use super::{moment, words};
+use super::{source, words};
 
 const KNOWN: &str = "match_all, match, term, terms, ids, range, bool, knn, and hybrid at the top";
 /// As many as a search node allows.
 const K_MAX: u64 = 10_000;
 const TERMS_MAX: usize = 65_536;
+/// Queries and words in one search, as many as a search node allows.
+const CLAUSES_MAX: usize = 1_024;
 
 pub(super) type Boxed = Box<dyn Query>;
 
@@ -30,13 +34,29 @@ pub(super) type Boxed = Box<dyn Query>;
 pub(super) struct Builder<'i> {
     pub generation: &'i Generation,
     pub searcher: &'i Searcher,
+    /// Those of all queries that were built here.
+    clauses: Cell<usize>,
 }
 
-impl Builder<'_> {
+impl<'i> Builder<'i> {
+    pub fn new(generation: &'i Generation, searcher: &'i Searcher) -> Self {
+        Self { generation, searcher, clauses: Cell::new(0) }
+    }
+
     /// The query, among documents that are there; null is every document.
     pub fn build(&self, query: &Value) -> Answer<Boxed> {
-        let inner = if query.is_null() { Box::new(AllQuery) } else { self.any(query)? };
-        Ok(self.among_live(inner))
+        if query.is_null() { Ok(self.among_live(Box::new(AllQuery))) } else { self.inner(query) }
+    }
+
+    /// A query that stands in another one, where null is none.
+    pub fn inner(&self, query: &Value) -> Answer<Boxed> {
+        Ok(self.among_live(self.any(query)?))
+    }
+
+    /// Everything that matches, with scores.
+    pub fn matches(&self, query: &dyn Query) -> Answer<Matches> {
+        let live = Live::new(self.searcher, self.generation.live_term());
+        Ok(collect::all(self.searcher, query, &live)?)
     }
 
     fn among_live(&self, query: Boxed) -> Boxed {
@@ -49,6 +69,7 @@ impl Builder<'_> {
 
     fn any(&self, query: &Value) -> Answer<Boxed> {
         let (name, body) = only_entry(query, "query")?;
+        self.spend(1)?;
         match name {
             "match_all" => {
                 let body = object(body, name)?;
@@ -74,9 +95,9 @@ impl Builder<'_> {
         let (path, body) = only_entry(body, "match")?;
         let body = in_long(body, "query");
         let text = body.get("query").ok_or_else(|| Fault::parsing("[match] needs [query]"))?;
-        let query = match self.generation.fields.get(path) {
-            None if path == "_id" => self.term_on(path, text)?,
-            None => Box::new(EmptyQuery),
+        let field = if path == "_id" { None } else { self.field(path)? };
+        let query = match field {
+            None => self.term_on(path, text)?,
             Some((place, Field { kind: Kind::Text, .. })) => {
                 let text = source::text(text)
                     .ok_or_else(|| Fault::parsing("[match] [query] is not a text"))?;
@@ -87,7 +108,9 @@ impl Builder<'_> {
                         Some(_) => return Err(Fault::parsing("[match] [operator] is or, or and")),
                     };
                 let column = self.generation.by_field[place];
-                let clauses: Vec<(Occur, Boxed)> = words::words(&text)
+                let words = words::words(&text);
+                self.spend(words.len())?;
+                let clauses: Vec<(Occur, Boxed)> = words
                     .iter()
                     .map(|word| {
                         let term = Term::from_field_text(column, word);
@@ -117,56 +140,51 @@ impl Builder<'_> {
     }
 
     fn term_on(&self, path: &str, value: &Value) -> Answer<Boxed> {
-        if value.is_null() || value.is_array() || value.is_object() {
-            return Err(Fault::parsing(format!(
-                "the value for [{path}] is not a text, number or truth value"
-            )));
-        }
-        let Some(term) = self.term_of(path, value)? else { return Ok(Box::new(EmptyQuery)) };
         let is_text =
             matches!(self.generation.fields.get(path), Some((_, Field { kind: Kind::Text, .. })));
-        if is_text {
-            return Ok(Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)));
+        match self.wanted(path, value)? {
+            Wanted::Term(term) if is_text => {
+                Ok(Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)))
+            }
+            wanted => Ok(constant(one(wanted))),
         }
-        let query = TermQuery::new(term, IndexRecordOption::Basic);
-        Ok(Box::new(ConstScoreQuery::new(Box::new(query), 1.0)))
     }
 
-    /// The term of a value; none where there is no such field, or where no document can have the value.
-    fn term_of(&self, path: &str, value: &Value) -> Answer<Option<Term>> {
+    /// What a value asks for of a field.
+    fn wanted(&self, path: &str, value: &Value) -> Answer<Wanted> {
+        let text = source::text(value).ok_or_else(|| {
+            Fault::parsing(format!("the value for [{path}] is not a text, number or truth value"))
+        })?;
         if path == "_id" {
-            return Ok(source::text(value).map(|id| self.generation.id_term(&id)));
+            return Ok(Wanted::Term(self.generation.id_term(&text)));
         }
-        let Some((place, field)) = self.generation.fields.get(path) else { return Ok(None) };
-        let column = self.generation.by_field[place];
-        let wrong = || {
-            Fault::request(format!(
-                "failed to create query: a value is not of the type [{}] of [{path}]",
-                field.kind.name()
-            ))
-        };
-        let term = match field.kind {
-            Kind::Text | Kind::Keyword { .. } => {
-                Term::from_field_text(column, &source::text(value).ok_or_else(wrong)?)
-            }
-            Kind::Boolean => {
-                Term::from_field_bool(column, source::boolean(value).ok_or_else(wrong)?)
-            }
-            Kind::Date => Term::from_field_i64(column, moment::millis(value).ok_or_else(wrong)?),
-            Kind::Integer { .. } => match exact_integer(value).ok_or_else(wrong)? {
-                Some(whole) => Term::from_field_i64(column, whole),
-                None => return Ok(None),
-            },
-            Kind::Float => {
-                let number = source::float(value).ok_or_else(wrong)?;
-                Term::from_field_f64(column, f64::from(number as f32))
-            }
-            Kind::Double => Term::from_field_f64(column, source::float(value).ok_or_else(wrong)?),
-            Kind::Vector { .. } => {
-                return Err(Fault::request(format!("[{path}] is a vector: ask for it with knn")));
-            }
-        };
-        Ok(Some(term))
+        match self.field(path)? {
+            None => Ok(Wanted::Nothing),
+            Some((place, field)) => terms::wanted(self.generation.by_field[place], field, value),
+        }
+    }
+
+    /// None where the mapping has no such field, which then no document has.
+    fn field(&self, path: &str) -> Answer<Option<(usize, &Field)>> {
+        match path.starts_with('_') {
+            false => Ok(self.generation.fields.get(path)),
+            true => Err(Fault::request(format!(
+                "the embedded index cannot be asked for [{path}] in this query; of the fields that a mapping does not name it has _id, for term, terms, match and ids"
+            ))),
+        }
+    }
+
+    /// Takes note of clauses, of which a query may have only so many.
+    fn spend(&self, clauses: usize) -> Answer<()> {
+        self.clauses.set(self.clauses.get() + clauses);
+        match self.clauses.get() <= CLAUSES_MAX {
+            true => Ok(()),
+            false => Err(Fault::new(
+                400,
+                "too_many_clauses",
+                format!("maxClauseCount is set to {CLAUSES_MAX}; use terms or ids for many values"),
+            )),
+        }
     }
 
     fn terms(&self, body: &Value) -> Answer<Boxed> {
@@ -193,21 +211,28 @@ impl Builder<'_> {
     }
 
     fn one_of(&self, path: &str, values: &[Value]) -> Answer<Boxed> {
-        let mut terms = Vec::with_capacity(values.len());
+        let (mut exact, mut others) = (Vec::with_capacity(values.len()), Vec::new());
         for value in values {
-            terms.extend(self.term_of(path, value)?);
+            match self.wanted(path, value)? {
+                Wanted::Term(term) => exact.push(term),
+                Wanted::Nothing => {}
+                between => others.push((Occur::Should, one(between))),
+            }
         }
-        Ok(Box::new(ConstScoreQuery::new(Box::new(TermSetQuery::new(terms)), 1.0)))
+        self.spend(others.len())?;
+        let exact: Boxed = Box::new(TermSetQuery::new(exact));
+        if others.is_empty() {
+            return Ok(constant(exact));
+        }
+        others.push((Occur::Should, exact));
+        Ok(constant(Box::new(BooleanQuery::new(others))))
     }
 
     fn range(&self, body: &Value) -> Answer<Boxed> {
         let (path, body) = only_entry(body, "range")?;
         let body = object(body, "range")?;
         let known = ["gt", "gte", "lt", "lte"];
-        let Some((place, field)) = self.generation.fields.get(path) else {
-            return boosted(Box::new(EmptyQuery), body, &known, "range");
-        };
-        let bound = |open: &str, closed: &str| -> Answer<Option<(bool, &Value)>> {
+        let end = |open: &str, closed: &str| -> Answer<End<'_>> {
             let given = |key: &str| body.get(key).filter(|value| !value.is_null());
             match (given(open), given(closed)) {
                 (Some(_), Some(_)) => {
@@ -217,55 +242,19 @@ impl Builder<'_> {
                 (None, value) => Ok(value.map(|value| (true, value))),
             }
         };
-        let column = self.generation.by_field[place];
-        let (low, high) = (bound("gt", "gte")?, bound("lt", "lte")?);
-        let wrong = || {
-            Fault::request(format!(
-                "a bound of the range is not of the type [{}] of [{path}]",
-                field.kind.name()
-            ))
+        let (low, high) = (end("gt", "gte")?, end("lt", "lte")?);
+        let Some((place, field)) = self.field(path)? else {
+            return boosted(Box::new(EmptyQuery), body, &known, "range");
         };
-        let whole = |bound: Option<(bool, &Value)>, is_low: bool| match bound {
-            None => Ok(Bound::Unbounded),
-            Some((closed, value)) => whole_bound(value, closed, is_low).ok_or_else(wrong),
-        };
-        let other =
-            |bound: Option<(bool, &Value)>, term: &dyn Fn(&Value) -> Option<Term>| match bound {
-                None => Ok(Bound::Unbounded),
-                Some((true, value)) => term(value).map(Bound::Included).ok_or_else(wrong),
-                Some((false, value)) => term(value).map(Bound::Excluded).ok_or_else(wrong),
-            };
-        let integer = |number: i64| Term::from_field_i64(column, number);
-        let date = |value: &Value| moment::millis(value).map(integer);
-        let float = |value: &Value| {
-            source::float(value).map(|n| Term::from_field_f64(column, f64::from(n as f32)))
-        };
-        let double = |value: &Value| source::float(value).map(|n| Term::from_field_f64(column, n));
-        let text =
-            |value: &Value| source::text(value).map(|text| Term::from_field_text(column, &text));
-        let (low, high) = match field.kind {
-            Kind::Integer { .. } => {
-                (whole(low, true)?.map(integer), whole(high, false)?.map(integer))
-            }
-            Kind::Date => (other(low, &date)?, other(high, &date)?),
-            Kind::Float => (other(low, &float)?, other(high, &float)?),
-            Kind::Double => (other(low, &double)?, other(high, &double)?),
-            Kind::Keyword { .. } => (other(low, &text)?, other(high, &text)?),
-            Kind::Text | Kind::Boolean | Kind::Vector { .. } => {
-                return Err(Fault::request(format!(
-                    "the embedded index has no ranges over [{path}], which is of type [{}]",
-                    field.kind.name()
-                )));
-            }
-        };
+        let (low, high) = terms::range(self.generation.by_field[place], field, low, high)?;
         let query: Boxed = match (&low, &high) {
             // Without bounds: every document that has the field.
             (Bound::Unbounded, Bound::Unbounded) => {
-                Box::new(tantivy::query::ExistsQuery::new(column_name(place), false))
+                Box::new(ExistsQuery::new(column_name(place), false))
             }
             _ => Box::new(RangeQuery::new(low, high)),
         };
-        boosted(Box::new(ConstScoreQuery::new(query, 1.0)), body, &known, "range")
+        boosted(constant(query), body, &known, "range")
     }
 
     fn bool(&self, body: &Value) -> Answer<Boxed> {
@@ -279,11 +268,13 @@ impl Builder<'_> {
         };
         let (must, filter) = (clauses("must")?, clauses("filter")?);
         let (should, must_not) = (clauses("should")?, clauses("must_not")?);
-        let default = usize::from(must.is_empty() && filter.is_empty() && !should.is_empty());
+        // Where nothing else is asked for, one of them must match, even if none is said to be needed.
+        let least = usize::from(must.is_empty() && filter.is_empty() && !should.is_empty());
         let needed = match body.get("minimum_should_match") {
-            None => default,
+            None => least,
             Some(value) => whole_number(value)
-                .ok_or_else(|| Fault::parsing("[minimum_should_match] is a number that is not negative, in the embedded index"))?,
+                .ok_or_else(|| Fault::parsing("[minimum_should_match] is a number that is not negative, in the embedded index"))?
+                .max(least),
         };
         let mut all: Vec<(Occur, Boxed)> = Vec::new();
         let has_positive = !must.is_empty() || !filter.is_empty() || needed > 0;
@@ -319,16 +310,20 @@ impl Builder<'_> {
                 "failed to create query: Field '{path}' is not knn_vector type."
             )));
         };
-        let vector: Option<Vec<f32>> =
-            body.get("vector").and_then(Value::as_array).and_then(|numbers| {
-                numbers.iter().map(|number| number.as_f64().map(|number| number as f32)).collect()
-            });
-        let vector = vector.ok_or_else(|| Fault::parsing("[knn] needs a [vector] of numbers"))?;
+        let vector: Option<Vec<f32>> = body
+            .get("vector")
+            .and_then(Value::as_array)
+            .and_then(|numbers| numbers.iter().map(finite).collect());
+        let vector =
+            vector.ok_or_else(|| Fault::parsing("[knn] needs a [vector] of finite numbers"))?;
         vector::check(path, &vector, dimension, space)?;
         let k = body.get("k").and_then(Value::as_u64).filter(|k| (1..=K_MAX).contains(k));
         let k = k.ok_or_else(|| Fault::parsing(format!("[knn] needs [k] from 1 to {K_MAX}")))?;
-        let among = self.build(body.get("filter").unwrap_or(&Value::Null))?;
-        let among = collect::all(self.searcher, &among)?;
+        let among = match body.get("filter") {
+            None => self.among_live(Box::new(AllQuery)),
+            Some(filter) => self.inner(filter)?,
+        };
+        let among = self.matches(&among)?;
         let nearest = Nearest {
             column: &column_name(place),
             space,
@@ -340,6 +335,21 @@ impl Builder<'_> {
         let known = ["vector", "k", "filter", "method_parameters"];
         boosted(Box::new(found), body, &known, "knn")
     }
+}
+
+fn one(wanted: Wanted) -> Boxed {
+    match wanted {
+        Wanted::Nothing => Box::new(EmptyQuery),
+        Wanted::Term(term) => Box::new(TermQuery::new(term, IndexRecordOption::Basic)),
+        Wanted::Between(first, last) => {
+            Box::new(RangeQuery::new(Bound::Included(first), Bound::Included(last)))
+        }
+    }
+}
+
+/// Every match scores 1.
+fn constant(query: Boxed) -> Boxed {
+    Box::new(ConstScoreQuery::new(query, 1.0))
 }
 
 fn without_score(query: Boxed) -> Boxed {
@@ -356,14 +366,12 @@ fn boosted(query: Boxed, body: &Map<String, Value>, known: &[&str], name: &str) 
     }
     match body.get("boost") {
         None => Ok(query),
-        Some(boost) => {
-            match source::float(boost).filter(|boost| *boost >= 0.0 && boost.is_finite()) {
-                Some(boost) => Ok(Box::new(BoostQuery::new(query, boost as f32))),
-                None => Err(Fault::parsing(format!(
-                    "[boost] of [{name}] is not a number that is not negative"
-                ))),
-            }
-        }
+        Some(boost) => match source::single(boost).filter(|boost| *boost >= 0.0) {
+            Some(boost) => Ok(Box::new(BoostQuery::new(query, boost as f32))),
+            None => Err(Fault::parsing(format!(
+                "[boost] of [{name}] is not a finite number that is not negative"
+            ))),
+        },
     }
 }
 
@@ -391,36 +399,15 @@ fn in_long(body: &Value, key: &str) -> Map<String, Value> {
     }
 }
 
+/// As a vector holds it.
+fn finite(number: &Value) -> Option<f32> {
+    number.as_f64().map(|number| number as f32).filter(|number| number.is_finite())
+}
+
 fn whole_number(value: &Value) -> Option<usize> {
     let number = match value {
         Value::String(text) => text.parse().ok()?,
         other => other.as_u64()?,
     };
     usize::try_from(number).ok()
-}
-
-/// None for what is no number; `Some(None)` for one that no integer field can hold.
-fn exact_integer(value: &Value) -> Option<Option<i64>> {
-    if let Some(whole) = source::text(value)?.parse::<i64>().ok().filter(|_| !value.is_boolean()) {
-        return Some(Some(whole));
-    }
-    let number = source::float(value)?;
-    let fits = number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
-    Some(fits.then_some(number as i64))
-}
-
-/// The bound over whole numbers that a bound of any number means.
-fn whole_bound(value: &Value, closed: bool, is_low: bool) -> Option<Bound<i64>> {
-    if let Some(Some(whole)) = exact_integer(value) {
-        return Some(if closed { Bound::Included(whole) } else { Bound::Excluded(whole) });
-    }
-    let number = source::float(value).filter(|number| !number.is_nan())?;
-    // Casting stops at the ends of i64, beyond which there is nothing.
-    let nearest = if is_low { number.ceil() } else { number.floor() };
-    let beyond = number.abs() >= 9_223_372_036_854_775_808.0;
-    let is_inside = if is_low { number < 0.0 } else { number > 0.0 };
-    match beyond && !is_inside {
-        true => Some(Bound::Excluded(nearest as i64)),
-        false => Some(Bound::Included(nearest as i64)),
-    }
 }

@@ -8,11 +8,18 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tantivy::{DocAddress, Searcher};
 
-use super::collect::{self, Match, Matches};
+use super::collect::{Match, Matches};
 use super::disk::{Generation, column_name};
 use super::fault::{Answer, Fault};
 use super::fields::Kind;
 use super::query::{Builder, only_entry};
+use super::shown::SourceFilter;
+
+/// Matches whose sort keys are read together; only those on the page keep theirs.
+const SORTED_AT_ONCE: usize = 16_384;
+
+/// A match with its keys.
+type Sorted = (Match, Vec<Option<SortKey>>);
 
 /// A search that was understood.
 #[derive(Debug, Clone)]
@@ -32,14 +39,6 @@ struct Order {
     by: String,
     descending: bool,
     missing_first: bool,
-}
-
-/// Which of the source's fields are shown.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct SourceFilter {
-    pub none: bool,
-    pub includes: Vec<String>,
-    pub excludes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -93,6 +92,9 @@ impl Search {
                 .ok_or_else(|| Fault::parsing(format!("[{key}] is a number that is not negative")))
         };
         match key {
+            "query" if value.is_null() => {
+                return Err(Fault::parsing("Unknown key for a VALUE_NULL in [query]."));
+            }
             "query" => self.query = value.clone(),
             "from" => self.from = number()?,
             "size" => self.size = number()?,
@@ -102,7 +104,8 @@ impl Search {
             "track_scores" => self.track_scores = truth()?,
             // The total is always exact.
             "track_total_hits" if value.is_boolean() || value.is_u64() => {}
-            "timeout" if value.is_string() => {}
+            // Every search is answered in full; there is none that would be cut short.
+            "timeout" if value.as_str().is_some_and(is_duration) => {}
             other => {
                 return Err(Fault::parsing(format!(
                     "unknown key [{other}] in a search: the embedded index takes query, from, size, sort, _source, version, track_scores and track_total_hits"
@@ -120,7 +123,7 @@ impl Search {
             )));
         }
         let searcher = generation.reader.searcher();
-        let builder = Builder { generation, searcher: &searcher };
+        let builder = Builder::new(generation, &searcher);
         let matches = matches(&builder, &self.query)?;
         let total = matches.len();
         let by_score = self.sort.is_empty() || self.sort.iter().any(|order| order.by == "_score");
@@ -156,26 +159,40 @@ impl Search {
             });
             return Ok(matches.into_iter().skip(self.from).map(|found| (found, None)).collect());
         }
-        let keys = self.sort.iter().map(|order| keys(order, generation, searcher, &matches));
-        let keys: Vec<Vec<Option<SortKey>>> = keys.collect::<Answer<_>>()?;
-        let mut places: Vec<usize> = (0..matches.len()).collect();
-        first_sorted(&mut places, end, |a, b| {
-            let mut compared = self
-                .sort
-                .iter()
-                .zip(&keys)
-                .map(|(order, keys)| order.compare(&keys[*a], &keys[*b]));
-            compared.find(|ordering| ordering.is_ne()).unwrap_or_else(|| a.cmp(b))
-        });
-        let value = |place: usize| {
-            keys.iter().map(move |keys| keys[place].as_ref().map_or(Value::Null, SortKey::json))
-        };
-        Ok(places
+        let mut best: Vec<Sorted> = Vec::new();
+        for some in matches.chunks(SORTED_AT_ONCE) {
+            let keys = self.sort.iter().map(|order| keys(order, generation, searcher, some));
+            let keys: Vec<Vec<Option<SortKey>>> = keys.collect::<Answer<_>>()?;
+            let mut columns: Vec<_> = keys.into_iter().map(Vec::into_iter).collect();
+            best.extend(some.iter().map(|found| {
+                let keys = columns.iter_mut().map(|column| column.next().flatten()).collect();
+                (*found, keys)
+            }));
+            first_sorted(&mut best, end, |a, b| self.compare(a, b));
+        }
+        let shown = |key: Option<SortKey>| key.map_or(Value::Null, |key| key.json());
+        Ok(best
             .into_iter()
             .skip(self.from)
-            .map(|place| (matches[place], Some(value(place).collect())))
+            .map(|(found, keys)| (found, Some(keys.into_iter().map(shown).collect())))
             .collect())
     }
+
+    fn compare(&self, a: &Sorted, b: &Sorted) -> Ordering {
+        let mut compared =
+            self.sort.iter().zip(a.1.iter().zip(&b.1)).map(|(order, (a, b))| order.compare(a, b));
+        let unequal = compared.find(|ordering| ordering.is_ne());
+        unequal.unwrap_or_else(|| a.0.address.cmp(&b.0.address))
+    }
+}
+
+/// `10s`, `500ms`, `-1`, as everywhere in a search node.
+pub fn is_duration(text: &str) -> bool {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let unit = &text[number.len()..];
+    let is_unit = matches!(unit, "d" | "h" | "m" | "s" | "ms" | "micros" | "nanos");
+    text == "-1" || text == "0" || (is_number && is_unit)
 }
 
 /// Keeps the first `count` in order, without sorting the others.
@@ -191,13 +208,19 @@ fn first_sorted<T>(all: &mut Vec<T>, count: usize, compare: impl Fn(&T, &T) -> O
 
 pub(super) fn count(generation: &Generation, query: &Value) -> Answer<usize> {
     let searcher = generation.reader.searcher();
-    let query = Builder { generation, searcher: &searcher }.build(query)?;
+    let query = Builder::new(generation, &searcher).build(query)?;
     Ok(query.count(&searcher)?)
+}
+
+/// How many documents are there, as this searcher sees it.
+pub(super) fn live(generation: &Generation, searcher: &Searcher) -> Answer<usize> {
+    let query = Builder::new(generation, searcher).build(&Value::Null)?;
+    Ok(query.count(searcher)?)
 }
 
 fn matches(builder: &Builder<'_>, query: &Value) -> Answer<Matches> {
     match query.get("hybrid") {
-        None => Ok(collect::all(builder.searcher, &builder.build(query)?)?),
+        None => builder.matches(&builder.build(query)?),
         Some(_) => hybrid(builder, only_entry(query, "query")?.1),
     }
 }
@@ -212,7 +235,7 @@ fn hybrid(builder: &Builder<'_>, body: &Value) -> Answer<Matches> {
     };
     let mut sums: HashMap<DocAddress, f32> = HashMap::new();
     for query in queries {
-        let found = collect::all(builder.searcher, &builder.build(query)?)?;
+        let found = builder.matches(&builder.inner(query)?)?;
         let least = found.iter().map(|found| found.score).fold(f32::INFINITY, f32::min);
         let greatest = found.iter().map(|found| found.score).fold(f32::NEG_INFINITY, f32::max);
         for Match { address, score } in found {
@@ -279,7 +302,7 @@ fn keys(
     order: &Order,
     generation: &Generation,
     searcher: &Searcher,
-    matches: &Matches,
+    matches: &[Match],
 ) -> Answer<Vec<Option<SortKey>>> {
     match order.by.as_str() {
         "_score" => {
@@ -301,7 +324,7 @@ fn keys(
     };
     let name = column_name(place);
     let mut found = Vec::with_capacity(matches.len());
-    let mut rest = matches.as_slice();
+    let mut rest = matches;
     while let Some(first) = rest.first() {
         let segment = first.address.segment_ord;
         let length = rest.iter().take_while(|m| m.address.segment_ord == segment).count();
@@ -310,7 +333,7 @@ fn keys(
         let columns = searcher.segment_reader(segment).fast_fields();
         let docs = here.iter().map(|m| m.address.doc_id);
         match field.kind {
-            Kind::Integer { .. } | Kind::Date => {
+            Kind::Integer { .. } | Kind::Date(_) => {
                 let column = columns.column_opt::<i64>(&name)?;
                 found.extend(docs.map(|doc| {
                     let values = column.iter().flat_map(|column| column.values_for_doc(doc));
@@ -411,153 +434,9 @@ fn is_descending(direction: &str) -> Answer<bool> {
     }
 }
 
-impl SourceFilter {
-    pub fn parse(value: &Value) -> Answer<Self> {
-        let list = |value: &Value| -> Answer<Vec<String>> {
-            let wrong =
-                || Fault::parsing("[_source] takes true, false, names, or includes and excludes");
-            match value {
-                Value::String(one) => Ok(vec![one.clone()]),
-                Value::Array(all) => all
-                    .iter()
-                    .map(|one| one.as_str().map(str::to_owned).ok_or_else(wrong))
-                    .collect(),
-                _ => Err(wrong()),
-            }
-        };
-        let mut filter = Self::default();
-        match value {
-            Value::Bool(shown) => filter.none = !shown,
-            Value::Object(body) => {
-                for (key, value) in body {
-                    match key.as_str() {
-                        "includes" | "include" => filter.includes = list(value)?,
-                        "excludes" | "exclude" => filter.excludes = list(value)?,
-                        other => {
-                            return Err(Fault::parsing(format!(
-                                "unknown key [{other}] in [_source]"
-                            )));
-                        }
-                    }
-                }
-            }
-            other => filter.includes = list(other)?,
-        }
-        Ok(filter)
-    }
-
-    /// What is shown of a source.
-    pub fn apply(&self, source: &[u8]) -> Answer<Option<Box<RawValue>>> {
-        if self.none {
-            return Ok(None);
-        }
-        let broken = |_| Fault::new(500, "exception", "a stored document is not JSON");
-        if self.includes.is_empty() && self.excludes.is_empty() {
-            return serde_json::from_slice(source).map(Some).map_err(broken);
-        }
-        let document: Map<String, Value> = serde_json::from_slice(source).map_err(broken)?;
-        let shown = Value::Object(self.shown(&document, ""));
-        serde_json::value::to_raw_value(&shown).map(Some).map_err(broken)
-    }
-
-    fn shown(&self, object: &Map<String, Value>, prefix: &str) -> Map<String, Value> {
-        let mut shown = Map::new();
-        for (name, value) in object {
-            let path = format!("{prefix}{name}");
-            if self.excludes.iter().any(|pattern| covers(pattern, &path)) {
-                continue;
-            }
-            let is_included = self.includes.is_empty()
-                || self.includes.iter().any(|pattern| covers(pattern, &path));
-            let inside = |object: &Map<String, Value>| {
-                let filter = if is_included {
-                    Self { includes: Vec::new(), ..self.clone() }
-                } else {
-                    self.clone()
-                };
-                filter.shown(object, &format!("{path}."))
-            };
-            match value {
-                Value::Object(inner) => {
-                    let inner = inside(inner);
-                    if is_included || !inner.is_empty() {
-                        shown.insert(name.clone(), Value::Object(inner));
-                    }
-                }
-                Value::Array(all) if all.iter().any(Value::is_object) => {
-                    let inner: Vec<Value> = all
-                        .iter()
-                        .map(|one| {
-                            one.as_object().map_or(one.clone(), |one| Value::Object(inside(one)))
-                        })
-                        .filter(|one| {
-                            is_included || one.as_object().is_some_and(|one| !one.is_empty())
-                        })
-                        .collect();
-                    if is_included || !inner.is_empty() {
-                        shown.insert(name.clone(), Value::Array(inner));
-                    }
-                }
-                _ if is_included => {
-                    shown.insert(name.clone(), value.clone());
-                }
-                _ => {}
-            }
-        }
-        shown
-    }
-}
-
-/// Whether a pattern with `*` names this path, or what is around it.
-fn covers(pattern: &str, path: &str) -> bool {
-    let around = path.match_indices('.').map(|(at, _)| &path[..at]);
-    around.chain([path]).any(|path| matches_pattern(pattern.as_bytes(), path.as_bytes()))
-}
-
-fn matches_pattern(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            matches_pattern(rest, text)
-                || text.split_first().is_some_and(|(_, after)| matches_pattern(pattern, after))
-        }
-        (Some((a, pattern)), Some((b, text))) if a == b => matches_pattern(pattern, text),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn filtered(filter: Value, source: Value) -> Value {
-        let filter = SourceFilter::parse(&filter).expect("a filter");
-        let shown = filter.apply(source.to_string().as_bytes()).expect("is shown");
-        shown.map_or(Value::Null, |shown| serde_json::from_str(shown.get()).expect("JSON"))
-    }
-
-    #[test]
-    fn a_source_is_shown_whole_in_part_or_not_at_all() {
-        let source =
-            json!({"a": 1, "my_vector": [1], "o": {"b": 2, "c": 3}, "l": [{"b": 4, "c": 5}]});
-        assert_eq!(filtered(json!(true), source.clone()), source);
-        assert_eq!(filtered(json!(false), source.clone()), Value::Null);
-        assert_eq!(filtered(json!("a"), source.clone()), json!({"a": 1}));
-        assert_eq!(filtered(json!(["o"]), source.clone()), json!({"o": {"b": 2, "c": 3}}));
-        assert_eq!(
-            filtered(json!(["*.b"]), source.clone()),
-            json!({"o": {"b": 2}, "l": [{"b": 4}]})
-        );
-        let without = json!({"excludes": ["*_vector", "o.c", "l"]});
-        assert_eq!(filtered(without, source), json!({"a": 1, "o": {"b": 2}}));
-    }
-
-    #[test]
-    fn a_source_keeps_its_bytes() {
-        let bytes = br#"{"n": 1.50, "big": 18446744073709551616}"#;
-        let shown = SourceFilter::default().apply(bytes).expect("is shown").expect("whole");
-        assert_eq!(shown.get().as_bytes(), bytes);
-    }
 
     #[test]
     fn what_a_search_does_not_know_is_refused() {

@@ -1,11 +1,13 @@
 //! A document's JSON to values of fields: what its mapping takes, what it refuses, and which fields it does not have yet.
 //! Knows no files.
 
-use serde_json::{Map, Value};
+use std::collections::HashMap;
+
+use serde_json::{Map, Number, Value};
 
 use super::fault::{Answer, Fault};
 use super::fields::{self, Dynamic, Field, Fields, Kind};
-use super::moment;
+use super::raw::{self, Members};
 use super::vector::Space;
 
 /// A longer keyword can be no term of an index.
@@ -77,6 +79,7 @@ fn look_for_unknown(
             && let Some(field) = fields::guess(value)
         {
             check_name(&path)?;
+            fields::check_depth(&path)?;
             found.push((path, field));
         }
     }
@@ -100,54 +103,180 @@ fn objects(value: &Value) -> Box<dyn Iterator<Item = &Map<String, Value>> + '_> 
     }
 }
 
-/// The document's values with the places of their fields.
+/// The values of a document, `source` as it was parsed, with the places of their fields.
 pub(super) fn values(
     fields: &Fields,
     document: &Map<String, Value>,
+    source: &[u8],
 ) -> Answer<Vec<(usize, Stored)>> {
-    let mut values = Vec::new();
-    collect(fields, document, "", &mut values, &mut |result| result)?;
-    Ok(values)
+    let mut reading = Reading::new(fields, source);
+    reading.object(document, "")?;
+    Ok(reading.values)
 }
 
 /// The values that fit, without those that do not.
 pub(super) fn values_that_fit(
     fields: &Fields,
     document: &Map<String, Value>,
+    source: &[u8],
 ) -> Vec<(usize, Stored)> {
-    let mut values = Vec::new();
+    let mut reading = Reading { takes_what_fits: true, ..Reading::new(fields, source) };
     // Nothing is left to fail.
-    let _ = collect(fields, document, "", &mut values, &mut |_| Ok(()));
-    values
+    let _ = reading.object(document, "");
+    reading.values
 }
 
-fn collect(
-    fields: &Fields,
-    object: &Map<String, Value>,
-    prefix: &str,
-    values: &mut Vec<(usize, Stored)>,
-    judge: &mut dyn FnMut(Answer<()>) -> Answer<()>,
-) -> Answer<()> {
-    for (name, value) in object {
-        let path = format!("{prefix}{name}");
-        let places = fields.at(&path);
-        for place in places {
-            judge(convert(&fields.all[*place], *place, value, values))?;
+/// A document on its way to values.
+struct Reading<'d> {
+    fields: &'d Fields,
+    source: &'d [u8],
+    values: Vec<(usize, Stored)>,
+    takes_what_fits: bool,
+    /// Read when the first is needed, which few documents do.
+    digits: Option<Digits>,
+}
+
+impl<'d> Reading<'d> {
+    fn new(fields: &'d Fields, source: &'d [u8]) -> Self {
+        Self { fields, source, values: Vec::new(), takes_what_fits: false, digits: None }
+    }
+
+    fn object(&mut self, object: &Map<String, Value>, prefix: &str) -> Answer<()> {
+        for (name, value) in object {
+            let path = format!("{prefix}{name}");
+            let places = self.fields.at(&path);
+            for place in places {
+                self.field(*place, value)?;
+            }
+            if !places.is_empty() {
+                continue;
+            }
+            let mut inner = objects(value).peekable();
+            if inner.peek().is_none() && self.fields.is_object(&path) && !is_empty(value) {
+                self.judge(Err(Fault::mapping(format!(
+                    "object mapping for [{path}] tried to parse field [{path}] as object, but found a concrete value"
+                ))))?;
+            }
+            for object in inner {
+                self.object(object, &format!("{path}."))?;
+            }
         }
-        if !places.is_empty() {
-            continue;
+        Ok(())
+    }
+
+    fn judge(&self, result: Answer<()>) -> Answer<()> {
+        if self.takes_what_fits { Ok(()) } else { result }
+    }
+
+    fn field(&mut self, place: usize, value: &Value) -> Answer<()> {
+        let field = &self.fields.all[place];
+        if let Kind::Vector { dimension, space } = field.kind {
+            if !value.is_null() {
+                match vector(field, value, dimension, space) {
+                    Ok(vector) => self.values.push((place, Stored::Vector(vector))),
+                    Err(fault) => self.judge(Err(fault))?,
+                }
+            }
+            return Ok(());
         }
-        let mut inner = objects(value).peekable();
-        if inner.peek().is_none() && fields.is_object(&path) && !is_empty(value) {
-            judge(Err(Fault::mapping(format!(
-                "object mapping for [{path}] tried to parse field [{path}] as object, but found a concrete value"
-            ))))?;
-        }
-        for object in inner {
-            collect(fields, object, &format!("{path}."), values, judge)?;
+        match value {
+            Value::Null => Ok(()),
+            Value::Array(all) => all.iter().try_for_each(|value| self.field(place, value)),
+            Value::Object(_) => self.judge(Err(does_not_fit(field))),
+            scalar => self.scalar(field, place, scalar),
         }
     }
-    Ok(())
+
+    fn scalar(&mut self, field: &Field, place: usize, value: &Value) -> Answer<()> {
+        let is_text = matches!(field.kind, Kind::Text | Kind::Keyword { .. });
+        let exact = match value {
+            Value::Number(number) if is_text && number.is_f64() => {
+                let digits =
+                    self.digits.get_or_insert_with(|| Digits::of(self.fields, self.source));
+                digits.next(place, &field.source).map(Value::String)
+            }
+            _ => None,
+        };
+        match scalar_of(field, exact.as_ref().unwrap_or(value)) {
+            Ok(Some(stored)) => self.values.push((place, stored)),
+            Ok(None) => {}
+            Err(fault) => self.judge(Err(fault))?,
+        }
+        Ok(())
+    }
+}
+
+/// The numbers in text and keyword fields as they are written, where a parsed number does not say it: `-12.50`. In the
+/// order in which [`Reading`] comes by them.
+#[derive(Default)]
+struct Digits {
+    by_source: HashMap<String, Vec<String>>,
+    /// How many of them a field has taken.
+    taken: HashMap<usize, usize>,
+}
+
+impl Digits {
+    fn of(fields: &Fields, source: &[u8]) -> Self {
+        let mut digits = Self::default();
+        // It was parsed before; a number that is not found is taken as it was parsed.
+        if let Ok(members) = Members::parse(source) {
+            let _ = digits.look(fields, &members, "");
+        }
+        digits
+    }
+
+    fn next(&mut self, place: usize, source: &str) -> Option<String> {
+        let taken = self.taken.entry(place).or_default();
+        *taken += 1;
+        self.by_source.get(source)?.get(*taken - 1).cloned()
+    }
+
+    fn look(
+        &mut self,
+        fields: &Fields,
+        object: &Members<'_>,
+        prefix: &str,
+    ) -> serde_json::Result<()> {
+        for (name, value) in object.iter() {
+            let path = format!("{prefix}{name}");
+            let is_text = |place: &usize| {
+                matches!(fields.all[*place].kind, Kind::Text | Kind::Keyword { .. })
+            };
+            match fields.at(&path) {
+                [] => self.look_inside(fields, value, &format!("{path}."))?,
+                places if places.iter().any(is_text) => self.note(&path, value)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn look_inside(
+        &mut self,
+        fields: &Fields,
+        value: &str,
+        prefix: &str,
+    ) -> serde_json::Result<()> {
+        if raw::is_object(value) {
+            return self.look(fields, &Members::parse(value.as_bytes())?, prefix);
+        }
+        if raw::is_array(value) && value.contains('{') {
+            for element in raw::elements(value)? {
+                self.look_inside(fields, element, prefix)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, path: &str, value: &str) -> serde_json::Result<()> {
+        if raw::is_array(value) {
+            return raw::elements(value)?.into_iter().try_for_each(|one| self.note(path, one));
+        }
+        if serde_json::from_str::<Number>(value).is_ok_and(|number| number.is_f64()) {
+            self.by_source.entry(path.to_owned()).or_default().push(value.to_owned());
+        }
+        Ok(())
+    }
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -155,31 +284,6 @@ fn is_empty(value: &Value) -> bool {
         Value::Null => true,
         Value::Array(values) => values.iter().all(is_empty),
         _ => false,
-    }
-}
-
-fn convert(
-    field: &Field,
-    place: usize,
-    value: &Value,
-    values: &mut Vec<(usize, Stored)>,
-) -> Answer<()> {
-    if let Kind::Vector { dimension, space } = field.kind {
-        if !value.is_null() {
-            values.push((place, Stored::Vector(vector(field, value, dimension, space)?)));
-        }
-        return Ok(());
-    }
-    match value {
-        Value::Null => Ok(()),
-        Value::Array(all) => all.iter().try_for_each(|value| convert(field, place, value, values)),
-        Value::Object(_) => Err(does_not_fit(field)),
-        scalar => {
-            if let Some(stored) = scalar_of(field, scalar)? {
-                values.push((place, stored));
-            }
-            Ok(())
-        }
     }
 }
 
@@ -203,13 +307,10 @@ fn scalar_of(field: &Field, value: &Value) -> Answer<Option<Stored>> {
         Kind::Integer { min, max, .. } => {
             integer(value).filter(|number| (min..=max).contains(number)).map(Stored::Integer)
         }
-        Kind::Float => {
-            let number = float(value).filter(|number| (*number as f32).is_finite());
-            number.map(|number| Stored::Float(f64::from(number as f32)))
-        }
-        Kind::Double => float(value).filter(|number| number.is_finite()).map(Stored::Float),
+        Kind::Float => single(value).map(Stored::Float),
+        Kind::Double => float(value).map(Stored::Float),
         Kind::Boolean => boolean(value).map(Stored::Boolean),
-        Kind::Date => moment::millis(value).map(Stored::Integer),
+        Kind::Date(format) => format.span(value).map(|span| Stored::Integer(span.first)),
         Kind::Vector { .. } => None,
     };
     stored.map(Some).ok_or_else(|| does_not_fit(field))
@@ -254,12 +355,20 @@ fn whole_part(number: f64) -> Option<i64> {
     (number > -bound && number < bound).then(|| number.trunc() as i64)
 }
 
+/// Only what is finite: no field holds anything else, and no bound may be.
 pub(super) fn float(value: &Value) -> Option<f64> {
-    match value {
+    let number: Option<f64> = match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => text.parse().ok(),
         _ => None,
-    }
+    };
+    number.filter(|number| number.is_finite())
+}
+
+/// As a `float` field holds it.
+pub(super) fn single(value: &Value) -> Option<f64> {
+    let number = float(value)? as f32;
+    number.is_finite().then_some(f64::from(number))
 }
 
 pub(super) fn boolean(value: &Value) -> Option<bool> {
@@ -306,7 +415,8 @@ mod tests {
     }
 
     fn all(document: Value) -> Answer<Vec<(usize, Stored)>> {
-        values(&fields("true"), document.as_object().expect("an object"))
+        let source = document.to_string();
+        values(&fields("true"), document.as_object().expect("an object"), source.as_bytes())
     }
 
     #[test]
@@ -350,6 +460,30 @@ mod tests {
             assert_eq!(fault.status, 400, "{document}");
             assert!(!fault.reason.contains("sesame"), "{}", fault.reason);
         }
+    }
+
+    #[test]
+    fn a_number_in_a_text_keeps_its_digits() {
+        let fields = Fields::parse(&json!({"properties": {
+            "k": {"type": "keyword", "fields": {"t": {"type": "text"}}}, "n": {"type": "double"},
+            "o": {"properties": {"k": {"type": "keyword"}}},
+        }}));
+        let source =
+            br#"{"n": 1.50, "k": [-12.50, "x", [2.0, 7]], "o": [{"k": 1e2}, [{"k": 0.10}]]}"#;
+        let document = parse(source).expect("a document");
+        let found = values(&fields.expect("a mapping"), &document, source).expect("fits");
+        let texts = |wanted: usize| -> Vec<String> {
+            let texts = found.iter().filter(|(place, _)| *place == wanted);
+            texts
+                .map(|(_, stored)| match stored {
+                    Stored::Text(text) => text.clone(),
+                    other => panic!("{other:?}"),
+                })
+                .collect()
+        };
+        assert_eq!(texts(0), ["-12.50", "x", "2.0", "7"]);
+        assert_eq!(texts(1), ["-12.50", "x", "2.0", "7"]);
+        assert_eq!(texts(3), ["1e2", "0.10"]);
     }
 
     #[test]

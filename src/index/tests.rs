@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::registry::directories;
 use super::*;
+
+mod answers;
+mod faults;
 
 struct Bench {
     dir: TempDir,
@@ -63,6 +67,19 @@ fn delete(id: &str, expect: Expect) -> Write {
     Write { id: id.to_owned(), what: What::Delete, expect }
 }
 
+fn put_text(id: &str, document: &str) -> Write {
+    Write { id: id.to_owned(), what: What::Put(document.into()), expect: Expect::Anything }
+}
+
+/// A mapping of one field, `depth` names deep.
+fn deep_mapping(depth: usize) -> Value {
+    let mut field = json!({"type": "long"});
+    for _ in 1..depth {
+        field = json!({"properties": {"a": field}});
+    }
+    json!({"properties": {"a": field}})
+}
+
 fn is_conflict(written: &Written, with: u64) -> bool {
     matches!(written, Written::Conflict { current, .. } if *current == with)
 }
@@ -107,7 +124,7 @@ fn versions_are_external_and_tombstones_count() {
 #[test]
 fn writes_of_one_group_see_each_other() {
     let bench = Bench::new(json!({}));
-    let part = json!({"o": {"b": 2}}).as_object().expect("an object").clone();
+    let part = json!({"o": {"b": 2}}).to_string().into_bytes();
     let merge = What::Merge { part, otherwise: None };
     let written = bench.write(vec![
         put("a", Expect::Absent, json!({"o": {"a": 1}})),

@@ -45,7 +45,8 @@ impl Space {
             Self::InnerProduct if dot > 0.0 => dot + 1.0,
             Self::InnerProduct => 1.0 / (1.0 - dot),
         };
-        score as Score
+        // An inner product can be beyond what a score can say.
+        score.min(f64::from(Score::MAX)) as Score
     }
 
     /// Says what is wrong with a vector in this space.
@@ -183,6 +184,7 @@ mod tests {
         assert_eq!(score(Space::Cosine, &[2.0, 0.0], &[3.0, 0.0]), 1.0);
         assert_eq!(score(Space::InnerProduct, &[2.0, 0.0], &[3.0, 0.0]), 7.0);
         assert_eq!(score(Space::InnerProduct, &[2.0, 0.0], &[-2.0, 0.0]), 0.2);
+        assert_eq!(score(Space::InnerProduct, &[Score::MAX], &[Score::MAX]), Score::MAX);
         assert!(Space::Cosine.check(&[0.0, 0.0]).is_err());
     }
 }

@@ -24,6 +24,7 @@ impl Embedded {
     }
 
     fn find(&self, name: &str) -> Result<Arc<Index>> {
+        self.check(name)?;
         self.indexes.get(name).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("the index {name} does not exist")).with_advice(
                 format!(
@@ -33,17 +34,39 @@ impl Embedded {
         })
     }
 
+    /// An index that cannot be opened is there: nobody shall take it for one that was deleted.
+    fn check(&self, name: &str) -> Result<()> {
+        match self.indexes.why_broken(name) {
+            None => Ok(()),
+            Some(reason) => {
+                let message = format!("the index {name} cannot be opened: {reason}");
+                Err(Error::new(ErrorKind::SinkBlocked, message).with_advice(format!(
+                    "mend it and start again, or DELETE /{name} and make it anew: its links fill it"
+                )))
+            }
+        }
+    }
+
     async fn write_batch(&self, target: &Target, batch: &Batch) -> Result<Vec<Outcome>> {
+        self.check(&target.index)?;
         let found = self.indexes.get(&target.index);
         // An index made anew under the name holds nothing of ours, and is not written to (rule 14).
-        let Some(index) = found.filter(|index| index.description().uuid == target.uuid) else {
+        let gone = || {
             let reason = format!("the index {} is not there any more", target.index);
-            return Ok(vec![Outcome::Blocked { reason }; batch.len()]);
+            Ok(vec![Outcome::Blocked { reason }; batch.len()])
+        };
+        let Some(index) = found.filter(|index| index.description().uuid == target.uuid) else {
+            return gone();
         };
         let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|op| unwritable(&op)).collect();
         let writes = batch.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
-        let mut written =
-            index.write(writes.map(|(op, _)| write(&op)).collect()).await?.into_iter();
+        let written = index.write(writes.map(|(op, _)| write(&op)).collect()).await;
+        let mut written = match written {
+            Ok(written) => written.into_iter(),
+            // Deleted while the batch waited.
+            Err(error) if error.kind() == ErrorKind::NotFound => return gone(),
+            Err(error) => return Err(error),
+        };
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
             *outcome = written.next().map(told);
         }
@@ -67,8 +90,11 @@ impl Sink for Embedded {
     }
 
     fn uuid<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
-        async move { Ok(self.indexes.get(index).map(|index| index.description().uuid.clone())) }
-            .boxed()
+        async move {
+            self.check(index)?;
+            Ok(self.indexes.get(index).map(|index| index.description().uuid.clone()))
+        }
+        .boxed()
     }
 
     fn runs_pipelines(&self) -> bool {

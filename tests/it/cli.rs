@@ -212,6 +212,23 @@ async fn a_page_in_a_browser_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_not_this_machines_is_not_answered() {
+    let daemon = daemon_without_source().await;
+    let port = daemon.url().rsplit_once(':').expect("an address with a port").1.to_owned();
+    for (host, status) in [
+        (format!("elsewhere.example:{port}"), 421),
+        ("elsewhere.example".to_owned(), 421),
+        (format!("localhost:{port}"), 200),
+        (format!("[::1]:{port}"), 200),
+        ("127.0.0.1".to_owned(), 200),
+    ] {
+        let request = crate::support::http_client().get(format!("{}/_links", daemon.url()));
+        let answer = request.header("host", &host).send().await.expect("the door answers");
+        assert_eq!(answer.status(), status, "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_asks_the_daemon_of_its_configuration() {
     let daemon = daemon_without_source().await;
     let output = daemon.run(&["status"]);

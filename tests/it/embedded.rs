@@ -1,10 +1,10 @@
 //! The embedded index behind the daemon: the whole tutorial with no search node, kill -9 under load, and an official client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::support::search::Search;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::difference;
 use crate::support::tutorial::{Door, index_body, sync_by_map};
-use crate::support::{MINUTES_2, SECONDS_30, unique, until};
+use crate::support::{MINUTES_2, SECONDS_30, http_client, unique, until};
 
 /// Nothing listens there: who asked a node would be seen.
 const NOBODY: &str = "http://127.0.0.1:9";
@@ -93,6 +93,12 @@ async fn the_whole_tutorial_works_with_no_search_node() {
         json!({"my_text": "by hand", "id": 9, "my_vector": vector("by hand", 4)})
     );
 
+    // So does one that an update makes where there was none.
+    let upsert = json!({"doc": {"my_text": "by update", "id": 10}, "doc_as_upsert": true});
+    search.ok("POST", "/test_index/_update/10", Some(upsert)).await;
+    let by_update = search.doc("test_index", "10").await.expect("is there");
+    assert_eq!(by_update.source["my_vector"], json!(vector("by update", 4)));
+
     let refused = json!({"query": {"match_all": {}}, "aggs": {"a": {}}});
     let (status, answer) = search.request("POST", "/test_index/_search", Some(refused)).await;
     assert_eq!(status, 400);
@@ -162,6 +168,104 @@ async fn kills_under_load_lose_nothing_of_the_embedded_index() {
         difference(&documents(&search, &index).await, &expected.collect())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_embedded_door_does_not_do_is_refused() {
+    let daemon = daemon(&servers::mysql(Flavour::Mysql97)).await;
+    let search = Search::at(daemon.url());
+    search.ok("PUT", "/r", None).await;
+    search.ok("PUT", "/p", Some(json!({"settings": {"index.default_pipeline": "nowhere"}}))).await;
+    for (method, path, body, told) in [
+        ("PUT", "/r/_doc/1?op_type=foo", json!({}), "opType"),
+        ("PUT", "/r/_doc/1?require_alias=true", json!({}), "no aliases"),
+        ("PUT", "/r/_doc/1?refresh=maybe", json!({}), "wait_for"),
+        ("POST", "/r/_update/1?require_alias", json!({"doc": {}}), "no aliases"),
+        ("POST", "/r/_update/1", json!({"doc": [1]}), "[doc]"),
+        ("POST", "/_bulk?require_alias=true", json!({}), "no aliases"),
+        ("POST", "/r/_count", json!([]), "not an object"),
+        ("POST", "/r/_count", json!({"query": null}), "[query]"),
+        ("POST", "/r/_search?timeout=soon", json!({}), "[timeout]"),
+        ("POST", "/r/_search", json!({"query": {"ids": {"values": [null]}}}), "[_id]"),
+        ("PUT", "/r/_mapping", json!({"properties": {"a": {"type": "nested"}}}), "[nested]"),
+        // The client's fault, and not a failure of ours.
+        ("PUT", "/p/_doc/1", json!({"a": 1}), "[nowhere]"),
+        ("POST", "/p/_update/1", json!({"doc": {"a": 1}, "doc_as_upsert": true}), "[nowhere]"),
+    ] {
+        let (status, answer) = search.request(method, path, Some(body)).await;
+        let reason = answer["error"]["reason"].as_str().unwrap_or_default();
+        assert!(status == 400 && reason.contains(told), "{method} {path}: {status} {answer}");
+    }
+    assert_eq!(search.count("r").await + search.count("p").await, 0);
+    let (status, _) = search.request("POST", "/nowhere/_search", Some(json!({}))).await;
+    assert_eq!(status, 404);
+    let none = search.ok("POST", "/nowhere/_search?ignore_unavailable=true", Some(json!({}))).await;
+    assert_eq!(none["hits"]["total"]["value"], 0);
+    let written = search.ok("PUT", "/r/_doc/1", Some(json!({"a": 1}))).await;
+    assert!(written["_seq_no"].is_i64() && written["_primary_term"].is_u64(), "{written}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_while_a_mapping_grows_lose_nothing_that_was_acknowledged() {
+    let mut daemon = daemon(&servers::mysql(Flavour::Mysql97)).await;
+    let search = Search::at(daemon.url());
+    search.ok("PUT", "/g", None).await;
+    let acknowledged: Arc<Mutex<BTreeSet<u64>>> = Arc::default();
+    for life in 0..5_u64 {
+        // Each document brings a field, and so a generation.
+        let writer = tokio::spawn({
+            let (url, acknowledged) = (daemon.url().to_owned(), acknowledged.clone());
+            async move {
+                let http = http_client();
+                for n in life * 1_000.. {
+                    let body = json!({format!("f{n}"): n}).to_string();
+                    let asked = http.put(format!("{url}/g/_doc/{n}")).body(body).send().await;
+                    match asked {
+                        Ok(answer) if answer.status() == 201 => {
+                            acknowledged.lock().expect("a set").insert(n);
+                        }
+                        _ => return,
+                    }
+                }
+            }
+        });
+        until("this life wrote something", SECONDS_30, async || {
+            acknowledged.lock().expect("a set").range(life * 1_000 + 5..).next().is_some()
+        })
+        .await;
+        daemon.kill9();
+        writer.await.expect("the writer ends");
+        daemon.start_again().await;
+    }
+    let acknowledged = acknowledged.lock().expect("a set").clone();
+    for n in acknowledged {
+        let query = json!({"query": {"term": {format!("f{n}"): n}}});
+        let hits = search.search("g", query).await;
+        assert_eq!((hits.len(), &hits[0]["_id"]), (1, &json!(n.to_string())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_cannot_be_opened_does_not_keep_the_daemon_from_starting() {
+    let mut daemon = daemon(&servers::mysql(Flavour::Mysql97)).await;
+    let search = Search::at(daemon.url());
+    search.ok("PUT", "/whole", None).await;
+    search.ok("PUT", "/broken", None).await;
+    let listed = search.ok("GET", "/_cat/indices?format=json", None).await;
+    let listed = listed.as_array().expect("rows");
+    let uuid =
+        listed.iter().find(|row| row["index"] == "broken").expect("is listed")["uuid"].clone();
+    daemon.kill9();
+    let dir = daemon.state_dir().join("index").join(uuid.as_str().expect("a text"));
+    std::fs::remove_dir_all(dir.join("generation-0")).expect("is removed");
+    daemon.start_again().await;
+    search.ok("PUT", "/whole/_doc/1", Some(json!({"a": 1}))).await;
+    let (status, answer) = search.request("POST", "/broken/_search", None).await;
+    assert_eq!(status, 503, "{answer}");
+    assert_eq!(search.ok("GET", "/_cluster/health", None).await["status"], "red");
+    search.ok("DELETE", "/broken", None).await;
+    search.ok("PUT", "/broken", None).await;
+    assert_eq!(search.ok("GET", "/_cluster/health", None).await["status"], "green");
 }
 
 /// What the client is asked to do; it fails by itself.

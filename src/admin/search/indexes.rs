@@ -1,5 +1,6 @@
 //! Whole indexes: made, looked at, deleted; and what is searched for in them. Knows no single documents.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -7,8 +8,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::request::Request;
+use super::room::room_for_search;
 use super::{Reply, blocking, find};
-use crate::index::{Answer, Description, Fault, Hit, Indexes, Search};
+use crate::index::{Answer, Description, Fault, Found, Hit, Index, Indexes, Search};
 
 const WAITING: [&str; 4] =
     ["timeout", "master_timeout", "cluster_manager_timeout", "wait_for_active_shards"];
@@ -22,10 +24,10 @@ pub async fn create(indexes: &Indexes, request: &Request<'_>, name: &str) -> Ans
 
 pub async fn delete(indexes: &Indexes, request: &Request<'_>, name: &str) -> Answer<Reply> {
     request.only(&[&WAITING[..], &["ignore_unavailable"]].concat())?;
-    if request.flag("ignore_unavailable") && indexes.get(name).is_none() {
+    // One that cannot be opened can be deleted.
+    if indexes.why_broken(name).is_none() && found(indexes, request, name)?.is_none() {
         return ok(json!({"acknowledged": true}));
     }
-    find(indexes, name)?;
     let (all, index) = (indexes.clone(), name.to_owned());
     blocking(move || all.delete(&index)).await?;
     ok(json!({"acknowledged": true}))
@@ -92,7 +94,7 @@ pub async fn put_mapping(indexes: &Indexes, request: &Request<'_>, name: &str) -
 pub fn refresh(indexes: &Indexes, request: &Request<'_>, name: Option<&str>) -> Answer<Reply> {
     request.only(&["ignore_unavailable", "allow_no_indices", "expand_wildcards"])?;
     let count = match name {
-        Some(name) => find(indexes, name).map(|_| 1)?,
+        Some(name) => found(indexes, request, name)?.map_or(0, |_| 1),
         None => indexes.list().len(),
     };
     ok(json!({"_shards": {"total": count, "successful": count, "failed": 0}}))
@@ -112,7 +114,7 @@ pub async fn cat(indexes: &Indexes, request: &Request<'_>, name: Option<&str>) -
         None => indexes.list(),
     };
     let rows = blocking(move || {
-        let row = |index: &std::sync::Arc<crate::index::Index>| {
+        let row = |index: &Arc<Index>| {
             let (documents, deleted, bytes) = index.size()?;
             Ok(json!({
                 "health": "green", "status": "open", "index": index.name(),
@@ -123,7 +125,13 @@ pub async fn cat(indexes: &Indexes, request: &Request<'_>, name: Option<&str>) -
         };
         all.iter().map(row).collect::<Answer<Vec<Value>>>()
     });
-    ok(Value::Array(rows.await?))
+    let mut rows = rows.await?;
+    if name.is_none() {
+        rows.extend(indexes.broken().into_iter().map(|name| {
+            json!({"health": "red", "status": "open", "index": name, "pri": "1", "rep": "0"})
+        }));
+    }
+    ok(Value::Array(rows))
 }
 
 pub fn health(indexes: &Indexes, request: &Request<'_>, name: Option<&str>) -> Answer<Reply> {
@@ -134,30 +142,56 @@ pub fn health(indexes: &Indexes, request: &Request<'_>, name: Option<&str>) -> A
         Some(name) => find(indexes, name).map(|_| 1)?,
         None => indexes.list().len(),
     };
+    let broken = if name.is_none() { indexes.broken().len() } else { 0 };
+    let status = if broken > 0 { "red" } else { "green" };
     ok(json!({
-        "cluster_name": "driftless", "status": "green", "timed_out": false,
+        "cluster_name": "driftless", "status": status, "timed_out": false,
         "number_of_nodes": 1, "number_of_data_nodes": 1,
         "discovered_master": true, "discovered_cluster_manager": true,
         "active_primary_shards": count, "active_shards": count,
-        "relocating_shards": 0, "initializing_shards": 0, "unassigned_shards": 0,
+        "relocating_shards": 0, "initializing_shards": 0, "unassigned_shards": broken,
         "delayed_unassigned_shards": 0, "number_of_pending_tasks": 0, "number_of_in_flight_fetch": 0,
-        "task_max_waiting_in_queue_millis": 0, "active_shards_percent_as_number": 100.0,
+        "task_max_waiting_in_queue_millis": 0,
+        "active_shards_percent_as_number": 100.0 * count as f64 / (count + broken).max(1) as f64,
     }))
 }
 
 pub async fn count(indexes: &Indexes, request: &Request<'_>, name: &str) -> Answer<Reply> {
     request.only(&["ignore_unavailable", "allow_no_indices", "expand_wildcards", "preference"])?;
-    let index = find(indexes, name)?;
-    let body = request.json()?;
-    let other = body.as_object().and_then(|body| body.keys().find(|key| *key != "query"));
-    if let Some(other) = other {
+    let index = found(indexes, request, name)?;
+    let query = counted(request.json()?)?;
+    let _room = room_for_search().await?;
+    let count = match index {
+        None => 0,
+        Some(index) => blocking(move || index.count(&query)).await?,
+    };
+    ok(json!({"count": count, "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0}}))
+}
+
+/// The query of a count's body; null where there is no body.
+fn counted(body: Value) -> Answer<Value> {
+    let mut body = match body {
+        Value::Null => return Ok(Value::Null),
+        Value::Object(body) => body,
+        _ => return Err(Fault::parsing("the body of a count is not an object")),
+    };
+    if let Some(other) = body.keys().find(|key| *key != "query") {
         return Err(Fault::parsing(format!(
             "request does not support [{other}]: a count takes query"
         )));
     }
-    let query = body.get("query").cloned().unwrap_or(Value::Null);
-    let count = blocking(move || index.count(&query)).await?;
-    ok(json!({"count": count, "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0}}))
+    match body.remove("query") {
+        Some(Value::Null) => Err(Fault::parsing("Unknown key for a VALUE_NULL in [query].")),
+        query => Ok(query.unwrap_or(Value::Null)),
+    }
+}
+
+/// None for an index that is not there and need not be.
+fn found(indexes: &Indexes, request: &Request<'_>, name: &str) -> Answer<Option<Arc<Index>>> {
+    match find(indexes, name) {
+        Err(fault) if fault.status == 404 && request.flag("ignore_unavailable") => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 pub async fn search(indexes: &Indexes, request: &Request<'_>, name: &str) -> Answer<Reply> {
@@ -176,7 +210,7 @@ pub async fn search(indexes: &Indexes, request: &Request<'_>, name: &str) -> Ans
     ];
     request.only(&[&in_url[..], &harmless].concat())?;
     let started = Instant::now();
-    let index = find(indexes, name)?;
+    let index = found(indexes, request, name)?;
     let mut search = Search::parse(&request.json()?)?;
     for key in in_url {
         if let Some(text) = request.parameter(key) {
@@ -184,7 +218,11 @@ pub async fn search(indexes: &Indexes, request: &Request<'_>, name: &str) -> Ans
         }
     }
     let wants_version = search.version;
-    let found = blocking(move || index.search(&search)).await?;
+    let _room = room_for_search().await?;
+    let found = match index {
+        None => Found { total: 0, max_score: None, hits: Vec::new() },
+        Some(index) => blocking(move || index.search(&search)).await?,
+    };
     let hits = found.hits.iter().map(|hit| ShownHit::new(name, hit, wants_version)).collect();
     let answer = Shown {
         took: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -261,4 +299,18 @@ impl<'f> ShownHit<'f> {
 
 fn ok(body: Value) -> Answer<Reply> {
     Ok((200, body.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_count_does_not_know_is_refused() {
+        for body in [json!([]), json!("x"), json!({"size": 1}), json!({"query": null})] {
+            assert_eq!(counted(body.clone()).expect_err("refused").status, 400, "{body}");
+        }
+        assert_eq!(counted(Value::Null), Ok(Value::Null));
+        assert_eq!(counted(json!({"query": {"match_all": {}}})), Ok(json!({"match_all": {}})));
+    }
 }

@@ -1,19 +1,25 @@
 //! The part of a search node's REST API that the embedded index answers at the HTTP door: indexes, documents, bulks,
 //! searches. What is not there is 400 with a sentence. Only where the sink is the embedded one; knows no sockets.
 //!
-//! [`request`] takes a request apart and says which parameters it may have; [`documents`] writes and reads documents and
-//! runs the index's pipeline on them; [`indexes`] is everything about whole indexes, and searches.
+//! [`request`] takes a request apart and says which parameters it may have; [`documents`] writes and reads documents,
+//! [`bulk`] reads the lines of many, [`pipelines`] runs the index's pipeline on them; [`indexes`] is everything about whole
+//! indexes, and searches; [`room`] bounds what is under way at once.
 
+mod bulk;
 mod documents;
 mod indexes;
+mod pipelines;
 mod request;
+mod room;
 
 use axum::http::{Method, Uri};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::index::{Answer, Fault, Indexes};
 use crate::link::Control;
 use request::Request;
+pub use room::{Room, room_for_body};
 
 /// No bulk is longer; a search node's own limit.
 pub const BODY_BYTES_MAX: usize = 100 << 20;
@@ -51,7 +57,7 @@ pub async fn handle(
     indexes: &Indexes,
     method: &Method,
     uri: &Uri,
-    body: &[u8],
+    body: Bytes,
 ) -> Reply {
     let request = Request::new(method.as_str(), uri, body);
     match route(control, indexes, &request).await {
@@ -76,8 +82,12 @@ async fn route(control: &Control, indexes: &Indexes, request: &Request<'_>) -> A
         ("PUT" | "POST", [index, "_create", id]) => {
             documents::put(control, indexes, request, index, Some(id), true).await
         }
-        ("POST", [index, "_update", id]) => documents::update(indexes, request, index, id).await,
-        ("DELETE", [index, "_doc", id]) => documents::delete(indexes, request, index, id).await,
+        ("POST", [index, "_update", id]) => {
+            documents::update(control, indexes, request, index, id).await
+        }
+        ("DELETE", [index, "_doc", id]) => {
+            documents::delete(control, indexes, request, index, id).await
+        }
         ("GET" | "HEAD", [index, "_doc", id]) => documents::get(indexes, request, index, id).await,
         ("GET" | "POST", [index, "_search"]) => indexes::search(indexes, request, index).await,
         ("GET" | "POST", [index, "_count"]) => indexes::count(indexes, request, index).await,
@@ -110,7 +120,7 @@ fn not_here(request: &Request<'_>) -> Fault {
     ))
 }
 
-fn refusal(fault: &Fault) -> Reply {
+pub fn refusal(fault: &Fault) -> Reply {
     let error = error(fault);
     let body = json!({
         "error": {"root_cause": [error], "type": fault.kind, "reason": fault.reason},
@@ -137,5 +147,12 @@ fn find(indexes: &Indexes, name: &str) -> Answer<std::sync::Arc<crate::index::In
             "[{name}] can mean several indexes: the embedded index answers for one at a time"
         )));
     }
-    indexes.get(name).ok_or_else(|| Fault::no_such_index(name))
+    indexes.get(name).ok_or_else(|| match indexes.why_broken(name) {
+        None => Fault::no_such_index(name),
+        Some(reason) => Fault::new(
+            503,
+            "no_shard_available_action_exception",
+            format!("the index [{name}] cannot be opened: {reason}"),
+        ),
+    })
 }
