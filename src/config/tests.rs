@@ -223,9 +223,7 @@ fn a_sink_is_logged_in_to_in_one_way() {
     driftless.toml:4:16: `sink.api_key_file` stands beside `user`; leave one of them out
     driftless.toml:4:16: cannot read the file of `sink.api_key_file`, /nonexistent: No such file or directory (os error 2)
     "#);
-    insta::assert_snapshot!(refused("[sink]\nuser = \"me\"\napi_key = \"sesame\"\n"), @r#"
-    driftless.toml:3:11: `sink.api_key` stands beside `user`; leave one of them out
-    "#);
+    insta::assert_snapshot!(refused("[sink]\nuser = \"me\"\napi_key = \"sesame\"\n"), @"driftless.toml:3:11: `sink.api_key` stands beside `user`; leave one of them out");
 }
 
 #[test]
