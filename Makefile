@@ -9,11 +9,16 @@ export CXX := ccache c++
 TEST_THREADS ?= $(shell nproc)
 # Only the tests whose name contains this.
 TEST ?=
+# The demo's server and the address of its page; its own and 127.0.0.1:9220 where nothing is said.
+MYSQL ?=
+LISTEN ?=
+# What `make run` runs.
+CONFIG ?= config/quickstart.toml
 # No run takes longer than this; single waits have deadlines of their own.
 TEST_SECONDS ?= 2400
 
 .DEFAULT_GOAL := help
-.PHONY: help build check test bench env clean-servers
+.PHONY: help build demo run check test bench env clean-servers
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -22,6 +27,16 @@ help: ## what can be made
 build: ## the daemon, unoptimised
 	tests/servers/install build
 	cargo build
+
+demo: ## rows of a live MySQL as searchable documents, on a page; MYSQL=mysql://root@host:3306 for one of yours, LISTEN=…
+	tests/servers/install build
+	cargo build
+	@MYSQL='$(MYSQL)' LISTEN='$(LISTEN)' deploy/demo
+
+run: ## the daemon, between the servers of CONFIG=config/quickstart.toml
+	tests/servers/install build
+	cargo build
+	cargo run --quiet -- run --config $(CONFIG)
 
 check: ## format, lints, dependencies, house rules
 	tests/servers/install build

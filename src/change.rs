@@ -50,6 +50,8 @@ pub enum Value<'a> {
     Year(u16),
     /// UTF-8, not yet checked.
     Text(&'a [u8]),
+    /// Text in its column's own character set.
+    Encoded(&'a [u8]),
     /// BINARY(`length`): the log cuts trailing zero bytes, the form has them all.
     Binary {
         bytes: &'a [u8],
@@ -68,6 +70,10 @@ pub enum Value<'a> {
     JsonBinary(&'a [u8]),
     /// JSON in the server's text form.
     JsonText(&'a [u8]),
+    /// A shape: its SRID in four bytes, then WKB.
+    Geometry(&'a [u8]),
+    /// Numbers of 32 bits each, little-endian.
+    Vector(&'a [u8]),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,10 @@
 //! Tables as the source defines them: names, columns, types, keys. Knows nothing of rows or logs.
 
+mod charset;
+
 use std::fmt;
+
+pub use charset::Charset;
 
 /// A table by schema and name, as the server spells them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,8 +94,16 @@ pub enum ColumnType {
         fsp: u8,
     },
     Year,
+    /// BIT(`length`), 1 to 64.
+    Bit {
+        length: u8,
+    },
     /// CHAR, VARCHAR and the TEXTs, in utf8mb4 or a character set that is a part of it.
     Text,
+    /// The same in another character set.
+    TextIn {
+        charset: Charset,
+    },
     /// BINARY(n): values are padded with zero bytes to `length`.
     Binary {
         length: u16,
@@ -105,6 +117,10 @@ pub enum ColumnType {
         labels: Vec<String>,
     },
     Json,
+    /// GEOMETRY and the types of single shapes.
+    Geometry,
+    /// Numbers of 32 bits.
+    Vector,
     /// Any other; the reason is for the message that names the column.
     Unsupported {
         reason: String,

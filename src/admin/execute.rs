@@ -148,6 +148,7 @@ mod tests {
             state: State::Snapshotting,
             errors: String::new(),
             latency_ms: -1,
+            acked_after_ms: -1,
             restarts: 2,
             created_at: 1_772_600_767,
             updated_at: 1_772_600_768,

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{answer, execute, table::Table};
+use super::{answer, execute, page, table::Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Control, Status};
 use crate::telemetry::metrics::metrics;
@@ -27,7 +27,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// What is read and thrown away of a longer body: who has not finished sending would not hear the answer.
 const BODY_BYTES_IGNORED: usize = 16 << 20;
 
-const WHAT_IS_HERE: &str = "Driftless answers at POST /_sql, GET /_links, /metrics, /healthz, /readyz, and at \
+const WHAT_IS_HERE: &str = "Driftless answers at POST /_sql, GET /ui, /_links, /metrics, /healthz, /readyz, and at \
     /_cluster/settings, /_plugins/_ml/… and /_ingest/pipeline/… as an OpenSearch node does; searches and documents are \
     at the search node itself";
 
@@ -67,6 +67,10 @@ pub async fn serve(
 fn router(control: Control) -> Router {
     Router::new()
         .route("/", get(about))
+        .route("/ui", get(page::html))
+        .route("/ui/page.css", get(page::css))
+        .route("/ui/page.js", get(page::js))
+        .route("/ui/mark.svg", get(page::mark))
         .route("/_sql", post(sql))
         .route("/_links", get(links))
         .route("/metrics", get(async || text(StatusCode::OK, metrics().render())))
@@ -82,7 +86,12 @@ fn router(control: Control) -> Router {
         .with_state(control)
 }
 
-async fn about(State(_control): State<Control>) -> Response {
+/// A browser is shown the page; everybody else is told who is here, as by a search node.
+async fn about(State(_control): State<Control>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepted.is_some_and(|accepted| accepted.contains("text/html")) {
+        return page::elsewhere();
+    }
     #[cfg(feature = "embedded")]
     if _control.indexes().is_some() {
         return object(StatusCode::OK, &super::search::about());
@@ -211,6 +220,7 @@ fn link(status: &Status) -> Value {
         "state": status.state.as_str(),
         "errors": status.errors,
         "latency_ms": status.latency_ms,
+        "acked_after_ms": status.acked_after_ms,
         "restarts": status.restarts,
         "created_at": execute::utc(status.created_at),
         "updated_at": execute::utc(status.updated_at),
@@ -291,10 +301,12 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
     refusal_as(StatusCode::METHOD_NOT_ALLOWED, Format::Json, &[error], "")
 }
 
-/// A page of another site can make a browser on this machine send requests here; it cannot hide their `Origin`.
+/// A page of another site can make a browser on this machine send requests here; it cannot hide their `Origin`. Our own
+/// page may ask, and not change: decision 0014.
 async fn refuse_foreign_pages(request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if changes && request.headers().contains_key(header::ORIGIN) {
+    let is_of_a_page = request.headers().contains_key(header::ORIGIN);
+    if changes && is_of_a_page && !page::may_ask(request.uri().path(), request.headers()) {
         let error = Error::input("a page in a browser may not change anything here");
         return refusal_as(StatusCode::FORBIDDEN, Format::Json, &[error], "");
     }

@@ -2,11 +2,12 @@
 //! a link works.
 //!
 //! [`execute`] runs a statement to a [`table::Table`]; [`spec`] is what a statement asks for; [`answer`] says what went
-//! wrong; [`http`] is the door; [`search`] what it answers in a search node's place where the indexes are our own.
+//! wrong; [`http`] is the door; [`page`] what a browser is shown there; [`search`] what it answers in a search node's place where the indexes are our own.
 
 pub mod answer;
 pub mod execute;
 pub mod http;
+mod page;
 #[cfg(feature = "embedded")]
 pub mod search;
 pub mod spec;

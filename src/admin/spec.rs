@@ -15,7 +15,9 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::ShowSyncLinkById { .. }
         | Statement::DropSyncLinkById { .. } => return None,
     };
-    Some(Spec { id: None, origin, statement: text.to_owned(), rules, pipeline_mode: None })
+    let types = mapping::Overrides::default();
+    let statement = text.to_owned();
+    Some(Spec { id: None, origin, statement, rules, pipeline_mode: None, types })
 }
 
 fn by_map(mapping: &Mapping) -> Rules {

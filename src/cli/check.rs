@@ -105,14 +105,7 @@ fn is_about_pipeline(finding: &Finding) -> bool {
 }
 
 fn show(findings: &[Finding], links: usize) -> String {
-    let mut text = String::new();
-    for finding in findings {
-        let level = match finding.level {
-            Level::Error => "error",
-            Level::Warning => "warning",
-        };
-        let _ = writeln!(text, "{level}: {}\n  remedy: {}", finding.what, finding.remedy);
-    }
+    let mut text: String = findings.iter().map(said).collect();
     let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
     let links = match links {
         0 => "no link declared in the file".to_owned(),
@@ -122,6 +115,15 @@ fn show(findings: &[Finding], links: usize) -> String {
         (counted(errors, "error"), counted(findings.len() - errors, "warning"));
     let _ = writeln!(text, "checked configuration, source, sink, {links}: {errors}, {warnings}");
     text
+}
+
+/// A finding with its remedy, each on a line.
+pub(super) fn said(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    };
+    format!("{level}: {}\n  remedy: {}\n", finding.what, finding.remedy)
 }
 
 fn counted(count: usize, what: &str) -> String {

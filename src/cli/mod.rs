@@ -2,6 +2,9 @@
 
 mod ask;
 mod check;
+mod daemon;
+#[cfg(feature = "embedded")]
+mod demo;
 mod run;
 mod sql;
 mod status;
@@ -21,6 +24,7 @@ It goes like this:
   driftless run                         keep the indexes true, until SIGTERM
   driftless sql \"CALL dbms_etl.sync_by_map('search', 'products.name(shop.products.name)', 'products.id=shop.products.id', '', '')\"
   driftless status                      links with their state, lag and progress
+  driftless demo                        see all of it at a MySQL of yours, and leave nothing behind
 
 The configuration is the first of: --config, $DRIFTLESS_CONFIG, ./driftless.toml, /etc/driftless/driftless.toml.
 Exit codes: 0 done, 1 failed, 64 wrong usage or configuration.";
@@ -43,6 +47,9 @@ enum Command {
     Status(status::Arguments),
     /// Say everything that is wrong with configuration, source, sink, and the links of the file, each with its remedy
     Check(check::Arguments),
+    /// Show rows of a MySQL turning into searchable documents: a shop of its own, a link, a page to search
+    #[cfg(feature = "embedded")]
+    Demo(demo::Arguments),
 }
 
 /// Why a command did not do what was asked; it has been said already where the text is empty.
@@ -74,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Sql(arguments) => sql::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        #[cfg(feature = "embedded")]
+        Command::Demo(arguments) => demo::run(arguments),
     };
     let (code, reason) = match done {
         Ok(()) => return ExitCode::SUCCESS,

@@ -32,26 +32,30 @@ impl ConfigFile {
 
     /// Where the configuration's daemon is found from this machine.
     pub fn listen(&self) -> Result<SocketAddr, Failure> {
-        let mut listen = match self.find() {
+        let listen = match self.find() {
             Some(file) => {
                 config::listen(&file).map_err(|problems| Failure::Usage(problems.to_string()))?
             }
             None => Config::default().http.listen,
         };
-        // Who listens everywhere is found here.
-        if listen.ip().is_unspecified() {
-            listen.set_ip(match listen {
-                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Ok(listen)
+        Ok(from_here(listen))
     }
 
     fn find(&self) -> Option<PathBuf> {
         let found = || FILES.iter().map(PathBuf::from).find(|file| file.is_file());
         self.config.clone().or_else(found)
     }
+}
+
+/// Where a door that listens at `listen` is found from this machine: who listens everywhere is found here.
+pub(super) fn from_here(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    listen
 }
 
 /// Opens the state in `dir`, which is made if it is not there.

@@ -12,6 +12,7 @@ use super::value::{PLACE, Source};
 use crate::admin::spec;
 use crate::error::{Error, Result, Span};
 use crate::link::{Origin, PipelineMode, Spec};
+use crate::mapping::Overrides;
 use crate::statement;
 
 const FORMS: &str = "a link has either `mapping` and `key`, or `table` and `index`";
@@ -27,6 +28,7 @@ pub(super) struct Entry {
     index: Option<Place>,
     columns: Option<Vec<Place>>,
     pipeline_mode: Option<PipelineMode>,
+    types: Overrides,
 }
 
 /// Where a string's literal stands in the file.
@@ -146,6 +148,7 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
     let spec = spec::of(&statement, &call.text, Origin::Config);
     let mut spec = spec.expect("both calls make a link");
     spec.pipeline_mode = entry.pipeline_mode;
+    spec.types = entry.types;
     spec.id = id.or_else(|| Some(spec.rules.index().to_owned()));
     Ok(spec)
 }

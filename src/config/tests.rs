@@ -312,6 +312,41 @@ pipeline_mode = "delegat"
 }
 
 #[test]
+fn a_link_says_itself_in_which_forms_it_differs() {
+    let text = r#"
+[link.types]
+decimal = "string"
+
+[[links]]
+table = "d.t"
+index = "a"
+[links.types]
+tinyint1 = "bool"
+datetime_zone = "+08:00"
+"#;
+    let Loaded { config, links } = loaded(text);
+    let words = links[0].types.over(config.link.types).to_words();
+    let chosen: Vec<_> =
+        ["decimal", "tinyint1", "datetime_zone", "json"].map(|name| words[name].as_str()).into();
+    assert_eq!(chosen, ["string", "bool", "+08:00", "value"]);
+    let wrong = text
+        .replace("decimal", "decimals")
+        .replace("tinyint1 = \"bool\"", "tinyint1 = \"boolean\"")
+        .replace("+08:00", "CET");
+    insta::assert_snapshot!(refused(&wrong), @r#"
+    driftless.toml:3:1: unknown key `decimals` in [link.types]; did you mean `decimal`?
+      | decimals = "string"
+      | ^^^^^^^^
+    driftless.toml:9:12: `boolean` is no value of `tinyint1` in [[links.types]]; did you mean `bool`? There are `number`, `bool`
+      | tinyint1 = "boolean"
+      |            ^^^^^^^^^
+    driftless.toml:10:17: wrong value for `datetime_zone` in [[links.types]]: expected "none", "Z" or an offset as "+08:00"
+      | datetime_zone = "CET"
+      |                 ^^^^^
+    "#);
+}
+
+#[test]
 fn a_missing_file_is_a_clear_error() {
     let problems =
         super::load(Path::new("/nonexistent/driftless.toml")).expect_err("it is not there");
@@ -461,7 +496,8 @@ impl Reference {
 /// `# key = value`.
 fn entry(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.strip_prefix("# ")?.split_once(" = ")?;
-    key.chars().all(|c| c.is_ascii_lowercase() || c == '_').then_some((key, value))
+    let is_of_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    key.chars().all(is_of_key).then_some((key, value))
 }
 
 fn root() -> PathBuf {

@@ -43,6 +43,8 @@ pub struct Config {
     pub stop_timeout_ms: u64,
     /// Who runs an index's default pipeline, for links that do not say it themselves.
     pub pipeline_mode: PipelineMode,
+    /// The forms of values, for links that say nothing else when they are made.
+    pub types: mapping::Forms,
 }
 
 impl Default for Config {
@@ -51,6 +53,7 @@ impl Default for Config {
             checkpoint_interval_ms: 1_000,
             stop_timeout_ms: 8_000,
             pipeline_mode: PipelineMode::Auto,
+            types: mapping::Forms::default(),
         }
     }
 }
@@ -82,6 +85,8 @@ pub struct Spec {
     pub rules: Rules,
     /// `None`: as `link.pipeline_mode` says.
     pub pipeline_mode: Option<PipelineMode>,
+    /// The forms of values in which the link differs from [`Config::types`].
+    pub types: mapping::Overrides,
 }
 
 #[derive(Debug, Clone)]

@@ -180,10 +180,11 @@ async fn set_up(
         }
     };
     let def = Arc::new(proven.def);
-    let plan = mapping::compile(&spec, &def).map(Arc::new).map_err(|errors| {
+    let plan = mapping::compile(&spec, &def).map_err(|errors| {
         let reasons: Vec<_> = errors.iter().map(Error::report).collect();
         Error::new(ErrorKind::Schema, reasons.join("; "))
     })?;
+    let plan = Arc::new(plan.in_forms(&mapping::Forms::from_words(&record.types)?));
     let is_key = |ordinal: &usize| plan.keys().any(|key| key.name == def.columns[*ordinal].name);
     let id_is_primary_key = def.primary_key.iter().all(is_key);
     let snapshot = stored.and_then(|stored| stored.snapshot).unwrap_or_else(beginning);

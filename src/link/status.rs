@@ -56,6 +56,8 @@ pub struct Status {
     pub errors: String,
     /// Age of the oldest unacknowledged change in milliseconds; −1 before the stream.
     pub latency_ms: i64,
+    /// How long after its commit the last change was acknowledged, in milliseconds; −1 before the first.
+    pub acked_after_ms: i64,
     pub restarts: u64,
     /// Unix seconds.
     pub created_at: u64,
@@ -82,6 +84,7 @@ impl Status {
             state,
             errors: reason.to_owned(),
             latency_ms: -1,
+            acked_after_ms: -1,
             restarts: 0,
             created_at: now,
             updated_at: now,
@@ -108,6 +111,8 @@ pub(super) struct Live {
     pub metrics: LinkMetrics,
     /// Milliseconds, −1 before the stream.
     lag_ms: AtomicI64,
+    /// Milliseconds, −1 before the first acknowledged change.
+    acked_after_ms: AtomicI64,
     restarts: AtomicU64,
     changing: Mutex<Changing>,
 }
@@ -130,6 +135,7 @@ impl Live {
         let live = Self {
             metrics: metrics().link(link),
             lag_ms: AtomicI64::new(-1),
+            acked_after_ms: AtomicI64::new(-1),
             restarts: AtomicU64::new(restarts),
             changing: Mutex::new(Changing {
                 phase,
@@ -211,6 +217,10 @@ impl Live {
         self.metrics.lag_ms.set(lag_ms);
     }
 
+    pub fn set_acked_after_ms(&self, acked_after_ms: i64) {
+        self.acked_after_ms.store(acked_after_ms, Ordering::Relaxed);
+    }
+
     pub fn set_position(&self, position: String) {
         self.change(|c| c.position = position);
     }
@@ -247,6 +257,7 @@ impl Live {
     /// Fills in what changes; the rest is the link's record.
     pub fn show(&self, status: &mut Status) {
         status.latency_ms = self.lag_ms.load(Ordering::Relaxed);
+        status.acked_after_ms = self.acked_after_ms.load(Ordering::Relaxed);
         status.restarts = self.restarts();
         self.change(|c| {
             status.state = c.shown_state();

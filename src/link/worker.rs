@@ -286,13 +286,17 @@ impl Worker {
 
     fn take_acks(&mut self) {
         let done = self.setup.lanes.done();
+        let age_ms = |us: u64| (unix_millis() - (us / 1_000) as i64).max(0);
         if let Some(mark) = self.acks.take_done(&done) {
+            if let Some(committed_at_us) = mark.first_commit_us {
+                self.setup.live.set_acked_after_ms(age_ms(committed_at_us));
+            }
             self.snapshot_is_acked = mark.snapshot.done;
             self.acked = Some(mark);
         }
         let oldest =
             self.acks.iter().find_map(|mark| mark.first_commit_us).or(self.first_commit_us);
-        let lag_ms = oldest.map_or(0, |us| (unix_millis() - (us / 1_000) as i64).max(0));
+        let lag_ms = oldest.map_or(0, age_ms);
         if self.snapshot_is_acked {
             self.setup.live.set_lag_ms(lag_ms);
             let phase = self.setup.live.phase();

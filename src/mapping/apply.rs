@@ -34,7 +34,8 @@ impl Plan {
             let value = self.value(values, field.slot)?;
             let column = &self.columns[field.slot];
             out.extend_from_slice(&field.opening);
-            json::write(value, &column.ty, out).map_err(|error| self.blame(error, column))?;
+            json::write_as(value, &column.ty, field.form, out)
+                .map_err(|error| self.blame(error, column))?;
         }
         out.push(b'}');
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::form::{Form, Forms};
 use super::key::refusal;
 use super::{Rule, Spec};
 use crate::document::IdHasher;
@@ -32,9 +33,19 @@ pub(super) struct Field {
     pub slot: usize,
     /// What stands before its value: `{"field":` or `,"field":`.
     pub opening: Vec<u8>,
+    /// How its values are written.
+    pub form: Form,
 }
 
 impl Plan {
+    /// The same plan with the documents' values in these forms.
+    pub fn in_forms(mut self, forms: &Forms) -> Self {
+        for field in &mut self.fields {
+            field.form = Form::of(&self.columns[field.slot], forms);
+        }
+        self
+    }
+
     /// The table as the server spells it.
     pub fn table(&self) -> &TableId {
         &self.table
@@ -93,7 +104,7 @@ fn field(at: usize, rule: &Rule, slot: usize) -> Field {
     let mut opening = vec![if at == 0 { b'{' } else { b',' }];
     super::escape::write_string(rule.field.as_bytes(), &mut opening).expect("a String is UTF-8");
     opening.push(b':');
-    Field { name: rule.field.clone(), slot, opening }
+    Field { name: rule.field.clone(), slot, opening, form: Form::Usual }
 }
 
 /// The ordinals of the columns that the rules name, without those that are wrong.

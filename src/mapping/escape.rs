@@ -21,7 +21,8 @@ pub(super) fn check_utf8(text: &[u8]) -> Result<&str> {
     })
 }
 
-fn escape(text: &[u8], out: &mut Vec<u8>) {
+/// Appends `text` with its escapes.
+pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     while let Some(at) = first_special(rest) {
         out.extend_from_slice(&rest[..at]);
@@ -29,6 +30,26 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
+}
+
+/// Makes a JSON string of all that stands in `out` from `start` on, which is valid JSON: so only quotes and backslashes
+/// must be escaped. In place, because the text may be long.
+pub(super) fn quote_json(start: usize, out: &mut Vec<u8>) {
+    let needs_escape = |byte: &u8| matches!(byte, b'"' | b'\\');
+    let escapes = out.iter().skip(start).filter(|byte| needs_escape(byte)).count();
+    let mut from = out.len();
+    out.resize(from + escapes + 2, b'"');
+    let mut to = out.len() - 1;
+    while from > start {
+        from -= 1;
+        to -= 1;
+        out[to] = out[from];
+        if needs_escape(&out[to]) {
+            to -= 1;
+            out[to] = b'\\';
+        }
+    }
+    out[start] = b'"';
 }
 
 fn write_escape(byte: u8, out: &mut Vec<u8>) {
@@ -101,6 +122,15 @@ mod tests {
         fn a_string_reads_back_as_itself(text in "(\\PC|[\\x00-\\x22]|\\\\){0,40}") {
             let back: String = serde_json::from_str(&written(&text)).expect("it is JSON");
             prop_assert_eq!(back, text);
+        }
+
+        #[test]
+        fn json_becomes_a_string_in_place(text in "(\\PC|[\\x00-\\x22]|\\\\){0,40}") {
+            let json = written(&text);
+            let mut out = [b"before ", json.as_bytes()].concat();
+            quote_json(7, &mut out);
+            let expected = serde_json::to_string(&json).expect("a string");
+            prop_assert_eq!(String::from_utf8(out).expect("UTF-8"), format!("before {expected}"));
         }
 
         #[test]

@@ -6,7 +6,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::escape::{check_utf8, write_string};
+use super::charset;
+use super::escape::{check_utf8, quote_json, write_string};
+use super::form::{Form, Zone};
+use super::geometry::{write_geojson, write_wkt};
 use super::json_binary::write_json_binary;
 use super::moment::{Clock, Date, Moment, utc};
 use super::packed_decimal::write_packed_decimal;
@@ -14,7 +17,40 @@ use crate::change::Value;
 use crate::error::{Error, ErrorKind, Result};
 use crate::table::ColumnType;
 
-/// Writes the one JSON form of `value`, a value of a column of type `ty`, behind what `out` holds.
+/// Writes a value in the form that was chosen for its column, behind what `out` holds.
+#[inline]
+pub(super) fn write_as(
+    value: &Value<'_>,
+    ty: &ColumnType,
+    form: Form,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    match form {
+        Form::Usual => write(value, ty, out),
+        _ if *value == Value::Null => write(value, ty, out),
+        Form::Bool => write_bool(value, ty, out),
+        Form::Quoted => {
+            out.push(b'"');
+            write(value, ty, out)?;
+            out.push(b'"');
+            Ok(())
+        }
+        Form::Moment { zone, is_zero_text } => write_moment(value, ty, zone, is_zero_text, out),
+        Form::Text => {
+            let start = out.len();
+            write(value, ty, out)?;
+            quote_json(start, out);
+            Ok(())
+        }
+        Form::Hex => write_bytes(value, ty, write_hex, out),
+        Form::Wkt => match *value {
+            Value::Geometry(bytes) => write_wkt(bytes, out),
+            _ => Err(foreign(ty)),
+        },
+    }
+}
+
+/// Writes the usual JSON form of `value`, a value of a column of type `ty`, behind what `out` holds.
 pub fn write(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()> {
     match (*value, ty) {
         (Value::Null, _) => out.extend_from_slice(b"null"),
@@ -30,10 +66,12 @@ pub fn write(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()
         }
         (Value::DecimalText(digits), ColumnType::Decimal { .. }) => write_decimal(digits, out)?,
         (Value::Text(text), ColumnType::Text) => write_string(text, out)?,
-        (Value::Binary { bytes, .. } | Value::Bytes(bytes), ColumnType::Binary { length }) => {
-            write_padded(bytes, (*length).into(), out)?;
+        (Value::Encoded(text), ColumnType::TextIn { charset }) => {
+            charset::write_string(text, *charset, out);
         }
-        (Value::Bytes(bytes), ColumnType::Bytes) => write_base64(bytes, out)?,
+        (Value::Binary { .. } | Value::Bytes(_), _) => write_bytes(value, ty, write_base64, out)?,
+        (Value::Geometry(bytes), ColumnType::Geometry) => write_geojson(bytes, out)?,
+        (Value::Vector(bytes), ColumnType::Vector) => write_vector(bytes, out)?,
         (Value::Enum(number), ColumnType::Enum { labels }) => write_label(number, labels, out)?,
         (Value::Label(label), ColumnType::Enum { .. }) => write_string(label, out)?,
         (Value::Set(bits), ColumnType::Set { labels }) => write_set(bits, labels, out)?,
@@ -42,7 +80,7 @@ pub fn write(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()
         }
         (Value::JsonBinary(bytes), ColumnType::Json) => write_json_binary(bytes, out)?,
         (Value::JsonText(text), ColumnType::Json) => write_json_text(text, out)?,
-        _ => write_moment(value, ty, out)?,
+        _ => write_moment(value, ty, Zone::default(), false, out)?,
     }
     Ok(())
 }
@@ -56,6 +94,7 @@ fn is_integer(ty: &ColumnType) -> bool {
             | ColumnType::Int { .. }
             | ColumnType::BigInt { .. }
             | ColumnType::Year
+            | ColumnType::Bit { .. }
     )
 }
 
@@ -105,10 +144,44 @@ fn write_decimal(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn write_moment(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()> {
+fn write_bool(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()> {
+    let is_true = match *value {
+        Value::Int(number) if is_integer(ty) => number != 0,
+        Value::UInt(number) if is_integer(ty) => number != 0,
+        _ => return Err(foreign(ty)),
+    };
+    out.extend_from_slice(if is_true { b"true" } else { b"false" });
+    Ok(())
+}
+
+/// Shortest numbers of 32 bits, as a FLOAT has.
+fn write_vector(bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let (numbers, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(Error::new(ErrorKind::Undecodable, "its bytes are no vector"));
+    }
+    out.push(b'[');
+    for (at, number) in numbers.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let number = f32::from_le_bytes(*number);
+        write_float(number, number.is_finite(), out)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn write_moment(
+    value: &Value<'_>,
+    ty: &ColumnType,
+    zone: Zone,
+    is_zero_text: bool,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let moment = match moment(value, ty)? {
-        Some((moment, true)) => moment,
-        Some((_, false)) => {
+        Some((moment, is_day)) if is_day || is_zero_text => moment,
+        Some(_) => {
             out.extend_from_slice(b"null");
             return Ok(());
         }
@@ -116,6 +189,7 @@ fn write_moment(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result
     };
     out.push(b'"');
     out.extend_from_slice(moment.as_str().as_bytes());
+    out.extend_from_slice(zone.as_str().as_bytes());
     out.push(b'"');
     Ok(())
 }
@@ -157,26 +231,50 @@ pub(super) fn moment(value: &Value<'_>, ty: &ColumnType) -> Result<Option<(Momen
     Ok(Some(found))
 }
 
-fn write_padded(bytes: &[u8], length: usize, out: &mut Vec<u8>) -> Result<()> {
+/// Bytes as the column has them: those of BINARY with the zeros that the log cuts.
+fn write_bytes(
+    value: &Value<'_>,
+    ty: &ColumnType,
+    write: fn(&[u8], &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let (bytes, length) = match (*value, ty) {
+        (Value::Binary { bytes, .. } | Value::Bytes(bytes), ColumnType::Binary { length }) => {
+            (bytes, usize::from(*length))
+        }
+        (Value::Bytes(bytes), ColumnType::Bytes) => (bytes, 0),
+        _ => return Err(foreign(ty)),
+    };
     // A BINARY column has at most 255 bytes, so the padded value fits on the stack.
     let mut padded = [0u8; 255];
     match padded.get_mut(..length) {
         Some(padded) if bytes.len() < length => {
             padded[..bytes.len()].copy_from_slice(bytes);
-            write_base64(padded, out)
+            write(padded, out);
         }
-        None if bytes.len() < length => Err(foreign(&ColumnType::Binary { length: 0 })),
-        _ => write_base64(bytes, out),
+        None if bytes.len() < length => return Err(foreign(ty)),
+        _ => write(bytes, out),
     }
+    Ok(())
 }
 
-fn write_base64(bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.reserve(2 * bytes.len() + 2);
+    out.push(b'"');
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+    out.push(b'"');
+}
+
+fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
     let start = out.len() + 1;
     out.push(b'"');
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
     BASE64.encode_slice(bytes, &mut out[start..]).expect("there is room for each three bytes");
     out.push(b'"');
-    Ok(())
 }
 
 fn write_label(number: u16, labels: &[String], out: &mut Vec<u8>) -> Result<()> {

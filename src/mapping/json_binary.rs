@@ -9,6 +9,7 @@ use base64::Engine as _;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::double::write_double;
 use super::packed_decimal::write_packed_decimal;
 
 /// The server refuses documents that are nested deeper.
@@ -71,7 +72,10 @@ impl Writer<'_> {
             tag::SMALL_ARRAY => return self.container::<2>(data, false, depth),
             tag::LARGE_ARRAY => return self.container::<4>(data, false, depth),
             tag::LITERAL => return self.literal(*data.first()?),
-            tag::DOUBLE => return write_double(f64::from_le_bytes(*data.first_chunk()?), self.out),
+            tag::DOUBLE => {
+                let number = f64::from_le_bytes(*data.first_chunk()?);
+                return write_double(number, b".0", self.out);
+            }
             tag::STRING => {
                 let (length, data) = variable_length(data)?;
                 return self.string(data.get(..length)?);
@@ -232,84 +236,6 @@ fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// The shortest digits that read back the same, with a point or an exponent so that it stays a double; fixed notation
-/// for numbers from 10⁻¹⁵ up to 10¹⁵, as the server has it.
-fn write_double(number: f64, out: &mut Vec<u8>) -> Option<()> {
-    if !number.is_finite() {
-        return None;
-    }
-    let mut buffer = zmij::Buffer::new();
-    let (digits, length, point) = split_digits(buffer.format_finite(number.abs()))?;
-    let digits = digits.get(..length)?;
-    if number.is_sign_negative() {
-        out.push(b'-');
-    }
-    if digits.is_empty() {
-        out.extend_from_slice(b"0.0");
-        return Some(());
-    }
-    match point {
-        -14..=0 => {
-            out.extend_from_slice(b"0.");
-            out.resize(out.len() + point.unsigned_abs() as usize, b'0');
-            out.extend_from_slice(digits);
-        }
-        1..=15 => {
-            let point = point as usize;
-            match digits.split_at_checked(point) {
-                Some((whole, fraction)) if !fraction.is_empty() => {
-                    out.extend_from_slice(whole);
-                    out.push(b'.');
-                    out.extend_from_slice(fraction);
-                }
-                _ => {
-                    out.extend_from_slice(digits);
-                    out.resize(out.len() + point - digits.len(), b'0');
-                    out.extend_from_slice(b".0");
-                }
-            }
-        }
-        _ => {
-            out.push(digits[0]);
-            if digits.len() > 1 {
-                out.push(b'.');
-                out.extend_from_slice(&digits[1..]);
-            }
-            out.push(b'e');
-            out.extend_from_slice(itoa::Buffer::new().format(point - 1).as_bytes());
-        }
-    }
-    Some(())
-}
-
-/// Digits without zeros at either end, how many they are, and where the point stands: the number is
-/// 0.DIGITS × 10^point.
-fn split_digits(text: &str) -> Option<([u8; 32], usize, i32)> {
-    let (mantissa, exponent) = match text.split_once('e') {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
-        None => (text, 0_i32),
-    };
-    let (mut digits, mut length, mut point) = ([0; 32], 0, exponent);
-    let mut behind_point = false;
-    for byte in mantissa.bytes() {
-        if byte == b'.' {
-            behind_point = true;
-            continue;
-        }
-        if length == 0 && byte == b'0' {
-            point -= i32::from(behind_point);
-            continue;
-        }
-        *digits.get_mut(length)? = byte;
-        length += 1;
-        point += i32::from(!behind_point);
-    }
-    while length > 0 && digits[length - 1] == b'0' {
-        length -= 1;
-    }
-    Some((digits, length, point))
-}
-
 /// The server's packed moment: date and time of day in bits, 24 bits of microseconds below them.
 fn write_time(kind: u8, packed: i64, out: &mut Vec<u8>) -> Option<()> {
     use std::io::Write as _;
@@ -383,6 +309,7 @@ mod tests {
             (1e14, "100000000000000.0"),
             (1e15, "1e15"),
             (123_456_789_012_345.0, "123456789012345.0"),
+            (1_039_419_587_921_041.9, "1039419587921041.9"),
             (1_234_567_890_123_456.0, "1.234567890123456e15"),
             (1e-15, "0.000000000000001"),
             (1e-16, "1e-16"),

@@ -1,6 +1,7 @@
 //! The text of a key column inside an `_id`. Equal keys have equal texts and different keys different ones; a text is
 //! written as it is, without JSON's escapes. Knows nothing of how parts are joined.
 
+use super::charset;
 use super::escape::check_utf8;
 use super::json::{moment, write};
 use crate::change::Value;
@@ -17,6 +18,8 @@ pub(super) fn refusal(column: &Column) -> Option<&'static str> {
             Some("the log names its values by bits, and bits move when labels change")
         }
         ColumnType::Json => Some("equal JSON values can be written in several ways"),
+        ColumnType::Geometry => Some("equal shapes can be written in several ways"),
+        ColumnType::Vector => Some("its values are longer than an _id may be"),
         ColumnType::Float | ColumnType::Double => Some("its values are not exact"),
         ColumnType::Bytes if column.declared.to_lowercase().contains("blob") => {
             Some("its values are longer than an _id may be")
@@ -39,6 +42,15 @@ pub(super) fn write_part(
         Value::UInt(number) => out.push_str(itoa::Buffer::new().format(number)),
         Value::Text(text) if escaped => push_escaped(check_utf8(text)?, out),
         Value::Text(text) => out.push_str(check_utf8(text)?),
+        Value::Encoded(text) => {
+            let ColumnType::TextIn { charset } = ty else {
+                return Err(Error::new(ErrorKind::Schema, "its text is in no character set"));
+            };
+            spare.clear();
+            charset::write_key(text, *charset, spare)?;
+            let text = check_utf8(spare)?;
+            if escaped { push_escaped(text, out) } else { out.push_str(text) }
+        }
         _ => match moment(value, ty)? {
             // Zero and partial dates too: as keys they are different rows, though they are null in the document.
             Some((moment, _)) => out.push_str(moment.as_str()),

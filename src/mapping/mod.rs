@@ -5,8 +5,12 @@
 //! whole: each upsert carries every mapped field.
 
 mod apply;
+mod charset;
 mod compile;
+mod double;
 mod escape;
+mod form;
+mod geometry;
 pub mod json;
 pub mod json_binary;
 mod key;
@@ -15,6 +19,7 @@ pub mod packed_decimal;
 
 pub use apply::Scratch;
 pub use compile::{Plan, compile};
+pub use form::{Forms, Overrides};
 
 use crate::error::Span;
 use crate::table::{TableDef, TableId};

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::change::{Change, ChangeKind, Row, Value};
-use crate::document::Action;
+use crate::document::{Action, DocOp};
 use crate::error::{Error, ErrorKind};
 use crate::position::Version;
-use crate::table::{Column, ColumnType};
+use crate::table::{Charset, Column, ColumnType};
 use proptest::prelude::*;
 
 fn column(name: &str, ty: ColumnType, declared: &str) -> Column {
@@ -262,12 +262,16 @@ fn json_of(value: Value<'_>, ty: &ColumnType) -> String {
 #[test]
 fn the_page_of_types_says_what_is_written() {
     let page = include_str!("../../docs/types.md");
-    let mut rows = Vec::new();
+    let (mut rows, mut options) = (Vec::new(), Vec::new());
     for line in page.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let [types, _form, sql, example, _suggested] = cells[..] else {
             panic!("five cells: {line}")
         };
+        if types.contains(" = ") {
+            options.push((types.trim_matches('`'), cells[1].replace('`', ""), sql, example));
+            continue;
+        }
         rows.push((types.replace('`', ""), sql.trim_matches('`'), example.trim_matches('`')));
     }
     let mut left = examples();
@@ -280,7 +284,230 @@ fn the_page_of_types_says_what_is_written() {
         }
     }
     assert!(left.is_empty(), "not on the page: {left:?}");
+    check_options(&options);
 }
+
+/// The page's rows of options: option, type, value, and what becomes of it.
+fn check_options(rows: &[(&str, String, &str, &str)]) {
+    let mut left = other_forms();
+    for (option, types, sql, example) in rows {
+        let (sql, example) = (sql.trim_matches('`'), example.trim_matches('`'));
+        let is_this = |form: &(&str, &str, &str, String)| {
+            (form.0, form.2) == (*option, sql) && types.starts_with(form.1)
+        };
+        let at = left.iter().position(is_this);
+        let at = at.unwrap_or_else(|| panic!("no example of {option} {types} {sql} is checked"));
+        assert_eq!(left.remove(at).3, example, "{option} {types} {sql}");
+    }
+    assert!(left.is_empty(), "not on the page: {left:?}");
+}
+
+/// Option, beginning of the type, SQL value, and what is written.
+fn other_forms() -> Vec<(&'static str, &'static str, &'static str, String)> {
+    use ColumnType as T;
+    use Value as V;
+    let zero = V::Timestamp { seconds: 0, micros: 0, fsp: 0 };
+    let date_time = |year, month, day, [hours, minutes, seconds]: [u8; 3], micros, fsp| {
+        V::DateTime { year, month, day, hours, minutes, seconds, micros, fsp }
+    };
+    let at = date_time(2026, 3, 4, [5, 6, 7], 123_000, 3);
+    let none = date_time(0, 0, 0, [0, 0, 0], 0, 0);
+    let text = V::JsonText(b"{\"a\": [1, \"x y\"]}");
+    let decimal = T::Decimal { precision: 8, scale: 2 };
+    [
+        ("tinyint1 = \"bool\"", "TINYINT(1)", "2", V::Int(2), T::TinyInt { unsigned: false }),
+        ("bit1 = \"bool\"", "BIT(1)", "b'0'", V::UInt(0), T::Bit { length: 1 }),
+        ("decimal = \"string\"", "DECIMAL", "-12.50", V::DecimalText(b"-12.50"), decimal),
+        (
+            "datetime_zone = \"+08:00\"",
+            "DATETIME",
+            "'2026-03-04 05:06:07.123'",
+            at,
+            T::DateTime { fsp: 3 },
+        ),
+        (
+            "zero_date = \"string\"",
+            "DATE(",
+            "'2026-03-00'",
+            V::Date { year: 2026, month: 3, day: 0 },
+            T::Date,
+        ),
+        (
+            "zero_date = \"string\"",
+            "DATETIME",
+            "'0000-00-00 00:00:00'",
+            none,
+            T::DateTime { fsp: 0 },
+        ),
+        (
+            "zero_date = \"string\"",
+            "TIMESTAMP",
+            "'0000-00-00 00:00:00'",
+            zero,
+            T::Timestamp { fsp: 0 },
+        ),
+        ("json = \"string\"", "JSON", "'{\"a\": [1, \"x y\"]}'", text, T::Json),
+        ("binary = \"hex\"", "BINARY", "x'01'", V::Bytes(&[1, 0, 0]), T::Binary { length: 3 }),
+        ("binary = \"hex\"", "VARBINARY", "x'01ff'", V::Bytes(&[1, 255]), T::Bytes),
+        (
+            "spatial = \"wkt\"",
+            "GEOMETRY",
+            "ST_GeomFromText('POINT(10 20)', 4326)",
+            V::Geometry(POINT),
+            T::Geometry,
+        ),
+    ]
+    .into_iter()
+    .map(|(option, types, sql, value, ty)| {
+        let types = types.trim_end_matches('(');
+        (option, types, sql, in_form(option, types, value, ty))
+    })
+    .collect()
+}
+
+/// The only field of a document, written as `option` has it; NULL and the key are as ever.
+fn in_form(option: &str, declared: &str, value: Value<'_>, ty: ColumnType) -> String {
+    let (name, word) = option.split_once(" = ").expect("an option");
+    let word = word.trim_matches('"').to_owned();
+    let forms = Forms::from_words(&[(name.to_owned(), word)].into()).expect("an option");
+    let mut def = test_table();
+    def.columns[3] = column("title", ty, declared);
+    let plan = compile(&spec("v:title", "id"), &def).expect("the mapping is right");
+    let usual = {
+        let mut out = Vec::new();
+        plan.body(&[Value::Int(1), value], &mut out).expect("it is written");
+        out
+    };
+    let plan = plan.in_forms(&forms);
+    let body = |value| {
+        let mut out = Vec::new();
+        plan.body(&[Value::Int(1), value], &mut out).expect("it is written");
+        String::from_utf8(out).expect("JSON is UTF-8")
+    };
+    let written = body(value);
+    assert_ne!(written.as_bytes(), usual, "{option} changes nothing");
+    assert_eq!(body(Value::Null), r#"{"v":null}"#, "{option}");
+    let inner = written.strip_prefix(r#"{"v":"#).and_then(|rest| rest.strip_suffix('}'));
+    inner.expect("one field").to_owned()
+}
+
+/// Values of every type, as the log has them.
+fn one_of_each() -> Vec<(ColumnType, &'static str, Value<'static>)> {
+    use ColumnType as T;
+    use Value as V;
+    let labels = || vec!["red".to_owned(), "gr\"n".to_owned()];
+    let packed = V::PackedDecimal { bytes: &[0x7f, 0xff, 0xf3, 0xcd], precision: 8, scale: 2 };
+    let day = V::Date { year: 2026, month: 3, day: 0 };
+    let date_time = V::DateTime {
+        year: 2026,
+        month: 3,
+        day: 4,
+        hours: 5,
+        minutes: 6,
+        seconds: 7,
+        micros: 8,
+        fsp: 6,
+    };
+    let time = V::Time { negative: true, hours: 838, minutes: 59, seconds: 59, micros: 0, fsp: 6 };
+    // {"a": 1}
+    let document = b"\0\x01\0\x0c\0\x0b\0\x01\0\x05\x01\0a";
+    let mut all = vec![
+        (T::TinyInt { unsigned: false }, "tinyint(1)", V::Int(-7)),
+        (T::BigInt { unsigned: true }, "bigint unsigned", V::UInt(u64::MAX)),
+        (T::Float, "float", V::Float(0.1)),
+        (T::Double, "double", V::Double(1e300)),
+        (T::Decimal { precision: 8, scale: 2 }, "decimal(8,2)", packed),
+        (T::Date, "date", day),
+        (T::Time { fsp: 6 }, "time(6)", time),
+        (T::DateTime { fsp: 6 }, "datetime(6)", date_time),
+        (
+            T::Timestamp { fsp: 3 },
+            "timestamp(3)",
+            V::Timestamp { seconds: 1_772_600_767, micros: 123_000, fsp: 3 },
+        ),
+        (T::Year, "year", V::Year(2026)),
+        (T::Bit { length: 1 }, "bit(1)", V::UInt(1)),
+        (T::Text, "text", V::Text("say \"hé\"".as_bytes())),
+        (T::Binary { length: 9 }, "binary(9)", V::Binary { bytes: &[1], length: 9 }),
+        (T::Bytes, "varbinary(9)", V::Bytes(&[1, 255])),
+        (T::Enum { labels: labels() }, "enum('red','gr\"n')", V::Enum(2)),
+        (T::Set { labels: labels() }, "set('red','gr\"n')", V::Set(3)),
+        (T::Json, "json", V::JsonBinary(document)),
+        (T::Geometry, "geometry", V::Geometry(POINT)),
+        (T::Vector, "vector(2)", V::Vector(&[0, 0, 0x80, 0x3f, 0xcd, 0xcc, 0xcc, 0x3d])),
+    ];
+    for charset in Charset::ALL {
+        all.push((T::TextIn { charset: *charset }, "text", V::Encoded(b"ab\xd6\xd0\0\0\0\x41")));
+    }
+    all
+}
+
+#[test]
+fn a_row_of_every_type_is_written_without_an_allocation() {
+    let (mut def, mut values) = (test_table(), vec![Value::Int(1), Value::Text(b"a|b")]);
+    def.columns.truncate(2);
+    for (at, (ty, declared, value)) in one_of_each().into_iter().enumerate() {
+        def.columns.push(column(&format!("c{at}"), ty, declared));
+        values.push(value);
+    }
+    def.unique_keys.truncate(1);
+    let names: Vec<_> = def.columns.iter().map(|column| column.name.clone()).collect();
+    let plan = compile(&spec(&names.join(" "), "id t1"), &def).expect("the mapping is right");
+    let other = Forms::from_words(&forms_of_all_others()).expect("options");
+    for plan in [plan.clone(), plan.in_forms(&other)] {
+        let update = change(ChangeKind::Update, &values, &values);
+        let (mut scratch, mut bytes) = (Scratch::default(), 0);
+        let mut apply = || {
+            let version = |offset: u32| Version(offset.into());
+            let count = &mut |op: DocOp<'_>| bytes += op.body.len();
+            plan.apply(&update, version, &mut scratch, count).expect("it is written");
+        };
+        // Buffers grow, and tables of character sets are made.
+        apply();
+        let counted = allocation_counter::measure(&mut apply);
+        assert_eq!(counted.count_total, 0, "allocations");
+        assert!(bytes > 1_000, "{bytes}");
+    }
+}
+
+fn forms_of_all_others() -> std::collections::BTreeMap<String, String> {
+    let words = [
+        ("tinyint1", "bool"),
+        ("bit1", "bool"),
+        ("decimal", "string"),
+        ("datetime_zone", "+08:00"),
+        ("zero_date", "string"),
+        ("json", "string"),
+        ("binary", "hex"),
+        ("spatial", "wkt"),
+    ];
+    let words = words.map(|(option, word)| (option.to_owned(), word.to_owned()));
+    assert_eq!(words.len(), Forms::default().to_words().len(), "an option is left out");
+    words.into()
+}
+
+#[test]
+fn an_id_does_not_know_of_the_forms() {
+    let words =
+        [("binary", "hex"), ("decimal", "string"), ("datetime_zone", "Z"), ("bit1", "bool")];
+    let words = words.map(|(option, word)| (option.to_owned(), word.to_owned()));
+    let forms = Forms::from_words(&words.into()).expect("options");
+    let mut def = test_table();
+    def.columns[1].ty = ColumnType::Binary { length: 2 };
+    def.columns[2].ty = ColumnType::Bit { length: 1 };
+    let plan = compile(&spec("n:id", "t1 t2"), &def).expect("the mapping is right");
+    let values = [Value::Int(7), Value::Bytes(&[1, 2]), Value::UInt(1)];
+    let id = |plan: &Plan| {
+        let mut id = String::new();
+        plan.id(&values, &mut id).expect("it is an id");
+        id
+    };
+    assert_eq!(id(&plan), "AQI=|1");
+    assert_eq!(id(&plan.clone().in_forms(&forms)), "AQI=|1");
+}
+
+/// As the source stores it: longitude 20, latitude 10.
+const POINT: &[u8] = b"\xe6\x10\0\0\x01\x01\0\0\0\0\0\0\0\0\0\x34\x40\0\0\0\0\0\0\x24\x40";
 
 /// Beginning of the page's first cell, the SQL value, and the JSON that both representations of the value give.
 fn examples() -> Vec<(&'static str, &'static str, Vec<String>)> {
@@ -340,6 +567,22 @@ fn examples() -> Vec<(&'static str, &'static str, Vec<String>)> {
         ("TIMESTAMP", "'0000-00-00 00:00:00'", all(&[zero], T::Timestamp { fsp: 0 })),
         ("TIME", "'-838:59:59.0'", all(&[time], T::Time { fsp: 1 })),
         ("TIME", "'05:06:07'", all(&[small_time], T::Time { fsp: 0 })),
+        ("BIT", "b'1010'", all(&[V::UInt(10)], T::Bit { length: 4 })),
+        (
+            "CHAR, …, in another",
+            "_gbk x'd6d0'",
+            all(&[V::Encoded(b"\xd6\xd0")], T::TextIn { charset: Charset::Gbk }),
+        ),
+        (
+            "GEOMETRY",
+            "ST_GeomFromText('POINT(10 20)', 4326)",
+            all(&[V::Geometry(POINT)], T::Geometry),
+        ),
+        (
+            "VECTOR",
+            "STRING_TO_VECTOR('[1, 0.1]')",
+            all(&[V::Vector(&[0, 0, 0x80, 0x3f, 0xcd, 0xcc, 0xcc, 0x3d])], T::Vector),
+        ),
         ("YEAR", "2026", all(&[V::Year(2026), V::UInt(2026)], T::Year)),
         ("CHAR", "'say \"hé\"'", all(&[V::Text("say \"hé\"".as_bytes())], T::Text)),
         (

@@ -1,6 +1,6 @@
 //! What the dictionary says of a column → what its values mean. Pure; must not know how it was asked.
 
-use crate::table::ColumnType;
+use crate::table::{Charset, ColumnType};
 
 /// One column as `information_schema.columns` has it.
 pub(super) struct Declared<'a> {
@@ -47,7 +47,14 @@ pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
             Err(reason) => unsupported(reason),
         },
         "json" => ColumnType::Json,
-        other => unsupported(format!("type {other} (not yet)")),
+        "bit" => match declared.precision.and_then(|bits| u8::try_from(bits).ok()) {
+            Some(length @ 1..=64) => ColumnType::Bit { length },
+            _ => unsupported("its length is not known"),
+        },
+        "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
+        | "multipolygon" | "geomcollection" | "geometrycollection" => ColumnType::Geometry,
+        "vector" => ColumnType::Vector,
+        other => unsupported(format!("type {other} is not known")),
     }
 }
 
@@ -64,9 +71,10 @@ fn text(declared: &Declared<'_>) -> ColumnType {
         Some("utf8mb4" | "utf8mb3" | "utf8" | "ascii") => ColumnType::Text,
         // The bytes as they are.
         Some("binary") | None => ColumnType::Bytes,
-        Some(other) => {
-            unsupported(format!("character set {other} (only utf8mb4, utf8mb3 and ascii yet)"))
-        }
+        Some(other) => match Charset::from_name(other) {
+            Some(charset) => ColumnType::TextIn { charset },
+            None => unsupported(format!("character set {other} is not known")),
+        },
     }
 }
 
@@ -170,10 +178,15 @@ mod tests {
             ColumnType::MediumInt { unsigned: true }
         );
         assert_eq!(of("varchar", "varchar(5)", Some("ascii")), ColumnType::Text);
-        let ColumnType::Unsupported { reason } = of("text", "text", Some("latin1")) else {
-            panic!("latin1 is not yet read")
-        };
-        assert_eq!(reason, "character set latin1 (only utf8mb4, utf8mb3 and ascii yet)");
-        assert!(matches!(of("vector", "vector(4)", None), ColumnType::Unsupported { .. }));
+        let latin1 = ColumnType::TextIn { charset: Charset::Latin1 };
+        assert_eq!(of("text", "text", Some("latin1")), latin1);
+        assert_eq!(of("bit", "bit(10)", None), ColumnType::Bit { length: 10 });
+        for (data_type, charset, said) in [
+            ("text", Some("klingon"), "character set klingon is not known"),
+            ("inet6", None, "type inet6 is not known"),
+        ] {
+            let reason = said.to_owned();
+            assert_eq!(of(data_type, data_type, charset), ColumnType::Unsupported { reason });
+        }
     }
 }

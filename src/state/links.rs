@@ -1,5 +1,7 @@
 //! Links by id: what each was asked to do, and how it stands. Must not know what the states mean.
 
+use std::collections::BTreeMap;
+
 use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,9 @@ pub struct LinkRecord {
     /// Empty: as the configuration says for all links.
     #[serde(default)]
     pub pipeline_mode: String,
+    /// The forms of its values, by option; links that were stored before there were options have none.
+    #[serde(default)]
+    pub types: BTreeMap<String, String>,
     pub state: String,
     pub reason: String,
     pub restarts: u64,
@@ -96,6 +101,14 @@ mod tests {
         assert_eq!(state.links().list().expect("lists"), [link("1"), link("2")]);
         assert_eq!(state.links().get("2").expect("reads"), Some(link("2")));
         assert_eq!(state.links().get("3").expect("reads"), None);
+    }
+
+    #[test]
+    fn a_link_that_was_stored_before_there_were_options_is_read() {
+        let mut stored = serde_json::to_value(link("1")).expect("is JSON");
+        stored.as_object_mut().expect("an object").remove("types").expect("is there now");
+        let read: LinkRecord = serde_json::from_value(stored).expect("reads");
+        assert_eq!(read, link("1"));
     }
 
     #[test]

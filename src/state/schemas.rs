@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Durability, Family, State, joined_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::GtidSet;
-use crate::table::{Column, ColumnType, TableDef, TableId};
+use crate::table::{Charset, Column, ColumnType, TableDef, TableId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaRecord {
@@ -81,7 +81,31 @@ enum StoredType {
     Enum { labels: Vec<String> },
     Set { labels: Vec<String> },
     Json,
+    Bit { length: u8 },
+    TextIn { charset: StoredCharset },
+    Geometry,
+    Vector,
     Unsupported { reason: String },
+}
+
+/// By the source's own name. One that a later version knew is not misread as another: it is an error.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct StoredCharset(Charset);
+
+impl From<StoredCharset> for String {
+    fn from(stored: StoredCharset) -> Self {
+        stored.0.name().to_owned()
+    }
+}
+
+impl TryFrom<String> for StoredCharset {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let unknown = || format!("unknown character set {name}");
+        Charset::from_name(&name).map(Self).ok_or_else(unknown)
+    }
 }
 
 /// Both directions of the same list, so that neither can forget a type.
@@ -92,6 +116,9 @@ macro_rules! same_types {
                 match ty {
                     $(ColumnType::$unit => Self::$unit,)*
                     $(ColumnType::$name { $($field),* } => Self::$name { $($field: $field.clone()),* },)*
+                    ColumnType::TextIn { charset } => {
+                        Self::TextIn { charset: StoredCharset(*charset) }
+                    }
                 }
             }
         }
@@ -101,6 +128,7 @@ macro_rules! same_types {
                 match ty {
                     $(StoredType::$unit => Self::$unit,)*
                     $(StoredType::$name { $($field),* } => Self::$name { $($field),* },)*
+                    StoredType::TextIn { charset } => Self::TextIn { charset: charset.0 },
                 }
             }
         }
@@ -108,10 +136,10 @@ macro_rules! same_types {
 }
 
 same_types! {
-    Float, Double, Date, Year, Text, Bytes, Json;
+    Float, Double, Date, Year, Text, Bytes, Json, Geometry, Vector;
     TinyInt { unsigned }, SmallInt { unsigned }, MediumInt { unsigned }, Int { unsigned },
     BigInt { unsigned }, Decimal { precision, scale }, Time { fsp }, DateTime { fsp },
-    Timestamp { fsp }, Binary { length }, Enum { labels }, Set { labels }, Unsupported { reason }
+    Timestamp { fsp }, Bit { length }, Binary { length }, Enum { labels }, Set { labels }, Unsupported { reason }
 }
 
 impl From<&SchemaRecord> for Stored {
@@ -175,7 +203,11 @@ mod tests {
             ColumnType::Binary { length: 255 },
             ColumnType::Enum { labels: vec!["a'b".into(), "中".into()] },
             ColumnType::Json,
-            ColumnType::Unsupported { reason: "spatial".into() },
+            ColumnType::Bit { length: 64 },
+            ColumnType::TextIn { charset: Charset::Gb18030 },
+            ColumnType::Geometry,
+            ColumnType::Vector,
+            ColumnType::Unsupported { reason: "of another server".into() },
         ];
         let column = |(at, ty): (usize, ColumnType)| Column {
             name: format!("c{at}"),

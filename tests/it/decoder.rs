@@ -28,32 +28,32 @@ struct Case {
 }
 
 /// Marsaglia's xorshift: small, and the seed says it all.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
     /// Numbers of all sizes, not only large ones.
-    fn sized(&mut self, bits: u32) -> u64 {
+    pub fn sized(&mut self, bits: u32) -> u64 {
         let width = self.below(u64::from(bits) + 1) as u32;
         self.next() & (1_u64.checked_shl(width).unwrap_or(0)).wrapping_sub(1)
     }
 
-    fn signed(&mut self, bits: u32) -> i64 {
+    pub fn signed(&mut self, bits: u32) -> i64 {
         let magnitude = self.sized(bits - 1) as i64;
         if self.below(2) == 0 { magnitude } else { -magnitude - 1 }
     }
 
-    fn text(&mut self, max: u64) -> String {
+    pub fn text(&mut self, max: u64) -> String {
         const CHARS: [char; 16] = [
             'a', 'Z', ' ', '"', '\\', '/', '\n', '\t', '\u{1}', '\u{1f}', '\u{7f}', 'é', '中',
             '😀', '\'', '\u{2028}',
@@ -61,7 +61,7 @@ impl Random {
         (0..self.below(max)).map(|_| CHARS[self.below(16) as usize]).collect()
     }
 
-    fn bytes(&mut self, max: u64) -> String {
+    pub fn bytes(&mut self, max: u64) -> String {
         let mut hex = String::from("X'");
         for _ in 0..self.below(max) {
             let _ = write!(hex, "{:02x}", self.sized(8));
@@ -69,7 +69,7 @@ impl Random {
         hex + "'"
     }
 
-    fn json(&mut self, depth: u32) -> String {
+    pub fn json(&mut self, depth: u32) -> String {
         match self.below(if depth > 4 { 6 } else { 8 }) {
             0 => ["null", "true", "false"][self.below(3) as usize].to_owned(),
             1 => self.signed(64).to_string(),
@@ -97,16 +97,16 @@ impl Random {
     }
 }
 
-fn utf8(text: &str) -> String {
+pub fn utf8(text: &str) -> String {
     let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("CONVERT(X'{hex}' USING utf8mb4)")
 }
 
-fn json(text: &str) -> String {
+pub fn json(text: &str) -> String {
     format!("CAST({} AS JSON)", utf8(text))
 }
 
-fn decimal(random: &mut Random, whole: u64, scale: u64) -> String {
+pub fn decimal(random: &mut Random, whole: u64, scale: u64) -> String {
     let digits = |random: &mut Random, count: u64| -> String {
         (0..random.below(count + 1)).map(|_| char::from(b'0' + random.below(10) as u8)).collect()
     };
@@ -114,12 +114,12 @@ fn decimal(random: &mut Random, whole: u64, scale: u64) -> String {
     format!("{sign}0{}.{}0", digits(random, whole), digits(random, scale))
 }
 
-fn moment(random: &mut Random, first_year: u64, years: u64) -> String {
+pub fn moment(random: &mut Random, first_year: u64, years: u64) -> String {
     let (date, time) = (date(random, first_year, years), time_of_day(random));
     format!("'{} {time}'", date.trim_matches('\''))
 }
 
-fn date(random: &mut Random, first_year: u64, years: u64) -> String {
+pub fn date(random: &mut Random, first_year: u64, years: u64) -> String {
     format!(
         "'{:04}-{:02}-{:02}'",
         first_year + random.below(years),
@@ -128,7 +128,7 @@ fn date(random: &mut Random, first_year: u64, years: u64) -> String {
     )
 }
 
-fn time_of_day(random: &mut Random) -> String {
+pub fn time_of_day(random: &mut Random) -> String {
     format!(
         "{:02}:{:02}:{:02}.{:06}",
         random.below(24),
@@ -368,7 +368,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Documents that are worth a row; those that the server makes itself hold values that no text can.
-fn json_edges() -> Vec<String> {
+pub fn json_edges() -> Vec<String> {
     let mut edges: Vec<String> = [
         "[1e20, 1.0, 0.1, 1e-7, 123456789012345680000, -0.0, 0, -0, 1e14, 1e15, 1e16, 1.5e-15, 1.5e-16, 5e-324]",
         "[0, -1, 32767, 32768, -32768, -32769, 65535, 65536, 2147483647, 2147483648, -2147483648, -2147483649]",
@@ -474,7 +474,7 @@ fn expected(case: &Case, cell: Option<Vec<u8>>) -> Option<String> {
     })
 }
 
-fn without_white_space(json: &str) -> String {
+pub fn without_white_space(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     json.chars()
         .filter(|char| {

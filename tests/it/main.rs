@@ -2,14 +2,18 @@
 
 mod support;
 
+mod charsets;
 mod cli;
 mod config;
 mod decoder;
 mod delivery;
+mod demo;
 mod embedded;
+mod forms;
 mod harness;
 mod kill;
 mod modes;
+mod oracle;
 mod pipeline;
 mod preflight;
 mod replication;

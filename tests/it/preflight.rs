@@ -4,7 +4,7 @@ use driftless::error::ErrorKind;
 use driftless::net::tls::Mode;
 use driftless::source::preflight::{Finding, Level, preflight};
 use driftless::source::{Config, control, schema};
-use driftless::table::{ColumnType, TableDef, TableId};
+use driftless::table::{Charset, ColumnType, TableDef, TableId};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
@@ -98,7 +98,7 @@ async fn a_definition_has_every_column_in_the_order_of_the_row_image() {
                     "a label holds `?` or a character that the server's dictionary shows as `?`",
                 ),
             ),
-            ("l", unsupported("character set latin1 (only utf8mb4, utf8mb3 and ascii yet)")),
+            ("l", ColumnType::TextIn { charset: Charset::Latin1 }),
             ("b", ColumnType::Bytes),
             ("u", ColumnType::Text),
             ("a7", ColumnType::Text),
@@ -112,8 +112,8 @@ async fn a_definition_has_every_column_in_the_order_of_the_row_image() {
             ("ti", ColumnType::Time { fsp: 2 }),
             ("y", ColumnType::Year),
             ("j", ColumnType::Json),
-            ("bt", unsupported("type bit (not yet)")),
-            ("pt", unsupported("type point (not yet)")),
+            ("bt", ColumnType::Bit { length: 3 }),
+            ("pt", ColumnType::Geometry),
             ("f", ColumnType::Float),
             ("db", ColumnType::Double),
             ("m", ColumnType::MediumInt { unsigned: true }),

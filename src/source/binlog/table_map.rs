@@ -166,8 +166,9 @@ fn is_numeric(kind: u8) -> bool {
     matches!(kind, k::TINY..=k::DOUBLE | k::LONGLONG | k::INT24 | k::YEAR | k::NEWDECIMAL)
 }
 
+/// Columns that the server counts when it lists collations: a VECTOR is one, a GEOMETRY and a JSON are not.
 fn is_character(kind: u8) -> bool {
-    matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB)
+    matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB | k::VECTOR)
 }
 
 /// One bit for each numeric column (YEAR is one of them), from the highest bit on.
@@ -222,6 +223,18 @@ mod tests {
         let columns = columns(&bytes).expect("well formed");
         let unsigned: Vec<_> = columns.iter().map(|column| column.unsigned).collect();
         assert_eq!(unsigned, [Some(true), Some(true), Some(false), None, Some(true)]);
+    }
+
+    /// Bytes of MySQL 9.7 for (a VECTOR(3), b VARCHAR(327) in gbk, g POINT, c TEXT in latin1, bl BLOB).
+    #[test]
+    fn a_vector_is_counted_among_the_columns_with_a_collation() {
+        let bytes = [
+            5, 242, 15, 255, 252, 252, 6, 4, 0x8e, 2, 4, 2, 2, 0x1f, 3, 4, 63, 28, 8, 63, 7, 1, 1,
+            13, 1, 3,
+        ];
+        let columns = columns(&bytes).expect("well formed");
+        let collations: Vec<_> = columns.iter().map(|column| column.collation).collect();
+        assert_eq!(collations, [Some(63), Some(28), None, Some(8), Some(63)]);
     }
 
     #[test]

@@ -37,7 +37,9 @@ pub enum Read {
     OldDateTime,
     OldTimestamp,
     Year,
+    Bit,
     Text,
+    Encoded,
     Binary {
         length: u16,
     },
@@ -45,6 +47,8 @@ pub enum Read {
     Enum,
     Set,
     Json,
+    Geometry,
+    Vector,
 }
 
 impl Read {
@@ -86,7 +90,9 @@ impl Read {
                 // 0 is the year 0000, all others count from 1900.
                 Value::Year(if years == 0 { 0 } else { 1900 + u16::from(years) })
             }
+            Self::Bit => Value::UInt(uint_be(bytes)?),
             Self::Text => Value::Text(bytes),
+            Self::Encoded => Value::Encoded(bytes),
             Self::Binary { length } if bytes.len() <= usize::from(length) => {
                 Value::Binary { bytes, length }
             }
@@ -99,6 +105,8 @@ impl Read {
             }),
             Self::Set => Value::Set(uint_le(bytes)?),
             Self::Json => Value::JsonBinary(bytes),
+            Self::Geometry => Value::Geometry(bytes),
+            Self::Vector => Value::Vector(bytes),
         })
     }
 }

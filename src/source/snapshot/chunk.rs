@@ -12,7 +12,9 @@ use crate::table::{Column, ColumnType, TableDef};
 /// Keyset pagination: the server compares in the columns' own collations, we never do.
 pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
     let name = |ordinal: &usize| quoted(&def.columns[*ordinal].name);
-    let columns: Vec<_> = wanted.iter().chain(&def.primary_key).map(name).collect();
+    let values = wanted.iter().map(|ordinal| value(&def.columns[*ordinal]));
+    let keys = def.primary_key.iter().map(|ordinal| key_part(&def.columns[*ordinal]));
+    let columns: Vec<_> = values.chain(keys).collect();
     let order: Vec<_> = def.primary_key.iter().map(name).collect();
     let key: Vec<_> = def.primary_key.iter().map(|ordinal| &def.columns[*ordinal]).collect();
     let after = if has_after { format!("{} AND ", compare(&key, ">", ">")) } else { String::new() };
@@ -33,16 +35,38 @@ pub fn bound_parts<T: Clone>(key: &[T]) -> Vec<T> {
 
 /// The SELECT of the greatest key, which bounds the snapshot: rows beyond it come by the stream.
 pub fn select_last_key(def: &TableDef) -> String {
-    let names: Vec<_> =
-        def.primary_key.iter().map(|ordinal| quoted(&def.columns[*ordinal].name)).collect();
-    let order: Vec<_> = names.iter().map(|name| format!("{name} DESC")).collect();
+    let key = || def.primary_key.iter().map(|ordinal| &def.columns[*ordinal]);
+    let parts: Vec<_> = key().map(key_part).collect();
+    let order: Vec<_> = key().map(|column| format!("{} DESC", quoted(&column.name))).collect();
     format!(
         "SELECT {} FROM {}.{} ORDER BY {} LIMIT 1",
-        names.join(", "),
+        parts.join(", "),
         quoted(&def.id.db),
         quoted(&def.id.name),
         order.join(", ")
     )
+}
+
+/// Text of other character sets comes as it is stored, as the log has it.
+fn value(column: &Column) -> String {
+    let name = quoted(&column.name);
+    match column.ty {
+        ColumnType::TextIn { .. } => format!("CAST({name} AS BINARY)"),
+        _ => name,
+    }
+}
+
+/// A part of the key that the next chunk begins after. Text comes in UTF-8, and so it goes back. Where the server would
+/// make other bytes of it, the place would be lost: NULL, which no key is.
+fn key_part(column: &Column) -> String {
+    let name = quoted(&column.name);
+    match column.ty {
+        ColumnType::TextIn { charset } => format!(
+            "IF(CAST(CONVERT(CONVERT({name} USING utf8mb4) USING {}) AS BINARY) = CAST({name} AS BINARY), {name}, NULL)",
+            charset.name()
+        ),
+        _ => name,
+    }
 }
 
 /// `(a > ?) OR (a = ? AND b > ?)`: unlike a row comparison, the optimizer reads it as a range of the key.

@@ -6,11 +6,11 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Row, Value as SqlValue};
 
 use crate::change::Value;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::source::control;
 use crate::source::snapshot::chunk;
 use crate::state::KeyPart;
-use crate::table::{ColumnType, TableDef};
+use crate::table::{Column, ColumnType, TableDef};
 
 /// One chunk as it was read.
 pub struct Chunk {
@@ -53,7 +53,7 @@ pub async fn last_key(conn: &mut Conn, def: &TableDef) -> Result<Option<Vec<KeyP
         conn.exec_first(chunk::select_last_key(def), ()).await.map_err(|error| {
             control::error(error).context(format!("cannot read the last key of {}", def.id))
         })?;
-    Ok(row.map(|row| key_of(&row, 0, def)))
+    row.map(|row| key_of(&row, 0, def)).transpose()
 }
 
 /// The server's own estimate of the table's rows.
@@ -98,7 +98,7 @@ pub async fn read_chunk(
     }
     drop(answer);
     Ok(Chunk {
-        last_key: rows.last().map(|row| key_of(row, wanted.len(), def)),
+        last_key: rows.last().map(|row| key_of(row, wanted.len(), def)).transpose()?,
         is_last: !is_cut && rows.len() < rows_max as usize,
         rows,
         elapsed: started.elapsed(),
@@ -124,20 +124,46 @@ fn bind(part: &KeyPart) -> SqlValue {
 }
 
 /// The primary key of a row whose key columns begin at `from`.
-fn key_of(row: &Row, from: usize, def: &TableDef) -> Vec<KeyPart> {
-    (0..def.primary_key.len())
-        .map(|at| match row.as_ref(from + at) {
-            Some(SqlValue::Int(number)) => KeyPart::Int(*number),
-            Some(SqlValue::UInt(number)) => KeyPart::UInt(*number),
-            Some(SqlValue::Bytes(bytes)) => match std::str::from_utf8(bytes) {
-                Ok(text) => KeyPart::Text(text.to_owned()),
-                Err(_) => KeyPart::Bytes(bytes.clone()),
-            },
-            // Dates and times: their literal, as the server reads it back.
-            Some(other) => KeyPart::Text(other.as_sql(true).trim_matches('\'').to_owned()),
-            None => KeyPart::Text(String::new()),
+fn key_of(row: &Row, from: usize, def: &TableDef) -> Result<Vec<KeyPart>> {
+    let parts = def.primary_key.iter().enumerate();
+    parts
+        .map(|(at, ordinal)| {
+            let column = &def.columns[*ordinal];
+            let value = row.as_ref(from + at).unwrap_or(&SqlValue::NULL);
+            key_part(value, column).ok_or_else(|| no_place(def, column))
         })
         .collect()
+}
+
+fn key_part(value: &SqlValue, column: &Column) -> Option<KeyPart> {
+    Some(match value {
+        SqlValue::NULL => return None,
+        SqlValue::Int(number) => KeyPart::Int(*number),
+        SqlValue::UInt(number) => KeyPart::UInt(*number),
+        SqlValue::Bytes(bytes) if matches!(column.ty, ColumnType::Bit { .. }) => {
+            KeyPart::UInt(bits(bytes))
+        }
+        SqlValue::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => KeyPart::Text(text.to_owned()),
+            Err(_) => KeyPart::Bytes(bytes.clone()),
+        },
+        // Dates and times: their literal, as the server reads it back.
+        other => KeyPart::Text(other.as_sql(true).trim_matches('\'').to_owned()),
+    })
+}
+
+/// BIT comes as its bytes, the highest first.
+fn bits(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+}
+
+fn no_place(def: &TableDef, column: &Column) -> Error {
+    let message = format!(
+        "a key of {} cannot be gone on from: column `{}` ({}) holds bytes that its character set has no character for, or \
+         that another character is written with",
+        def.id, column.name, column.declared
+    );
+    Error::new(ErrorKind::DocumentRefused, message).with_advice("mend the row")
 }
 
 /// A value of the binary protocol as the value of a column of this type.
@@ -158,6 +184,10 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         (SqlValue::Bytes(bytes), ColumnType::Enum { .. }) => Value::Label(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Set { .. }) => Value::Labels(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Json) => Value::JsonText(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::TextIn { .. }) => Value::Encoded(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Bit { .. }) => Value::UInt(bits(bytes)),
+        (SqlValue::Bytes(bytes), ColumnType::Geometry) => Value::Geometry(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Vector) => Value::Vector(bytes),
         (SqlValue::Bytes(bytes), _) => Value::Text(bytes),
         (&SqlValue::Date(year, month, day, ..), ColumnType::Date) => {
             Value::Date { year, month, day }
@@ -204,7 +234,7 @@ fn unix_seconds(year: u16, month: u8, day: u8, hours: u8, minutes: u8, seconds: 
 /// The error of a snapshot that met another server than the tailer's.
 pub fn other_server(expected: &str, found: &str) -> Error {
     Error::new(
-        crate::error::ErrorKind::SourceUnreachable,
+        ErrorKind::SourceUnreachable,
         format!(
             "the snapshot's connection reached server {found}, the stream comes from {expected}"
         ),

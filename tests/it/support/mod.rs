@@ -4,6 +4,7 @@
 // Every test module uses a part of this; none uses all of it.
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod daemon;
 pub mod model;
 pub mod mysql;

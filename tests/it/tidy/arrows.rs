@@ -84,7 +84,8 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "admin",
         ],
     ),
-    ("cli", &["net", "state", "link", "statement", "admin", "config"]),
+    // `source` for the demo's own session: decision 0015.
+    ("cli", &["net", "state", "source", "link", "statement", "admin", "config"]),
 ];
 
 #[test]

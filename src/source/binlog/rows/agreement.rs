@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::table::{Column, ColumnType, TableDef};
 
+use super::super::collation::{charset_of, is_utf8};
 use super::super::table_map::{MapColumn, column_kind as k};
 use super::super::value::Read;
 use super::{place, schema};
@@ -38,19 +39,30 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
             (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && *fsp == 0)
         }
         C::Year => kind == k::YEAR,
+        C::Bit { length } => {
+            kind == k::BIT && u16::from(high) * 8 + u16::from(low) == u16::from(*length)
+        }
         C::Text => string && in_log.collation.is_none_or(is_utf8),
+        C::TextIn { charset } => {
+            string && in_log.collation.is_none_or(|number| charset_of(number) == Some(*charset))
+        }
         C::Binary { length } => kind == k::STRING && in_log.metadata == *length && binary,
         C::Bytes => string && binary,
         C::Enum { .. } => kind == k::ENUM,
         C::Set { .. } => kind == k::SET,
         C::Json => kind == k::JSON,
+        C::Geometry => kind == k::GEOMETRY,
+        C::Vector => kind == k::VECTOR,
         C::Unsupported { .. } => true,
     };
     if !agrees {
         let place = place(&def.id, &column.name);
+        let collation = in_log.collation.map(|number| format!(", collation {number}"));
         let message = format!(
-            "{place} is {}, but has type {kind} ({}) in the log",
-            column.declared, in_log.metadata
+            "{place} is {}, but has type {kind} ({}{}) in the log",
+            column.declared,
+            in_log.metadata,
+            collation.unwrap_or_default()
         );
         return Err(schema(message));
     }
@@ -60,11 +72,6 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
         }
         _ => Ok(()),
     }
-}
-
-/// utf8mb4, utf8mb3 and ascii: bytes that are UTF-8 as they stand.
-fn is_utf8(collation: u64) -> bool {
-    matches!(collation, 45 | 46 | 224..=247 | 255..=323 | 33 | 76 | 83 | 192..=215 | 223 | 11 | 65)
 }
 
 pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
@@ -116,12 +123,16 @@ pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
         C::Timestamp { .. } if in_log.kind == k::TIMESTAMP => Read::OldTimestamp,
         C::Timestamp { fsp } => Read::Timestamp { fsp },
         C::Year => Read::Year,
+        C::Bit { .. } => Read::Bit,
         C::Text => Read::Text,
+        C::TextIn { .. } => Read::Encoded,
         C::Binary { length } => Read::Binary { length },
         C::Bytes => Read::Bytes,
         C::Enum { .. } => Read::Enum,
         C::Set { .. } => Read::Set,
         C::Json => Read::Json,
+        C::Geometry => Read::Geometry,
+        C::Vector => Read::Vector,
         C::Unsupported { ref reason } => {
             return Err(Error::new(
                 ErrorKind::Unsupported,

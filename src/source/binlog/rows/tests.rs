@@ -87,6 +87,26 @@ fn bits_behind_the_last_column_mean_nothing() {
 }
 
 #[test]
+fn a_row_is_decoded_without_an_allocation() {
+    let row = [0xf8, 0xff, 1, b'x', 2, 1];
+    let mut data = vec![7, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0xff];
+    data.extend_from_slice(&row.repeat(3));
+    let (bytes, plan) = (event(WRITE, &data), plan(&[2, 1, 0]));
+    let event = FormatDescription::assumed().read_inner(&bytes).expect("well formed");
+    let Body::Rows(event) = event.body else { panic!("no rows") };
+    let mut reader = Reader::new(&event, &plan).expect("well formed");
+    let mut change = Change::reusable(ChangeKind::Insert);
+    // The buffer grows.
+    assert!(reader.next(&mut change).expect("well formed"));
+    let counted = allocation_counter::measure(|| {
+        assert!(reader.next(&mut change).expect("well formed"));
+        assert!(reader.next(&mut change).expect("well formed"));
+    });
+    assert_eq!(counted.count_total, 0);
+    assert!(!reader.next(&mut change).expect("well formed"));
+}
+
+#[test]
 fn images_of_few_columns_have_null_bits_for_those_alone() {
     // Before: the first and the last column. After: the last alone.
     let rows = [0b101, 0b100, 0b10, 5, 0, 9, 0];
