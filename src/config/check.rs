@@ -115,6 +115,7 @@ impl Checks<'_> {
             self.say("link.pipeline_mode", nobody_to_delegate_to());
         }
         self.one_password("sink", sink.password.is_some(), sink.password_file.as_deref());
+        self.one_login(sink);
         self.file("sink.ca_file", sink.ca_file.as_deref());
     }
 
@@ -144,6 +145,21 @@ impl Checks<'_> {
             self.refuse(&path, "stands beside `password`", "leave one of them out");
         }
         self.file(&path, file);
+    }
+
+    fn one_login(&mut self, sink: &sink::Config) {
+        let file = sink.api_key_file.as_deref();
+        if sink.api_key.is_some() && file.is_some() {
+            self.refuse("sink.api_key_file", "stands beside `api_key`", "leave one of them out");
+        }
+        let key = match file {
+            Some(_) => "sink.api_key_file",
+            None => "sink.api_key",
+        };
+        if sink.user.is_some() && (sink.api_key.is_some() || file.is_some()) {
+            self.refuse(key, "stands beside `user`", "leave one of them out");
+        }
+        self.file("sink.api_key_file", file);
     }
 
     fn file(&mut self, path: &str, file: Option<&Path>) {

@@ -55,11 +55,12 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// A line with a password, or with a URL that has one in it.
+/// A line with a password or a key, or with a URL that has one in it.
 fn may_hold_secret(line: &str) -> bool {
     let has_user = line.split("://").skip(1).any(|rest| {
         let authority = rest.split(['/', '"', '\'']).next().unwrap_or(rest);
         authority.contains('@')
     });
-    has_user || line.to_ascii_lowercase().contains("password") || line.contains("secret")
+    let line = line.to_ascii_lowercase();
+    has_user || ["password", "secret", "api_key"].iter().any(|word| line.contains(word))
 }

@@ -232,6 +232,17 @@ password = "${NOPE} sesame"
 }
 
 #[test]
+fn a_sink_is_logged_in_to_in_one_way() {
+    let text = "[sink]\nuser = \"me\"\napi_key = \"sesame\"\napi_key_file = \"/nonexistent\"\n";
+    insta::assert_snapshot!(refused(text), @r#"
+    driftless.toml:4:16: `sink.api_key_file` stands beside `api_key`; leave one of them out
+    driftless.toml:4:16: `sink.api_key_file` stands beside `user`; leave one of them out
+    driftless.toml:4:16: cannot read the file of `sink.api_key_file`, /nonexistent: No such file or directory (os error 2)
+    "#);
+    insta::assert_snapshot!(refused("[sink]\nuser = \"me\"\napi_key = \"sesame\"\n"), @"driftless.toml:3:11: `sink.api_key` stands beside `user`; leave one of them out");
+}
+
+#[test]
 fn the_environment_and_units_are_read() {
     let Loaded { config, .. } = loaded(
         r#"
@@ -368,7 +379,9 @@ fn a_missing_file_is_a_clear_error() {
 #[test]
 fn every_file_in_the_folder_can_be_loaded() {
     let credentials = tempfile::tempdir().expect("a directory");
-    for name in ["mysql-password", "search-password", "mysql-ca.pem", "search-ca.pem"] {
+    let names =
+        ["mysql-password", "search-password", "search-api-key", "mysql-ca.pem", "search-ca.pem"];
+    for name in names {
         std::fs::write(credentials.path().join(name), "x").expect("writes");
     }
     let env = |name: &str| match name {
@@ -413,7 +426,7 @@ fn the_reference_file_holds_every_key_with_its_default() {
 /// Keys whose absence means something else than any value of theirs.
 fn has_no_default(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    key == "sink.user"
+    matches!(key, "sink.user" | "sink.api_key")
         || last.ends_with("_file")
         || matches!(last, "state_dir" | "server_id" | "password")
 }

@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use self::opensearch::{OpenSearch, Product};
 use crate::document::Batch;
 use crate::error::{Error, Result, nearest};
 #[cfg(feature = "embedded")]
@@ -80,6 +81,7 @@ pub trait Sink: Send + Sync {
 /// Every type of sink that this build has.
 pub const KINDS: &[&str] = &[
     "opensearch",
+    "elasticsearch",
     #[cfg(feature = "embedded")]
     "embedded",
 ];
@@ -156,6 +158,9 @@ pub struct Config {
     pub user: Option<String>,
     pub password: Option<SecretString>,
     pub password_file: Option<PathBuf>,
+    /// In the place of user and password: `id:key`, or the two in base64 as the cluster gives them.
+    pub api_key: Option<SecretString>,
+    pub api_key_file: Option<PathBuf>,
     /// Certificates in PEM that are trusted beside those of the system.
     pub ca_file: Option<PathBuf>,
     /// Ordered writers of a link.
@@ -180,6 +185,8 @@ impl Default for Config {
             user: None,
             password: None,
             password_file: None,
+            api_key: None,
+            api_key_file: None,
             ca_file: None,
             lanes: 4,
             inflight: 2,
@@ -195,7 +202,8 @@ impl Default for Config {
 /// The sink that `config` asks for. Nothing is connected yet.
 pub fn build(config: &Config) -> Result<Arc<dyn Sink>> {
     match config.kind.as_str() {
-        "opensearch" => Ok(Arc::new(opensearch::OpenSearch::new(config)?)),
+        "opensearch" => Ok(Arc::new(OpenSearch::new(config, Product::OpenSearch)?)),
+        "elasticsearch" => Ok(Arc::new(OpenSearch::new(config, Product::Elasticsearch)?)),
         #[cfg(feature = "embedded")]
         "embedded" => Ok(Arc::new(embedded::Embedded::open(&config.index_dir)?)),
         other => Err(unknown_kind(other)),

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, Setup, driftless};
 use crate::support::mysql::Mysql;
-use crate::support::{SECONDS_10, until};
+use crate::support::search::Product;
+use crate::support::{SECONDS_10, servers, until};
 
 fn said(output: &Output) -> String {
     let (out, err) =
@@ -99,6 +100,29 @@ fn a_bad_configuration_exits_64_with_line_and_column() {
             "{text}"
         );
         assert!(text.contains("driftless.toml:3:9: `sink.lanes` is 0"), "{text}");
+    }
+}
+
+#[test]
+fn check_says_when_the_sink_is_the_other_product() {
+    for (kind, product) in
+        [("opensearch", Product::Elasticsearch), ("elasticsearch", Product::OpenSearch)]
+    {
+        let folder = folder();
+        let address = servers::search(product).url().to_owned();
+        let text =
+            format!("[source]\nport = 1\n[sink]\ntype = \"{kind}\"\naddresses = [\"{address}\"]\n");
+        let file = write(&folder, &text);
+        let output = quiet(folder.path())
+            .env("TMPDIR", folder.path())
+            .args(["check", "--config"])
+            .arg(&file)
+            .output()
+            .expect("it runs");
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&format!("and sink.type is `{kind}`")), "{text}");
+        assert!(text.contains(&format!("write type = \"{}\" in [sink]", product.kind())), "{text}");
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::proxy::{Fault, Proxy};
+use crate::support::search::Product;
 use crate::support::servers::{self, Flavour};
 use crate::support::{SECONDS_30, http_client, until};
 
@@ -25,6 +26,10 @@ async fn the_shared_servers_are_what_the_rules_need() {
     }
     let (status, answer) = servers::opensearch().request("GET", "/", None).await;
     assert_eq!((status, answer["version"]["number"].as_str()), (200, Some("2.19.1")));
+    // Elasticsearch's node was built without its first page.
+    let path = "/_nodes/_local?filter_path=nodes.*.version";
+    let answer = servers::search(Product::Elasticsearch).ok("GET", path, None).await;
+    assert!(answer.to_string().contains("\"version\":\"8.19."), "{answer}");
 }
 
 #[tokio::test]

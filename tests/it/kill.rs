@@ -1,17 +1,26 @@
-//! Kill -9 under load, twenty times: between a bulk and its acknowledgement, inside a chunk of the snapshot, anywhere.
-//! In the end the index must equal the table, row by row.
+//! Kill -9 under load, twenty times, and a few times before Elasticsearch: between a bulk and its acknowledgement, inside a
+//! chunk of the snapshot, anywhere. In the end the index must equal the table, row by row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::support::proxy::Gate;
+use crate::support::search::Product;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::Stage;
 use crate::support::{MINUTES_2, SECONDS_30, until};
 
-const KILLS: u32 = 20;
-/// Kills in the snapshot; the others meet the stream.
-const KILLS_IN_SNAPSHOT: u32 = 8;
+/// How much is done to a daemon.
+struct Extent {
+    product: Product,
+    kills: u32,
+    /// Of these; the others meet the stream.
+    kills_in_snapshot: u32,
+    /// Kills of each kind that must have happened.
+    met_at_least: u32,
+    with_large_transaction: bool,
+}
+
 const ROWS_BEFORE: u32 = 40_000;
 
 /// A small generator of our own, so that a seed printed is a load repeated.
@@ -138,6 +147,30 @@ struct Met {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_under_load_lose_nothing() {
+    lose_nothing(Extent {
+        product: Product::OpenSearch,
+        kills: 20,
+        kills_in_snapshot: 8,
+        met_at_least: 3,
+        with_large_transaction: true,
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_kills_before_elasticsearch_lose_nothing() {
+    lose_nothing(Extent {
+        product: Product::Elasticsearch,
+        kills: 5,
+        kills_in_snapshot: 3,
+        met_at_least: 1,
+        with_large_transaction: false,
+    })
+    .await;
+}
+
+async fn lose_nothing(extent: Extent) {
+    let kills = extent.kills;
     let seed =
         std::env::var("KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
             std::time::SystemTime::now()
@@ -146,7 +179,8 @@ async fn twenty_kills_under_load_lose_nothing() {
         });
     eprintln!("kill test: seed {seed} (KILL_SEED repeats it)");
     let mut random = Random(seed);
-    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| {
+    let search = servers::search(extent.product);
+    let mut stage = Stage::before(search, servers::mysql(Flavour::Mysql97), |setup| {
         setup
             .set("snapshot.chunk_rows", 1_000)
             .set("sink.bulk_documents", 500)
@@ -163,14 +197,16 @@ async fn twenty_kills_under_load_lose_nothing() {
     let mut met = Met::default();
     let mut large = Vec::new();
     let mut held_early = None;
-    for kill in 0..KILLS {
-        if kill == KILLS_IN_SNAPSHOT {
+    for kill in 0..kills {
+        if kill == extent.kills_in_snapshot {
             stage.until_snapshot_is_done().await;
-            let (mysql, db) = (stage.mysql.clone(), stage.db.clone());
-            large.push(tokio::spawn(async move { one_large_transaction(&mysql, &db).await }));
+            if extent.with_large_transaction {
+                let (mysql, db) = (stage.mysql.clone(), stage.db.clone());
+                large.push(tokio::spawn(async move { one_large_transaction(&mysql, &db).await }));
+            }
         }
         kill_once(&mut stage, &mut random, &mut met, held_early.take()).await;
-        if kill + 1 < KILLS_IN_SNAPSHOT {
+        if kill + 1 < extent.kills_in_snapshot {
             held_early = Some(stage.proxy.hold_next_answer());
         }
         stage.daemon.start_again().await;
@@ -180,13 +216,13 @@ async fn twenty_kills_under_load_lose_nothing() {
     }
     let statements = load.finish().await;
     eprintln!(
-        "kill test: {KILLS} kills under {statements} statements: {} between a bulk and its acknowledgement, {} inside \
+        "kill test: {kills} kills under {statements} statements: {} between a bulk and its acknowledgement, {} inside \
          a chunk of the snapshot, {} elsewhere",
         met.between_bulk_and_answer, met.inside_a_chunk, met.elsewhere
     );
     stage.until_equal("the index equals the table", MINUTES_2).await;
-    assert!(met.between_bulk_and_answer >= 3, "{met:?}");
-    assert!(met.inside_a_chunk >= 3, "{met:?}");
+    assert!(met.between_bulk_and_answer >= extent.met_at_least, "{met:?}");
+    assert!(met.inside_a_chunk >= extent.met_at_least, "{met:?}");
 }
 
 /// 100,000 rows in one transaction, and a change of all of them in another.

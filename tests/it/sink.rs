@@ -1,4 +1,4 @@
-//! The OpenSearch sink against a real node. What is promised of every sink is in `contract`.
+//! The sinks of OpenSearch and Elasticsearch against real nodes. What is promised of every sink is in `contract`.
 
 mod contract;
 
@@ -15,9 +15,12 @@ use driftless::sink::{self, Dynamic, Outcome, Sink, Target};
 use serde_json::{Value, json};
 
 use crate::support::proxy::{Fault, Proxy};
+use crate::support::search::Product;
+use crate::support::servers;
 
 /// A node, a fresh index on it, and a sink that writes there.
 struct Bench {
+    product: Product,
     url: String,
     index: String,
     http: reqwest::Client,
@@ -25,19 +28,23 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new(name: &str, description: Value) -> Self {
-        let url = std::env::var("DRIFTLESS_TEST_OPENSEARCH").expect(
-            "DRIFTLESS_TEST_OPENSEARCH must name a running OpenSearch, as http://host:port; `make test` starts one",
-        );
-        let sink = sink_at(&url, |_| {});
+    async fn new(product: Product, name: &str, description: Value) -> Self {
+        let url = servers::search(product).url().to_owned();
+        let sink = sink_at(product, &url, |_| {});
         let index = format!("sink-{name}-{}", std::process::id());
-        let bench = Self { url, index, http: crate::support::http_client(), sink };
+        let bench = Self { product, url, index, http: crate::support::http_client(), sink };
         bench.request("DELETE", "", Value::Null).await;
         bench.create(description).await;
         bench
     }
 
+    /// Another sink with this index, at another address or with another configuration.
+    fn sink_at(&self, url: &str, change: impl FnOnce(&mut sink::Config)) -> Arc<dyn Sink> {
+        sink_at(self.product, url, change)
+    }
+
     async fn create(&self, description: Value) {
+        let description = self.product.description(description);
         let (status, answer) = self.request("PUT", "", description).await;
         assert_eq!(status, 200, "{answer}");
     }
@@ -90,12 +97,17 @@ fn batch(operations: &[Op<'_>]) -> Batch {
     batch
 }
 
-fn sink_at(url: &str, change: impl FnOnce(&mut sink::Config)) -> Arc<dyn Sink> {
-    let mut config = sink::Config { addresses: vec![url.to_owned()], ..sink::Config::default() };
+fn sink_at(product: Product, url: &str, change: impl FnOnce(&mut sink::Config)) -> Arc<dyn Sink> {
+    let mut config = sink::Config {
+        kind: product.kind().to_owned(),
+        addresses: vec![url.to_owned()],
+        ..sink::Config::default()
+    };
     change(&mut config);
     sink::build(&config).expect("a sink")
 }
 
+/// In the words of OpenSearch, which a node of the other product has translated.
 fn mapping() -> Value {
     json!({"mappings": {"properties": {
         "t": {"type": "text"},
@@ -114,13 +126,56 @@ fn is_blocked(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Blocked { .. })
 }
 
-#[tokio::test]
-async fn a_target_says_what_the_index_is() {
+/// Whether a vector of two numbers for a field of three is told as such, in the words of either product.
+fn says_both_dimensions(told: &str) -> bool {
+    told.contains("Expected: 3, Given: 2")
+        || told.contains("number of dimensions [2] than defined in the mapping [3]")
+}
+
+/// Each test, once for each product.
+macro_rules! on_both {
+    ($($test:ident;)*) => {
+        mod opensearch {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Product::OpenSearch).await;
+            })*
+        }
+
+        mod elasticsearch {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Product::Elasticsearch).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_target_says_what_the_index_is;
+    rule_15_an_index_that_forgets_is_refused_with_the_statement_that_mends_it;
+    a_document_that_never_fits_is_refused_and_its_neighbours_are_written;
+    rule_14_a_write_block_and_a_missing_pipeline_are_nobodys_document;
+    what_a_cluster_has_embedded_is_not_sent_again_for_a_later_requests_sake;
+    rule_14_a_deleted_index_is_not_created_again;
+    a_bulk_is_cut_by_bytes_and_documents;
+    a_bulk_that_is_too_large_for_the_server_is_halved;
+    a_refusal_of_the_whole_request_says_whether_waiting_helps;
+    a_dead_address_is_left_out;
+    control_requests_work_beside_a_certificate_of_our_own;
+    the_other_product_is_told_with_the_line_to_write;
+    the_login_goes_with_every_request;
+    patterns_do_not_find_the_write_alias;
+    rule_14_an_index_with_too_many_fields_is_nobodys_document;
+    a_pipeline_of_the_cluster_is_found_and_run;
+}
+
+async fn a_target_says_what_the_index_is(product: Product) {
     let mut description = mapping();
     description["mappings"]["dynamic"] = json!("strict");
     description["settings"] =
         json!({"index.default_pipeline": "p", "index.final_pipeline": "_none"});
-    let bench = Bench::new("target", description).await;
+    let bench = Bench::new(product, "target", description).await;
     let target = bench.prepare().await;
     assert_eq!(target.index, bench.index);
     assert_eq!(target.alias, format!("{}.driftless", bench.index));
@@ -139,10 +194,11 @@ async fn a_target_says_what_the_index_is() {
     bench.end().await;
 }
 
-#[tokio::test]
-async fn rule_15_an_index_that_forgets_is_refused_with_the_statement_that_mends_it() {
+async fn rule_15_an_index_that_forgets_is_refused_with_the_statement_that_mends_it(
+    product: Product,
+) {
     let settings = json!({"settings": {"index.translog.durability": "async"}});
-    let bench = Bench::new("async", settings).await;
+    let bench = Bench::new(product, "async", settings).await;
     let error = bench.sink.prepare(&bench.index).await.expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::SinkBlocked);
     let statement = error.advice().expect("advice");
@@ -155,11 +211,10 @@ async fn rule_15_an_index_that_forgets_is_refused_with_the_statement_that_mends_
     bench.end().await;
 }
 
-#[tokio::test]
-async fn a_document_that_never_fits_is_refused_and_its_neighbours_are_written() {
+async fn a_document_that_never_fits_is_refused_and_its_neighbours_are_written(product: Product) {
     let mut description = mapping();
     description["mappings"]["dynamic"] = json!("strict");
-    let bench = Bench::new("refused", description).await;
+    let bench = Bench::new(product, "refused", description).await;
     let target = bench.prepare().await;
     let immense = format!("{{\"k\":\"{}\"}}", "y".repeat(40_000));
     let long_id = "i".repeat(513);
@@ -176,22 +231,25 @@ async fn a_document_that_never_fits_is_refused_and_its_neighbours_are_written() 
                 ("7", 1, Some("{\"n\":")),
                 ("8", 1, None),
                 ("9", 1, Some("{\n}")),
+                // What Elasticsearch quotes elsewhere: an element of a vector, a document that does not end where it should.
+                ("10", 1, Some(r#"{"v":["sesame",1,2]}"#)),
+                ("11", 1, Some(r#"{"n":1,"t":"sesame"}}"#)),
             ],
         )
         .await;
     let refused: Vec<bool> = outcomes.iter().map(is_refused).collect();
-    assert_eq!(refused, [true, false, true, true, true, true, true, false, true], "{outcomes:?}");
+    let expected = [true, false, true, true, true, true, true, false, true, true, true];
+    assert_eq!(refused, expected, "{outcomes:?}");
     assert_eq!((&outcomes[1], &outcomes[7]), (&Outcome::Done, &Outcome::Done));
     let told = format!("{outcomes:?}");
     assert!(!told.contains("sesame") && !told.contains("121, 121"), "{told}");
-    assert!(told.contains("Expected: 3, Given: 2"), "{told}");
+    assert!(says_both_dimensions(&told), "{told}");
     assert_eq!(bench.version_of("2").await, Some(1));
     bench.end().await;
 }
 
-#[tokio::test]
-async fn rule_14_a_write_block_and_a_missing_pipeline_are_nobodys_document() {
-    let bench = Bench::new("blocked", mapping()).await;
+async fn rule_14_a_write_block_and_a_missing_pipeline_are_nobodys_document(product: Product) {
+    let bench = Bench::new(product, "blocked", mapping()).await;
     let target = bench.prepare().await;
     let operations = [("1", 1, Some("{}")), ("2", 1, None)];
     bench.request("PUT", "/_settings", json!({"index.blocks.write": true})).await;
@@ -214,12 +272,11 @@ async fn rule_14_a_write_block_and_a_missing_pipeline_are_nobodys_document() {
     bench.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_cluster_has_embedded_is_not_sent_again_for_a_later_requests_sake() {
-    let bench = Bench::new("begun", mapping()).await;
+async fn what_a_cluster_has_embedded_is_not_sent_again_for_a_later_requests_sake(product: Product) {
+    let bench = Bench::new(product, "begun", mapping()).await;
     let address = bench.url.strip_prefix("http://").expect("test nodes speak plain http");
     let proxy = Proxy::http_watching(address, "_bulk").await;
-    let sink = sink_at(&proxy.url(), |_| {});
+    let sink = bench.sink_at(&proxy.url(), |_| {});
     let target = Target { runs_pipeline: true, ..bench.prepare().await };
     let ids: Vec<String> = (0..250).map(|id| id.to_string()).collect();
     let operations: Vec<Op<'_>> = ids.iter().map(|id| (id.as_str(), 1, Some("{}"))).collect();
@@ -236,9 +293,8 @@ async fn what_a_cluster_has_embedded_is_not_sent_again_for_a_later_requests_sake
     bench.end().await;
 }
 
-#[tokio::test]
-async fn rule_14_a_deleted_index_is_not_created_again() {
-    let bench = Bench::new("deleted", mapping()).await;
+async fn rule_14_a_deleted_index_is_not_created_again(product: Product) {
+    let bench = Bench::new(product, "deleted", mapping()).await;
     let target = bench.prepare().await;
     bench.request("DELETE", "", Value::Null).await;
     for operations in [
@@ -260,12 +316,11 @@ async fn rule_14_a_deleted_index_is_not_created_again() {
     bench.end().await;
 }
 
-#[tokio::test]
-async fn a_bulk_is_cut_by_bytes_and_documents() {
-    let bench = Bench::new("cut", mapping()).await;
+async fn a_bulk_is_cut_by_bytes_and_documents(product: Product) {
+    let bench = Bench::new(product, "cut", mapping()).await;
     let target = bench.prepare().await;
     let (proxy, requests) = proxy(&bench.url, |_| None);
-    let sink = sink_at(&proxy, |config| {
+    let sink = bench.sink_at(&proxy, |config| {
         config.bulk_bytes = 2_000;
         config.bulk_documents = 4;
     });
@@ -280,13 +335,12 @@ async fn a_bulk_is_cut_by_bytes_and_documents() {
     bench.end().await;
 }
 
-#[tokio::test]
-async fn a_bulk_that_is_too_large_for_the_server_is_halved() {
-    let bench = Bench::new("halved", mapping()).await;
+async fn a_bulk_that_is_too_large_for_the_server_is_halved(product: Product) {
+    let bench = Bench::new(product, "halved", mapping()).await;
     let target = bench.prepare().await;
     let refuse = |body: &[u8]| (body.len() > 1_000).then(|| status_line(413, "", ""));
     let (proxy, _) = proxy(&bench.url, refuse);
-    let sink = sink_at(&proxy, |_| {});
+    let sink = bench.sink_at(&proxy, |_| {});
     let big = format!("{{\"t\":\"{}\"}}", "x".repeat(3_000));
     let ids: Vec<String> = (0..40).map(|id| id.to_string()).collect();
     let mut operations: Vec<Op<'_>> = ids.iter().map(|id| (id.as_str(), 3, Some("{}"))).collect();
@@ -300,8 +354,7 @@ async fn a_bulk_that_is_too_large_for_the_server_is_halved() {
     bench.end().await;
 }
 
-#[tokio::test]
-async fn a_refusal_of_the_whole_request_says_whether_waiting_helps() {
+async fn a_refusal_of_the_whole_request_says_whether_waiting_helps(product: Product) {
     let cases = [
         (429, "retry-after: 7\r\n", ErrorKind::SinkBusy, "come again after 7 s"),
         (503, "", ErrorKind::SinkBusy, "503"),
@@ -310,12 +363,12 @@ async fn a_refusal_of_the_whole_request_says_whether_waiting_helps() {
         (404, "", ErrorKind::SinkBlocked, "404"),
         (400, "", ErrorKind::SinkBlocked, "some_exception: why"),
     ];
-    let bench = Bench::new("whole", mapping()).await;
+    let bench = Bench::new(product, "whole", mapping()).await;
     let target = bench.prepare().await;
     for (status, header, kind, told) in cases {
         let body = r#"{"error":{"type":"some_exception","reason":"why"},"status":0}"#;
         let (proxy, _) = proxy(&bench.url, move |_| Some(status_line(status, header, body)));
-        let sink = sink_at(&proxy, |_| {});
+        let sink = bench.sink_at(&proxy, |_| {});
         let operations = batch(&[("1", 1, Some("{}"))]);
         let error = sink.write(&target, &operations).await.expect_err("refused");
         assert_eq!(error.kind(), kind, "{status}");
@@ -327,13 +380,12 @@ async fn a_refusal_of_the_whole_request_says_whether_waiting_helps() {
     bench.end().await;
 }
 
-#[tokio::test]
-async fn a_dead_address_is_left_out() {
-    let bench = Bench::new("addresses", mapping()).await;
+async fn a_dead_address_is_left_out(product: Product) {
+    let bench = Bench::new(product, "addresses", mapping()).await;
     let target = bench.prepare().await;
     let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let url = bench.url.clone();
-    let sink = sink_at(&url, |config| config.addresses.insert(0, format!("http://{dead}")));
+    let sink = bench.sink_at(&url, |config| config.addresses.insert(0, format!("http://{dead}")));
     let operations = batch(&[("1", 1, Some("{}"))]);
     let error = sink.write(&target, &operations).await.expect_err("the first address is dead");
     assert_eq!(error.kind(), ErrorKind::SinkBusy);
@@ -347,7 +399,7 @@ async fn a_dead_address_is_left_out() {
 async fn a_node_that_stays_silent_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("its address"));
-    let sink = sink_at(&url, |config| config.timeout_ms = 200);
+    let sink = sink_at(Product::OpenSearch, &url, |config| config.timeout_ms = 200);
     let error = sink.uuid("x").await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::SinkBusy);
     let target = Target { index: "x".into(), alias: "x.driftless".into(), ..Target::default() };
@@ -368,13 +420,12 @@ hkjOPQQDAgNJADBGAiEA7Zp5sPg4zq+YPZBBwWj81AbU55wsGfIQ6tVI9Mbz9L0C\n\
 IQCFMOfZtpLVXy0EircfepV9UcrHQPH2r0JI6ZLg4CGLsg==\n\
 -----END CERTIFICATE-----";
 
-#[tokio::test]
-async fn control_requests_work_beside_a_certificate_of_our_own() {
-    let bench = Bench::new("certificate", mapping()).await;
+async fn control_requests_work_beside_a_certificate_of_our_own(product: Product) {
+    let bench = Bench::new(product, "certificate", mapping()).await;
     let dir = tempfile::tempdir().expect("a directory");
     let ca_file = dir.path().join("ca.pem");
     std::fs::write(&ca_file, CERTIFICATE).expect("writes");
-    let sink = sink_at(&bench.url, |config| config.ca_file = Some(ca_file.clone()));
+    let sink = bench.sink_at(&bench.url, |config| config.ca_file = Some(ca_file.clone()));
     let target = sink.prepare(&bench.index).await.expect("is prepared");
     assert_eq!(sink.inspect(&bench.index).await.expect("is looked at"), target);
     let outcomes = sink.write(&target, &batch(&[("1", 1, Some("{}"))])).await.expect("is answered");
@@ -384,6 +435,112 @@ async fn control_requests_work_beside_a_certificate_of_our_own() {
     let config = sink::Config { ca_file: Some(ca_file), ..sink::Config::default() };
     assert_eq!(sink::build(&config).err().expect("refused").kind(), ErrorKind::Input);
     bench.end().await;
+}
+
+async fn the_other_product_is_told_with_the_line_to_write(product: Product) {
+    let bench = Bench::new(product, "other", mapping()).await;
+    bench.sink.greet().await.expect("is who it shall be");
+    let (other, name) = match product {
+        Product::OpenSearch => (Product::Elasticsearch, "OpenSearch 2."),
+        Product::Elasticsearch => (Product::OpenSearch, "Elasticsearch"),
+    };
+    let sink = sink_at(other, &bench.url, |_| {});
+    let line = format!("write type = \"{}\"", product.kind());
+    for error in [
+        sink.greet().await.expect_err("the other one"),
+        sink.inspect(&bench.index).await.expect_err("the other one"),
+        sink.prepare(&bench.index).await.expect_err("the other one"),
+        sink.prepare("not-there").await.expect_err("the other one"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::SinkBlocked);
+        assert!(error.report().contains(name), "{}", error.report());
+        assert!(error.advice().is_some_and(|advice| advice.contains(&line)), "{}", error.report());
+    }
+    let (_, aliases) = bench.request("GET", "/_alias", Value::Null).await;
+    assert_eq!(aliases[&bench.index]["aliases"], json!({}), "nothing was put on it");
+    bench.end().await;
+}
+
+async fn the_login_goes_with_every_request(product: Product) {
+    let bench = Bench::new(product, "key", mapping()).await;
+    let address = bench.url.strip_prefix("http://").expect("test nodes speak plain http");
+    let proxy = Proxy::http_watching(address, "/").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("key");
+    std::fs::write(&file, "aWQ6c2VzYW1l\n").expect("writes");
+    let with_halves = bench.sink_at(&proxy.url(), |config| {
+        config.api_key = Some("id:sesame".to_owned().into());
+    });
+    let with_file = bench.sink_at(&proxy.url(), |config| config.api_key_file = Some(file));
+    let with_password = bench.sink_at(&proxy.url(), |config| {
+        config.user = Some("me".to_owned());
+        config.password = Some("sesame".to_owned().into());
+    });
+    let operations = batch(&[("1", 1, Some("{}"))]);
+    let (key, password) = ("ApiKey aWQ6c2VzYW1l", "Basic bWU6c2VzYW1l");
+    let mut seen = 0;
+    for (sink, login) in [(with_halves, key), (with_file, key), (with_password, password)] {
+        sink.greet().await.expect("is who it shall be");
+        let target = sink.prepare(&bench.index).await.expect("is prepared");
+        let outcomes = sink.write(&target, &operations).await.expect("is answered");
+        assert_eq!(outcomes, [Outcome::Done]);
+        let requests = proxy.requests().split_off(seen);
+        assert!(requests.len() >= 3, "{}", requests.len());
+        for request in &requests {
+            assert_eq!(request.header("authorization"), Some(login));
+        }
+        seen += requests.len();
+    }
+    bench.end().await;
+}
+
+async fn patterns_do_not_find_the_write_alias(product: Product) {
+    let bench = Bench::new(product, "hidden", mapping()).await;
+    let target = bench.prepare().await;
+    let written = bench.write(&target, &[("1", 1, Some("{}"))]).await;
+    assert_eq!(written, [Outcome::Done]);
+    bench.request("POST", "/_refresh", Value::Null).await;
+    let shards = async |path: &str| {
+        let (_, counted) = bench.request("GET", path, Value::Null).await;
+        counted["_shards"]["total"].as_u64().expect("is counted")
+    };
+    assert_eq!(shards(".driftless/_count").await, 1, "by its name it is found");
+    assert_eq!(shards(".drift*/_count").await, 0);
+    bench.end().await;
+}
+
+async fn rule_14_an_index_with_too_many_fields_is_nobodys_document(product: Product) {
+    let mut description = mapping();
+    description["settings"] = json!({"index.mapping.total_fields.limit": 7});
+    let bench = Bench::new(product, "full", description).await;
+    let target = bench.prepare().await;
+    let operations = [("1", 1, Some(r#"{"a":1,"b":2,"c":3}"#)), ("2", 1, Some(r#"{"n":2}"#))];
+    let outcomes = bench.write(&target, &operations).await;
+    assert!(is_blocked(&outcomes[0]) && outcomes[1] == Outcome::Done, "{outcomes:?}");
+    assert!(format!("{outcomes:?}").contains("Limit of total fields [7]"), "{outcomes:?}");
+    let settings = json!({"index.mapping.total_fields.limit": 20});
+    assert_eq!(bench.request("PUT", "/_settings", settings).await.0, 200);
+    assert_eq!(bench.write(&target, &operations).await, [Outcome::Done, Outcome::Done]);
+    bench.end().await;
+}
+
+/// One without processors, which is all that every test node can run.
+async fn a_pipeline_of_the_cluster_is_found_and_run(product: Product) {
+    let bench = Bench::new(product, "pipeline", mapping()).await;
+    let name = crate::support::unique("empty");
+    let node = servers::search(product);
+    let path = format!("/_ingest/pipeline/{name}");
+    assert!(!bench.sink.has_pipeline(&name).await.expect("answers"));
+    node.ok("PUT", &path, Some(json!({"processors": []}))).await;
+    assert!(bench.sink.runs_pipelines() && bench.sink.has_pipeline(&name).await.expect("answers"));
+    let settings = json!({"index.default_pipeline": name});
+    assert_eq!(bench.request("PUT", "/_settings", settings).await.0, 200);
+    let target = Target { runs_pipeline: true, ..bench.prepare().await };
+    assert_eq!(target.default_pipeline.as_deref(), Some(name.as_str()));
+    let outcomes = bench.write(&target, &[("1", 1, Some("{}")), ("2", 1, None)]).await;
+    assert_eq!(outcomes, [Outcome::Done, Outcome::Done]);
+    bench.end().await;
+    node.ok("DELETE", &path, None).await;
 }
 
 fn status_line(status: u16, headers: &str, body: &str) -> String {
@@ -429,7 +586,7 @@ fn forward(node: &str, head: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-/// Head and body of a message with a content-length; None at the end.
+/// Head and body of a message with a content-length, or in chunks, which are left as they are; None at the end.
 fn read_message(mut stream: &TcpStream) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -445,5 +602,11 @@ fn read_message(mut stream: &TcpStream) -> Option<(String, Vec<u8>)> {
     });
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).ok()?;
+    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        while !body.ends_with(b"\r\n0\r\n\r\n") {
+            stream.read_exact(&mut byte).ok()?;
+            body.push(byte[0]);
+        }
+    }
     Some((head, body))
 }

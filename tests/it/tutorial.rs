@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::model::{Model, vector};
 use crate::support::mysql::Mysql;
-use crate::support::search::Search;
+use crate::support::search::{Product, Search};
 use crate::support::servers::{self, Flavour};
 use crate::support::tutorial::{Door, index_body, sync_by_map};
 use crate::support::{SECONDS_30, unique, until};
@@ -23,11 +23,12 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(flavour: Flavour) -> Self {
+    async fn set(flavour: Flavour, product: Product) -> Self {
         let mysql = servers::mysql(flavour);
-        let search = servers::opensearch();
+        let search = servers::search(product);
         let model = Model::start().await;
-        let daemon = Setup::new(&mysql, search.url()).start().await;
+        let daemon =
+            Setup::new(&mysql, search.url()).set("sink.type", product.kind()).start().await;
         let door = Door::Driftless(&daemon);
         let model_id = door.deploy_model(&model.address()).await;
         let answer = door.predict(&model_id, "hello world").await;
@@ -78,8 +79,8 @@ fn document(id: i64, text: Option<&str>) -> Value {
     }
 }
 
-async fn follow_the_page(flavour: Flavour) {
-    let stage = Stage::set(flavour).await;
+async fn follow_the_page(flavour: Flavour, product: Product) {
+    let stage = Stage::set(flavour, product).await;
     let (mysql, db) = (&stage.mysql, &stage.db);
     mysql.exec(format!("INSERT INTO {db}.test_table(id, t1, t2) VALUES (1, 11, 'aaa'), (2, 22, 'bbb'), (3, 33, 'ccc')")).await;
     let answer = stage.daemon.sql(&sync_by_map(&stage.index, db)).await;
@@ -108,7 +109,7 @@ async fn follow_the_page(flavour: Flavour) {
     assert_eq!(hits.len(), 1);
     assert_eq!(hits[0]["_id"], "1");
     assert_eq!(hits[0]["_source"], document(1, Some("aaa")));
-    let knn = json!({"query": {"knn": {"my_vector": {"vector": vector("changed", 4), "k": 1}}}, "size": 1});
+    let knn = product.nearest("my_vector", &vector("changed", 4), 1);
     assert_eq!(stage.search.search(&stage.index, knn).await[0]["_id"], "2");
 
     let shown = stage.daemon.sql("CALL dbms_etl.show_sync_link()").await;
@@ -130,18 +131,23 @@ async fn follow_the_page(flavour: Flavour) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tutorial_works_with_mysql_97() {
-    follow_the_page(Flavour::Mysql97).await;
+    follow_the_page(Flavour::Mysql97, Product::OpenSearch).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tutorial_works_with_mysql_80() {
-    follow_the_page(Flavour::Mysql80).await;
+    follow_the_page(Flavour::Mysql80, Product::OpenSearch).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tutorial_works_with_elasticsearch() {
+    follow_the_page(Flavour::Mysql97, Product::Elasticsearch).await;
 }
 
 /// The same rows through Driftless' pipeline and through the node's own, with the same stand-in behind both.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documents_equal_those_of_the_real_ml_commons_pipeline() {
-    let stage = Stage::set(Flavour::Mysql97).await;
+    let stage = Stage::set(Flavour::Mysql97, Product::OpenSearch).await;
     let (mysql, db) = (&stage.mysql, &stage.db);
     let long = "long text, ".repeat(1_000);
     let texts: Vec<Option<String>> = (0..120)

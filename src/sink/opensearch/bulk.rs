@@ -62,7 +62,7 @@ fn size_of_operation((_, op): &Placed<'_>) -> usize {
 /// pipeline on the `doc` of an `update` (seen on 2.19.1), so the vector of the old text would stay.
 ///
 /// `require_alias` is not heeded for deletes: a bulk of nothing else with external versions creates a missing index and
-/// then answers that nothing was found there (seen on 2.19.1). Any other action forbids it for the whole bulk, so such
+/// then answers that nothing was found there (seen on OpenSearch 2.19.1 and Elasticsearch 8.19.21). Any other action forbids it for the whole bulk, so such
 /// a bulk ends with one that can do nothing: a change of nothing in a document that does not exist.
 pub(super) fn body(operations: &[Placed<'_>]) -> Vec<u8> {
     let size = operations.iter().map(size_of_operation).sum::<usize>() + 2 * LINE_BYTES;

@@ -2,20 +2,24 @@
 //! what the requests are for.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use opensearch::auth::Credentials;
 use opensearch::http::Method;
 use opensearch::http::headers::HeaderMap;
 use opensearch::http::request::JsonBody;
 use opensearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::Config;
+use super::product::Product;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a node that did not answer is left out while others do.
@@ -24,12 +28,16 @@ const REST: Duration = Duration::from_secs(5);
 /// An answer to a bulk is far smaller; more than this is not from a search node.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// In which Elasticsearch names itself.
+const PRODUCT: &str = "x-elastic-product";
+
 pub(super) struct Http {
+    /// What we were told to speak with.
+    pub(super) product: Product,
     nodes: Vec<Node>,
     next: AtomicUsize,
     client: reqwest::Client,
-    user: Option<String>,
-    password: Option<SecretString>,
+    login: Login,
     timeout: Duration,
     /// Rests are counted in milliseconds from here.
     started: Instant,
@@ -37,8 +45,9 @@ pub(super) struct Http {
 
 struct Node {
     url: String,
-    /// None where certificates of our own must be trusted, which the crate's transport cannot be told without a second
-    /// TLS library: control requests then go through `client` too.
+    /// The crate's own, where it can: it cannot be told of certificates of our own without a second TLS library, takes an
+    /// API key in its two halves only, and promises nothing of Elasticsearch. Without it control requests go through
+    /// `client`, as bulks do.
     transport: Option<Transport>,
     resting_until_ms: AtomicU64,
 }
@@ -46,30 +55,32 @@ struct Node {
 /// A node's whole answer.
 pub(super) struct Answer {
     pub(super) status: u16,
+    /// Who answered, where the answer says so.
+    pub(super) product: Option<Product>,
     retry_after: Option<String>,
     pub(super) body: Bytes,
 }
 
 impl Http {
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    pub(super) fn new(config: &Config, product: Product) -> Result<Self> {
         // Whoever comes first has installed it; it is the same one.
         rustls::crypto::ring::default_provider().install_default().ok();
         if config.addresses.is_empty() {
             return Err(Error::input("the sink has no address")
                 .with_advice("give `addresses`, for example [\"http://127.0.0.1:9200\"]"));
         }
-        let password = password(config)?;
+        let login = Login::new(config)?;
         let nodes = config
             .addresses
             .iter()
-            .map(|address| Node::new(address, config, password.as_ref()))
+            .map(|address| Node::new(address, config, product, &login))
             .collect::<Result<_>>()?;
         Ok(Self {
+            product,
             nodes,
             next: AtomicUsize::new(0),
             client: client(config)?,
-            user: config.user.clone(),
-            password,
+            login,
             timeout: Duration::from_millis(config.timeout_ms),
             started: Instant::now(),
         })
@@ -124,16 +135,18 @@ impl Http {
     }
 
     async fn execute(&self, request: reqwest::RequestBuilder) -> Result<Answer, Failure> {
-        let request = match (&self.user, &self.password) {
-            (Some(user), password) => {
+        let request = match &self.login {
+            Login::Nobody => request,
+            Login::Basic { user, password } => {
                 request.basic_auth(user, password.as_ref().map(|password| password.expose_secret()))
             }
-            (None, _) => request,
+            Login::ApiKey(header) => request.header(AUTHORIZATION, header),
         };
         let mut response =
             request.send().await.map_err(|cause| Box::new(cause.without_url()) as Failure)?;
         let status = response.status().as_u16();
         let retry_after = text_of(response.headers().get(RETRY_AFTER));
+        let product = product_of(response.headers().get(PRODUCT));
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|cause| cause.without_url())? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -141,7 +154,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, retry_after, body: body.freeze() })
+        Ok(Answer { status, product, retry_after, body: body.freeze() })
     }
 
     /// The next node that is not resting; the next one of all where every node is.
@@ -184,11 +197,12 @@ async fn through_crate(
         transport.send(method, path, HeaderMap::new(), None::<&()>, body, Some(timeout)).await?;
     let status = response.status_code().as_u16();
     let retry_after = text_of(response.headers().get(RETRY_AFTER));
-    Ok(Answer { status, retry_after, body: response.bytes().await? })
+    let product = product_of(response.headers().get(PRODUCT));
+    Ok(Answer { status, product, retry_after, body: response.bytes().await? })
 }
 
 impl Node {
-    fn new(address: &str, config: &Config, password: Option<&SecretString>) -> Result<Self> {
+    fn new(address: &str, config: &Config, product: Product, login: &Login) -> Result<Self> {
         let wrong = |what: &str| {
             Error::input(format!("an address of the sink {what}"))
                 .with_advice("write it as http://host:port or https://host:port")
@@ -201,21 +215,28 @@ impl Node {
             return Err(Error::input("an address of the sink holds a user or a password")
                 .with_advice("give them as `user` and `password_file`"));
         }
-        let transport = match config.ca_file {
-            Some(_) => None,
-            None => {
-                let pool = SingleNodeConnectionPool::new(url.clone());
-                let mut builder = TransportBuilder::new(pool).disable_proxy();
-                if let Some(user) = &config.user {
-                    let password = password.map_or("", |password| password.expose_secret());
-                    builder = builder.auth(Credentials::Basic(user.clone(), password.to_owned()));
-                }
-                Some(builder.build().map_err(unusable)?)
+        let is_plain = product == Product::OpenSearch && config.ca_file.is_none();
+        let transport = match login {
+            Login::Nobody if is_plain => Some(transport(&url, None)?),
+            Login::Basic { user, password } if is_plain => {
+                let password = password.as_ref().map_or("", |password| password.expose_secret());
+                let login = Credentials::Basic(user.clone(), password.to_owned());
+                Some(transport(&url, Some(login))?)
             }
+            Login::Nobody | Login::Basic { .. } | Login::ApiKey(_) => None,
         };
         let url = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { url, transport, resting_until_ms: AtomicU64::new(0) })
     }
+}
+
+fn transport(url: &url::Url, login: Option<Credentials>) -> Result<Transport> {
+    let pool = SingleNodeConnectionPool::new(url.clone());
+    let mut builder = TransportBuilder::new(pool).disable_proxy();
+    if let Some(login) = login {
+        builder = builder.auth(login);
+    }
+    builder.build().map_err(unusable)
 }
 
 fn client(config: &Config) -> Result<reqwest::Client> {
@@ -242,13 +263,55 @@ fn client(config: &Config) -> Result<reqwest::Client> {
     builder.build().map_err(unusable)
 }
 
-fn password(config: &Config) -> Result<Option<SecretString>> {
-    if config.password.is_some() {
-        return Ok(config.password.clone());
+/// As whom we come.
+enum Login {
+    Nobody,
+    Basic {
+        user: String,
+        password: Option<SecretString>,
+    },
+    /// The whole header, marked as not to be shown.
+    ApiKey(HeaderValue),
+}
+
+impl Login {
+    fn new(config: &Config) -> Result<Self> {
+        if let Some(key) = secret("API key", &config.api_key, &config.api_key_file)? {
+            return api_key(key.expose_secret()).map(Self::ApiKey);
+        }
+        let password = secret("password", &config.password, &config.password_file)?;
+        Ok(match config.user.clone() {
+            Some(user) => Self::Basic { user, password },
+            None => Self::Nobody,
+        })
     }
-    let Some(path) = &config.password_file else { return Ok(None) };
+}
+
+/// `id:key` is put in base64, in which there is no colon; what has none is in base64 already.
+fn api_key(key: &str) -> Result<HeaderValue> {
+    let key = match key.contains(':') {
+        true => STANDARD.encode(key),
+        false => key.to_owned(),
+    };
+    let mut header = HeaderValue::try_from(format!("ApiKey {key}")).map_err(|_| {
+        Error::input("the sink's API key has characters that no header can hold")
+            .with_advice("write it as id:key, or as the `encoded` of the answer that made it")
+    })?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn secret(
+    what: &str,
+    given: &Option<SecretString>,
+    file: &Option<PathBuf>,
+) -> Result<Option<SecretString>> {
+    if given.is_some() {
+        return Ok(given.clone());
+    }
+    let Some(path) = file else { return Ok(None) };
     let text = fs::read_to_string(path).map_err(|cause| {
-        Error::input(format!("cannot read the sink's password in {}", path.display()))
+        Error::input(format!("cannot read the sink's {what} in {}", path.display()))
             .caused_by(cause)
     })?;
     Ok(Some(SecretString::from(text.trim_end_matches(['\r', '\n']))))
@@ -258,7 +321,11 @@ fn unusable(cause: impl Into<Failure>) -> Error {
     Error::new(ErrorKind::Io, "cannot make an HTTP client for the sink").caused_by(cause)
 }
 
-fn text_of(header: Option<&reqwest::header::HeaderValue>) -> Option<String> {
+fn product_of(header: Option<&HeaderValue>) -> Option<Product> {
+    header.and_then(|value| value.to_str().ok()).and_then(Product::of_header)
+}
+
+fn text_of(header: Option<&HeaderValue>) -> Option<String> {
     header.and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
@@ -286,7 +353,7 @@ impl Answer {
             message.push_str(if wait.bytes().all(|b| b.is_ascii_digit()) { " s" } else { "" });
         }
         let advice = match self.status {
-            401 => Some("check `user` and `password` of the sink"),
+            401 => Some("check `user` and `password`, or `api_key`, of the sink"),
             403 => {
                 Some("give the sink's user the right to read and write the index and its aliases")
             }

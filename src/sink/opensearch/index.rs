@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 
 use opensearch::http::Method;
-use opensearch::indices::{IndicesGetParts, IndicesGetSettingsParts, IndicesPutAliasParts};
+use opensearch::indices::{IndicesGetParts, IndicesGetSettingsParts, IndicesUpdateAliasesParts};
 use opensearch::ingest::IngestGetPipelineParts;
 use serde_json::{Map, Value, json};
 
 use super::Target;
-use super::http::Http;
+use super::http::{Answer, Http};
+use super::product::Product;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::Dynamic;
 
@@ -28,8 +29,11 @@ pub(super) async fn prepare(http: &Http, index: &str) -> Result<Target> {
         );
     }
     if !has_alias {
-        let path = IndicesPutAliasParts::IndexName(&[&target.index], &target.alias).url();
-        let answer = http.control(Method::Put, &path, Some(&json!({"is_hidden": true}))).await?;
+        // Not by PUT /index/_alias/name: there Elasticsearch takes `is_hidden` and forgets it (seen on 8.19.21).
+        let add = json!({"index": target.index, "alias": target.alias, "is_hidden": true});
+        let path = IndicesUpdateAliasesParts::None.url();
+        let actions = json!({"actions": [{"add": add}]});
+        let answer = http.control(Method::Post, &path, Some(&actions)).await?;
         if answer.status != 200 {
             return Err(answer.into_error(&format!("put the alias {} on", target.alias)));
         }
@@ -44,20 +48,33 @@ pub(super) async fn inspect(http: &Http, index: &str) -> Result<Target> {
 /// The first page of a search node names its version; anything else at the address is not one.
 pub(super) async fn greet(http: &Http) -> Result<()> {
     let answer = http.control(Method::Get, "/", None).await?;
-    match answer.status {
-        200 => {}
-        // An account that may only write its indexes need not be allowed this.
-        403 => return Ok(()),
-        _ => return Err(answer.into_error("ask the sink who it is")),
+    let page = answer.json().unwrap_or_default();
+    let version = page["version"]["number"].as_str();
+    let seen = answer.product.or_else(|| Product::of_page(&page));
+    if let Some(seen) = seen.filter(|seen| *seen != http.product) {
+        return Err(http.product.is_not(seen, version));
     }
-    let named = answer.json().ok().is_some_and(|page| page["version"]["number"].is_string());
-    match named {
-        true => Ok(()),
-        false => Err(Error::new(
+    match answer.status {
+        200 if version.is_some() => Ok(()),
+        200 => Err(Error::new(
             ErrorKind::SinkBlocked,
             "what answers at the sink's address is not a search node",
         )
         .with_advice("check sink.addresses")),
+        // An account that may only write its indexes need not be allowed this.
+        403 => Ok(()),
+        // A node built without the page; the header has said who it is.
+        405 if seen.is_some() => Ok(()),
+        _ => Err(answer.into_error("ask the sink who it is")),
+    }
+}
+
+/// Refuses the other product. One that does not say in its header that it is Elasticsearch is asked.
+async fn recognise(http: &Http, answer: &Answer) -> Result<()> {
+    match (http.product, answer.product) {
+        (expected, Some(seen)) if seen != expected => Err(expected.is_not(seen, None)),
+        (Product::Elasticsearch, None) => greet(http).await,
+        _ => Ok(()),
     }
 }
 
@@ -101,9 +118,11 @@ async fn look(http: &Http, index: &str) -> Result<(Target, bool)> {
     let path = IndicesGetParts::Index(&[index]).url();
     let answer = http.control(Method::Get, &format!("{path}?flat_settings=true"), None).await?;
     match answer.status {
-        200 => {}
-        404 => return Err(missing(index)),
+        200 | 404 => recognise(http, &answer).await?,
         _ => return Err(answer.into_error(&format!("look at the index {index}"))),
+    }
+    if answer.status == 404 {
+        return Err(missing(index));
     }
     let found = answer.json()?;
     let (name, description) = write_index(index, &found)?;
@@ -126,7 +145,7 @@ async fn look(http: &Http, index: &str) -> Result<(Target, bool)> {
         runs_pipeline: false,
     };
     if let Some(properties) = description["mappings"]["properties"].as_object() {
-        collect_fields(properties, "", &mut target);
+        collect_fields(http.product, properties, "", &mut target);
     }
     Ok((target, has_alias))
 }
@@ -152,15 +171,19 @@ fn write_index<'v>(asked: &str, found: &'v Value) -> Result<(&'v str, &'v Value)
     .with_advice("name one of them, or set is_write_index on one"))
 }
 
-fn collect_fields(properties: &Map<String, Value>, prefix: &str, target: &mut Target) {
+fn collect_fields(
+    product: Product,
+    properties: &Map<String, Value>,
+    prefix: &str,
+    target: &mut Target,
+) {
     for (name, field) in properties {
         let path = format!("{prefix}{name}");
-        let dimension = field["dimension"].as_u64().and_then(|d| usize::try_from(d).ok());
-        if let Some(dimension) = dimension {
+        if let Some(dimension) = product.dimension(field) {
             target.dimensions.insert(path.clone(), dimension);
         }
         if let Some(inner) = field["properties"].as_object() {
-            collect_fields(inner, &format!("{path}."), target);
+            collect_fields(product, inner, &format!("{path}."), target);
         }
         let kind = field["type"].as_str().unwrap_or("object");
         target.fields.insert(path, kind.to_owned());
@@ -217,7 +240,8 @@ mod tests {
             "l": {"type": "nested", "properties": {"k": {"type": "keyword"}}},
         });
         let mut target = Target::default();
-        collect_fields(properties.as_object().expect("an object"), "", &mut target);
+        let properties = properties.as_object().expect("an object");
+        collect_fields(Product::OpenSearch, properties, "", &mut target);
         let mut fields: Vec<_> = target.fields.iter().map(|(f, t)| format!("{f}:{t}")).collect();
         fields.sort();
         assert_eq!(fields, ["l.k:keyword", "l:nested", "o.v:knn_vector", "o:object", "t:text"]);

@@ -1,4 +1,5 @@
-//! The OpenSearch sink: bulks of external versions through a write alias. Must not know where operations come from.
+//! The OpenSearch sink, and the Elasticsearch sink, which speaks the same but for [`product`]: bulks of external versions
+//! through a write alias. Must not know where operations come from.
 //!
 //! Why a deleted index cannot come back through us (rule 14): every bulk goes to an alias that [`index`] put on the
 //! index, with `require_alias`. When the index is deleted its alias goes too, and the server then refuses to create
@@ -8,6 +9,7 @@ mod bulk;
 mod http;
 mod index;
 mod older;
+mod product;
 mod response;
 mod words;
 
@@ -17,6 +19,7 @@ use std::ops::ControlFlow;
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 use self::http::{Answer, Http};
+pub(super) use self::product::Product;
 use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Target};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
@@ -41,9 +44,9 @@ type Placed<'b> = (usize, DocOp<'b>);
 type Part<'p, 'b> = Cow<'p, [Placed<'b>]>;
 
 impl OpenSearch {
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    pub(super) fn new(config: &Config, product: Product) -> Result<Self> {
         Ok(Self {
-            http: Http::new(config)?,
+            http: Http::new(config, product)?,
             bulk_bytes: config.bulk_bytes.max(1),
             bulk_documents: config.bulk_documents.max(1),
             timeout_ms: config.timeout_ms,

@@ -198,6 +198,10 @@ enum Class {
 }
 
 fn class_by_type(error: &ItemError<'_>, status: u16) -> Class {
+    // The index can be told to take more. Elasticsearch wraps it as if it were the document's.
+    if [Some(error), error.caused_by.as_deref()].into_iter().flatten().any(is_full) {
+        return Class::Systemic;
+    }
     match &*error.kind {
         "mapper_parsing_exception"
         | "document_parsing_exception"
@@ -252,6 +256,10 @@ fn class_by_type(error: &ItemError<'_>, status: u16) -> Class {
     }
 }
 
+fn is_full(error: &ItemError<'_>) -> bool {
+    error.reason().contains("Limit of total fields [")
+}
+
 /// `illegal_argument_exception` is everybody's: of a value that no index takes, and of a pipeline or a write index that
 /// is not there. What is not known to be the document's is not held against it.
 fn blames_the_document(error: &ItemError<'_>) -> bool {
@@ -298,10 +306,9 @@ fn describe(error: &ItemError<'_>, endpoint: &Endpoint<'_>) -> String {
     if let Some(cause) = &error.caused_by {
         text.push_str(" (");
         text.push_str(&cause.kind);
-        // The one cause whose text holds numbers only, and without which nobody knows what to do.
-        if cause.reason().starts_with("Vector dimension mismatch") {
+        if let Some(shown) = words::shown_cause(cause.reason()) {
             text.push_str(": ");
-            text.push_str(cause.reason().get(..80).unwrap_or(cause.reason()));
+            text.push_str(shown);
         }
         text.push(')');
     }

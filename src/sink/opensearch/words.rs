@@ -20,10 +20,18 @@ const QUOTE_BYTES_MIN: usize = 3;
 
 /// The server's reason without the parts in which it quotes the document.
 pub(super) fn shown(reason: &str) -> &str {
-    const QUOTES: [&str; 3] =
-        [". Preview of field's value", "The prefix of the first immense term", "For input string"];
-    /// What comes behind these is the text, or a part of it.
-    const BEFORE_A_TEXT: [&str; 2] = ["Invalid payload", "not filled in payload"];
+    const QUOTES: [&str; 6] = [
+        ". Preview of field's value",
+        ". Preview of invalid vector",
+        "; Preview of invalid vector",
+        "The prefix of the first immense term",
+        "For input string",
+        // A parser's: behind it stands the document.
+        "[Source: ",
+    ];
+    /// What comes behind these is the text, or a part of it; behind the last one Elasticsearch repeats the cause.
+    const BEFORE_A_TEXT: [&str; 3] =
+        ["Invalid payload", "not filled in payload", "failed to parse:"];
     let mut reason = reason;
     for quote in QUOTES {
         reason = reason.split(quote).next().unwrap_or(reason);
@@ -33,7 +41,23 @@ pub(super) fn shown(reason: &str) -> &str {
             reason = &reason[..at + before.len()];
         }
     }
-    short(reason)
+    short(reason.trim_end_matches(':'))
+}
+
+/// As much of the cause's reason as can be shown, of the few that hold none of the document's values and without which
+/// nobody knows what to do.
+pub(super) fn shown_cause(reason: &str) -> Option<&str> {
+    /// What they begin with, and where they begin to quote.
+    const KNOWN: [(&str, &str); 5] = [
+        ("Vector dimension mismatch", "\n"),
+        ("The [dense_vector] field [", "\n"),
+        // Zero, or not of unit length.
+        ("The [", ". Preview of"),
+        ("element_type [", " but found"),
+        ("Limit of total fields [", "\n"),
+    ];
+    let (_, quote) = KNOWN.iter().find(|(beginning, _)| reason.starts_with(beginning))?;
+    Some(short(reason.split(quote).next().unwrap_or(reason)))
 }
 
 fn short(reason: &str) -> &str {
@@ -140,9 +164,27 @@ mod tests {
                 "Some parameter placeholder not filled in payload: sesame",
                 "Some parameter placeholder not filled in payload",
             ),
+            ("[1:12] failed to parse: [1:6] Unexpected sesame", "[1:12] failed to parse"),
+            (
+                "[1:8] Unexpected close marker '}' (for root starting at [Source: (byte[])\"sesame\"; line: 1])",
+                "[1:8] Unexpected close marker '}' (for root starting at",
+            ),
         ] {
             assert_eq!(shown(reason), expected);
         }
         assert_eq!(shown(&"é".repeat(300)).len(), REASON_BYTES_MAX);
+        for (cause, expected) in [
+            (
+                "The [cosine] similarity does not support vectors with zero magnitude. Preview of invalid vector: [0.0]",
+                Some("The [cosine] similarity does not support vectors with zero magnitude"),
+            ),
+            (
+                "element_type [byte] vectors only support integers between [-128, 127] but found [300] at dim [3];",
+                Some("element_type [byte] vectors only support integers between [-128, 127]"),
+            ),
+            ("Failed to parse value [sesame] as only [true] or [false] are allowed.", None),
+        ] {
+            assert_eq!(shown_cause(cause), expected);
+        }
     }
 }

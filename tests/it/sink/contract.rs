@@ -1,4 +1,5 @@
-//! What `Sink` promises, held against every sink that there is: OpenSearch on a real node, and the embedded index.
+//! What `Sink` promises, held against every sink that there is: OpenSearch and Elasticsearch on real nodes, and the embedded
+//! index.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use driftless::sink::{self, Dynamic, Outcome, Sink, Target};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Op, batch, is_blocked, is_refused, mapping, sink_at};
+use super::{Op, batch, is_blocked, is_refused, mapping, says_both_dimensions, sink_at};
+use crate::support::search::Product;
 use crate::support::{servers, unique};
 
 /// A sink with one index, and another way to look into that index.
@@ -24,9 +26,9 @@ enum Behind {
 }
 
 impl Subject {
-    async fn opensearch(description: Value) -> Self {
-        let node = servers::opensearch();
-        let sink = sink_at(node.url(), |_| {});
+    async fn on_node(product: Product, description: Value) -> Self {
+        let node = servers::search(product);
+        let sink = sink_at(product, node.url(), |_| {});
         let subject = Self { sink, index: unique("contract"), behind: Behind::Node(node) };
         subject.create(description).await;
         subject
@@ -57,6 +59,12 @@ impl Subject {
                 let indexes = self.sink.indexes().expect("has indexes of its own");
                 indexes.delete(&self.index).expect("is deleted");
             }
+        }
+    }
+
+    async fn delete_if_there(&self) {
+        if self.exists(&self.index).await {
+            self.delete().await;
         }
     }
 
@@ -118,11 +126,20 @@ macro_rules! promises {
         mod opensearch {
             $(#[tokio::test]
             async fn $promise() {
-                let subject = super::Subject::opensearch($description).await;
+                let product = super::Product::OpenSearch;
+                let subject = super::Subject::on_node(product, $description).await;
                 super::$promise(&subject).await;
-                if subject.exists(&subject.index).await {
-                    subject.delete().await;
-                }
+                subject.delete_if_there().await;
+            })*
+        }
+
+        mod elasticsearch {
+            $(#[tokio::test]
+            async fn $promise() {
+                let product = super::Product::Elasticsearch;
+                let subject = super::Subject::on_node(product, $description).await;
+                super::$promise(&subject).await;
+                subject.delete_if_there().await;
             })*
         }
 
@@ -251,7 +268,7 @@ async fn a_document_that_never_fits_is_refused_and_its_neighbours_are_written(su
         !told.contains("sesame") && !told.contains("121, 121") && !told.contains("yyyy"),
         "{told}"
     );
-    assert!(told.contains("Expected: 3, Given: 2"), "{told}");
+    assert!(says_both_dimensions(&told), "{told}");
     assert_eq!(subject.stored("2").await, Some((1, json!({"n": 2}))));
 }
 

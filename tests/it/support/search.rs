@@ -1,12 +1,63 @@
-//! A thin OpenSearch client for tests: what is in an index, by `_id`. Knows nothing of Driftless.
+//! A thin client of OpenSearch and Elasticsearch for tests: what is in an index, by `_id`. Knows nothing of Driftless.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+/// What a search node is. Tests describe indexes in the words of OpenSearch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    OpenSearch,
+    Elasticsearch,
+}
+
+impl Product {
+    /// As `sink.type` says it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::OpenSearch => "opensearch",
+            Self::Elasticsearch => "elasticsearch",
+        }
+    }
+
+    /// The body that makes an index, as this product takes it.
+    pub fn description(self, mut body: Value) -> Value {
+        if self == Self::Elasticsearch {
+            translate(&mut body);
+        }
+        body
+    }
+
+    /// A search for the documents whose vector is nearest.
+    pub fn nearest(self, field: &str, vector: &[f64], count: usize) -> Value {
+        match self {
+            Self::OpenSearch => {
+                json!({"query": {"knn": {field: {"vector": vector, "k": count}}}, "size": count})
+            }
+            Self::Elasticsearch => json!({"knn": {"field": field, "query_vector": vector,
+                "k": count, "num_candidates": 10 * count}, "size": count}),
+        }
+    }
+}
+
+/// `knn_vector` is `dense_vector` there, its dimension `dims`, and there is no switch for the whole index.
+fn translate(value: &mut Value) {
+    let Value::Object(object) = value else { return };
+    object.remove("knn");
+    if object.get("type").is_some_and(|kind| kind == "knn_vector") {
+        let dimension = object["dimension"].take();
+        *object = Map::from_iter([
+            ("type".to_owned(), json!("dense_vector")),
+            ("dims".to_owned(), dimension),
+        ]);
+    }
+    object.values_mut().for_each(translate);
+}
 
 /// One search node.
 #[derive(Debug, Clone)]
 pub struct Search {
+    product: Product,
     http: reqwest::Client,
     url: String,
 }
@@ -19,8 +70,17 @@ pub struct Doc {
 }
 
 impl Search {
+    /// An OpenSearch, or what answers as one.
     pub fn at(url: &str) -> Self {
-        Self { http: super::http_client(), url: url.trim_end_matches('/').to_owned() }
+        Self::of(Product::OpenSearch, url)
+    }
+
+    pub fn of(product: Product, url: &str) -> Self {
+        Self { product, http: super::http_client(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    pub fn product(&self) -> Product {
+        self.product
     }
 
     /// `http://host:port`, without a slash at the end.
@@ -41,7 +101,7 @@ impl Search {
     }
 
     pub async fn create_index(&self, name: &str, body: Value) {
-        self.ok("PUT", &format!("/{name}"), Some(body)).await;
+        self.ok("PUT", &format!("/{name}"), Some(self.product.description(body))).await;
     }
 
     pub async fn delete_index(&self, name: &str) {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
 
-use super::{mysql::Mysql, search::Search};
+use super::mysql::Mysql;
+use super::search::{Product, Search};
 
 /// A kind of MySQL server, as `tests/servers/mysql-up` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,16 @@ pub fn mysql(flavour: Flavour) -> Mysql {
 
 /// The run's OpenSearch node. All tests share it: take indexes of your own, change no cluster setting.
 pub fn opensearch() -> Search {
-    Search::at(&from_env("DRIFTLESS_TEST_OPENSEARCH"))
+    search(Product::OpenSearch)
+}
+
+/// The run's node of this product; the same holds.
+pub fn search(product: Product) -> Search {
+    let variable = match product {
+        Product::OpenSearch => "DRIFTLESS_TEST_OPENSEARCH",
+        Product::Elasticsearch => "DRIFTLESS_TEST_ELASTICSEARCH",
+    };
+    Search::of(product, &from_env(variable))
 }
 
 /// A MySQL server that belongs to one test; `options` are mysqld's (`--server-id=7`).

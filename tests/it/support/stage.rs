@@ -26,14 +26,21 @@ pub struct Stage {
 impl Stage {
     /// Makes table and index, and starts a daemon as `setup` wants it. There is no link yet.
     pub async fn set(mysql: Mysql, setup: impl FnOnce(Setup) -> Setup) -> Self {
-        let search = servers::opensearch();
+        Self::before(servers::opensearch(), mysql, setup).await
+    }
+
+    /// The same with the index on this node.
+    pub async fn before(search: Search, mysql: Mysql, setup: impl FnOnce(Setup) -> Setup) -> Self {
         let proxy = Proxy::http_watching(search.address(), "_bulk").await;
         let db = mysql.database("stage").await;
         mysql
             .exec(format!("CREATE TABLE {db}.t (id BIGINT PRIMARY KEY, a VARCHAR(200), b VARCHAR(200)) CHARSET utf8mb4"))
             .await;
         let index = search.index("stage", index_body()).await;
-        let daemon = setup(Setup::new(&mysql, &proxy.url())).start().await;
+        let daemon =
+            setup(Setup::new(&mysql, &proxy.url()).set("sink.type", search.product().kind()))
+                .start()
+                .await;
         Self { mysql, search, proxy, daemon, db, index }
     }
 
