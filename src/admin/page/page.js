@@ -225,7 +225,7 @@ function showModels(models) {
   const isHashing = models.every((model) => /^hashing(-\d+)?$/.test(model));
   const words = isHashing
     ? ["Vectors come from the built-in model ", ...names,
-      ". It knows likeness of words, not meaning: “jaket” finds jackets, “automobile” finds no car. For meaning, put a model of your own into the pipeline; ",
+      ". It knows likeness of words, not meaning: “hedphones” finds headphones, “couch” finds no sofa. For meaning, put a model of your own into the pipeline; ",
       code("docs/pipeline.md"), " says how."]
     : ["Vectors come from ", ...names, ", as the index's pipeline says."];
   at("model").replaceChildren(...words);

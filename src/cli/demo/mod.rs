@@ -129,7 +129,7 @@ async fn perform(stage: &mut Stage) -> Result<(), Failure> {
     door.until_copied(catalogue::ROWS).await?;
     print(format_args!(
         "All rows are documents, {:.1} s after the start. Now they change, several a second.\n\n  {}/ui\n\n\
-         Open it in a browser and search: waterproof tent, jaket, present for a child. Rows that you write into\n\
+         Open it in a browser and search: waterproof tent, hedphones, slepping bag. Rows that you write into\n\
          {} are found as well. Ctrl-C ends it and takes everything away.\n",
         began.elapsed().as_secs_f64(),
         door.address(),
