@@ -7,7 +7,7 @@ use super::column::{Defined, Place, charset_of, defined};
 use super::same_name;
 use super::tokens::{Cursor, Token};
 use super::words::Words;
-use crate::table::{Column, ColumnType, TableDef, TableId};
+use crate::table::{Charset, Column, ColumnType, TableDef, TableId};
 
 /// A definition behind a statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -432,14 +432,13 @@ impl Change {
             let old = &def.columns[before];
             match self.changed.get(&before) {
                 Some(defined) => {
-                    let narrows = matches!(made.column.ty, ColumnType::Text)
-                        && defined.charset.as_deref() != Some("utf8mb4");
+                    let narrows =
+                        is_text(&made.column.ty) && defined.charset.as_deref() != Some("utf8mb4");
                     defined.is_generated || narrows || can_change(old, &made.column)
                 }
                 None => match &self.converted {
                     Some(charset) => {
-                        matches!(old.ty, ColumnType::Text) && charset != "utf8mb4"
-                            || can_change(old, &made.column)
+                        is_text(&old.ty) && charset != "utf8mb4" || can_change(old, &made.column)
                     }
                     None => false,
                 },
@@ -458,25 +457,18 @@ struct Made {
 /// CONVERT TO leaves bytes and numbers as they are; the texts of other sets become longer, and perhaps of another type,
 /// which the definition that the server shows then tells.
 fn convert(column: &mut Column, charset: &str) -> Option<()> {
-    let is_text = |declared: &str| {
-        ["char", "varchar", "tinytext", "text", "mediumtext", "longtext"]
-            .iter()
-            .any(|name| declared.split('(').next() == Some(name))
-    };
-    let is_utf8 = matches!(charset, "utf8mb4" | "utf8mb3" | "utf8" | "ascii");
-    match &column.ty {
-        ColumnType::Unsupported { .. } | ColumnType::Text if is_text(&column.declared) => {
-            column.ty = if is_utf8 {
-                ColumnType::Text
-            } else {
-                let reason =
-                    format!("character set {charset} (only utf8mb4, utf8mb3 and ascii yet)");
-                ColumnType::Unsupported { reason }
-            };
-            (charset != "binary" && charset != "default").then_some(())
-        }
-        _ => Some(()),
+    if is_text(&column.ty) {
+        column.ty = match charset {
+            "utf8mb4" | "utf8mb3" | "utf8" | "ascii" => ColumnType::Text,
+            other => ColumnType::TextIn { charset: Charset::from_name(other)? },
+        };
     }
+    Some(())
+}
+
+/// Text of any character set; what `binary` holds are bytes.
+fn is_text(ty: &ColumnType) -> bool {
+    matches!(ty, ColumnType::Text | ColumnType::TextIn { .. })
 }
 
 /// Whether the JSON of a value can be another when the column changes its type. Only what is known to keep every value
@@ -488,7 +480,9 @@ pub fn can_change(old: &Column, new: &Column) -> bool {
     let keeps = match (&old.ty, &new.ty) {
         (one, other) if one == other => match one {
             // CHAR loses trailing spaces, VARCHAR and the TEXTs do not; a shorter one cuts.
-            C::Text => name(old) != Some("char".into()) || old.declared == new.declared,
+            C::Text | C::TextIn { .. } => {
+                name(old) != Some("char".into()) || old.declared == new.declared
+            }
             C::Bytes => true,
             _ => old.declared == new.declared || !matches!(one, C::Unsupported { .. }),
         },
@@ -500,7 +494,8 @@ pub fn can_change(old: &Column, new: &Column) -> bool {
         | (C::Set { labels: old }, C::Set { labels }) => labels.starts_with(old),
         _ => false,
     };
-    let keeps = keeps && (!matches!(new.ty, C::Text | C::Bytes) || is_no_shorter(old, new));
+    let keeps = keeps
+        && (!matches!(new.ty, C::Text | C::TextIn { .. } | C::Bytes) || is_no_shorter(old, new));
     becomes_not_null || !keeps
 }
 
@@ -690,6 +685,6 @@ mod tests {
         let altered =
             apply("ALTER TABLE t ADD c VARCHAR(9), CHARACTER SET = latin1", "d", &table(), None);
         let ty = altered.expect("is read").def.columns[4].ty.clone();
-        assert!(matches!(ty, ColumnType::Unsupported { reason } if reason.contains("latin1")));
+        assert_eq!(ty, ColumnType::TextIn { charset: Charset::Latin1 });
     }
 }
