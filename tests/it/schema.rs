@@ -377,11 +377,15 @@ async fn added_columns_become_fields_where_the_link_is_to_have_them_all() {
         stage.daemon.sql(&call).await;
         stage.until_equal("the row is a document", SECONDS_30).await;
         stage.until_state("running").await;
-        stage.exec("ALTER TABLE {t} ADD COLUMN c INT DEFAULT 7, ADD place POINT").await;
+        stage
+            .exec(
+                "ALTER TABLE {t} ADD COLUMN c INT DEFAULT 7, ADD place POINT, ADD mood ENUM('no?')",
+            )
+            .await;
         stage.exec("INSERT INTO {t} (id, a, c) VALUES (2, 'a2', 8)").await;
         let expected = BTreeMap::from([
-            ("1".to_owned(), json!({"id": 1, "a": "a1", "b": "b1", "c": 7})),
-            ("2".to_owned(), json!({"id": 2, "a": "a2", "b": null, "c": 8})),
+            ("1".to_owned(), json!({"id": 1, "a": "a1", "b": "b1", "c": 7, "place": null})),
+            ("2".to_owned(), json!({"id": 2, "a": "a2", "b": null, "c": 8, "place": null})),
         ]);
         until("old rows have the new field too", SECONDS_30, async || {
             difference(&stage.found().await, &expected)

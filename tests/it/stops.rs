@@ -113,23 +113,21 @@ async fn a_failed_link_goes_on_after_a_restart_when_its_cause_is_gone() {
 async fn columns_that_cannot_be_mapped_are_named_when_the_link_is_made() {
     let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup: Setup| setup).await;
     let db = &stage.db;
-    stage.mysql.exec(format!("CREATE TABLE {db}.odd (id INT PRIMARY KEY, place POINT, flags BIT(3), old VARCHAR(9) CHARSET latin1)")).await;
+    stage.mysql.exec(format!("CREATE TABLE {db}.odd (id INT PRIMARY KEY, kind ENUM(0xff, 'b') CHARSET binary, mood SET('yes', 'no?') CHARSET utf8mb4)")).await;
     let index = &stage.index;
     let make = |column: &str| {
         format!(
             "CALL dbms_etl.sync_by_map('search', '{index}.x({db}.odd.{column})', '{index}.id={db}.odd.id', '', '')"
         )
     };
-    for (column, named) in [("place", "point"), ("flags", "bit(3)"), ("old", "latin1")] {
+    for (column, named) in [("kind", "labels"), ("mood", "label")] {
         let refused = stage.daemon.try_sql(&make(column)).await.expect_err("it cannot be mapped");
         assert!(refused.contains(&format!("`{column}`")) && refused.contains(named), "{refused}");
     }
     let refused =
         stage.daemon.try_sql(&make("missing")).await.expect_err("there is no such column");
     assert!(
-        refused.contains(&format!(
-            "unknown column `missing` in {db}.odd; it has id, place, flags, old"
-        )),
+        refused.contains(&format!("unknown column `missing` in {db}.odd; it has id, kind, mood")),
         "{refused}"
     );
 }
