@@ -48,8 +48,9 @@ impl Door<'_> {
             }]
         });
         let connector = self.ok("POST", "/_plugins/_ml/connectors/_create", Some(connector)).await;
+        // The node counts models of one name in one document, and refuses two tests that do so at once.
         let model = json!({
-            "name": "qwen embedding model",
+            "name": super::unique("qwen embedding model"),
             "function_name": "remote",
             "description": "Embedding model",
             "connector_id": connector["connector_id"]
