@@ -2,6 +2,7 @@
 //! answers; what may be written of a chunk is the worker's to say (`source::snapshot::window`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,10 +10,12 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
+use crate::link::prepared::Open;
 use crate::link::status::Live;
 use crate::position::GtidSet;
 use crate::source::snapshot::scan::{self, Chunk};
-use crate::source::snapshot::{chunk, watermark};
+use crate::source::snapshot::{chunk, undecided, watermark};
+use crate::source::xid::Xid;
 use crate::source::{self, control};
 use crate::state::KeyPart;
 use crate::table::TableDef;
@@ -22,6 +25,8 @@ pub(super) enum Request {
     /// Where the snapshot ends, and about how many rows it has.
     Bounds {
         delivered: GtidSet,
+        /// XA transactions that the stream has delivered as prepared.
+        prepared: Arc<Open>,
     },
     Chunk {
         delivered: GtidSet,
@@ -32,9 +37,17 @@ pub(super) enum Request {
 }
 
 pub(super) enum Reply {
-    Bounds { until: Option<Vec<KeyPart>>, rows_total: u64 },
+    Bounds(Bounds),
     Chunk { chunk: Chunk, executed: GtidSet },
     Failed(Error),
+}
+
+/// Where a snapshot ends.
+pub(super) struct Bounds {
+    pub until: Option<Vec<KeyPart>>,
+    pub rows_total: u64,
+    /// What was executed before they were read.
+    pub executed: GtidSet,
 }
 
 /// The worker's side: one request at a time.
@@ -127,12 +140,14 @@ async fn answer(
     }
     let conn = conn.as_mut().expect("it was just opened");
     match request {
-        Request::Bounds { delivered } => {
+        Request::Bounds { delivered, prepared } => {
             watermark::wait_until_executed(conn, delivered).await?;
+            wait_until_decided(subject, conn, prepared).await?;
+            let executed = watermark::executed(conn).await?;
+            same_server(subject, executed.server_uuid)?;
             let rows_total = scan::estimated_rows(conn, &subject.def).await?;
             let until = scan::last_key(conn, &subject.def).await?;
-            same_server(subject, watermark::executed(conn).await?.server_uuid)?;
-            Ok(Reply::Bounds { until, rows_total })
+            Ok(Reply::Bounds(Bounds { until, rows_total, executed: executed.gtids }))
         }
         Request::Chunk { delivered, after, until, rows_max } => {
             watermark::wait_until_executed(conn, delivered).await?;
@@ -150,6 +165,24 @@ async fn answer(
             Ok(Reply::Chunk { chunk, executed: executed.gtids })
         }
     }
+}
+
+async fn wait_until_decided(
+    subject: &Subject,
+    conn: &mut mysql_async::Conn,
+    prepared: &Open,
+) -> Result<()> {
+    let has_waited = AtomicBool::new(false);
+    let tell = |why| {
+        has_waited.store(true, Ordering::Relaxed);
+        subject.live.wait_for(why);
+    };
+    let known = |xid: &Xid| prepared.contains_key(xid.as_str());
+    undecided::wait_until_decided(conn, known, tell).await?;
+    if has_waited.into_inner() {
+        subject.live.trouble_is_over();
+    }
+    Ok(())
 }
 
 fn same_server(subject: &Subject, found: String) -> Result<()> {

@@ -85,7 +85,8 @@ async fn pass(
         match item {
             Item::Boundary(boundary) => at = boundary,
             Item::Ddl(ddl) => met_ddl |= ddl.changes_columns,
-            Item::Rows(_) | Item::Unfollowable(_) => {}
+            // What XA transactions did here is found as that of those from before the link began.
+            Item::Rows(_) | Item::Prepared(..) | Item::Xa(_) | Item::Unfollowable(_) => {}
             Item::Broken(error) => {
                 return Err(Error::new(error.kind(), error.report()));
             }

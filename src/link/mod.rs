@@ -14,6 +14,7 @@ mod end;
 mod lane;
 mod lanes;
 mod pipeline_mode;
+mod prepared;
 mod start;
 mod status;
 mod supervisor;

@@ -186,7 +186,10 @@ async fn set_up(
     })?;
     let is_key = |ordinal: &usize| plan.keys().any(|key| key.name == def.columns[*ordinal].name);
     let id_is_primary_key = def.primary_key.iter().all(is_key);
-    let snapshot = stored.and_then(|stored| stored.snapshot).unwrap_or_else(beginning);
+    let stored = stored.unwrap_or_default();
+    let (prepared, snapshot) = (stored.prepared, stored.snapshot.unwrap_or_else(beginning));
+    let is_named = |group: &str| prepared.values().flatten().any(|named| named == group);
+    state.prepared().retain(&record.id, is_named)?;
     if proven.began.is_exact {
         // The position is stored before the first row is read.
         let checkpoint = (*proven.began.checkpoint).clone();
@@ -194,6 +197,7 @@ async fn set_up(
             checkpoint,
             snapshot: Some(snapshot.clone()),
             index_uuid: target.uuid.clone(),
+            prepared: prepared.clone(),
         };
         state.checkpoints().put(&record.id, &record_now, true)?;
     }
@@ -220,6 +224,7 @@ async fn set_up(
         began: proven.began,
         first: proven.first,
         snapshot,
+        prepared,
         index_uuid,
         state: state.clone(),
         live: live.clone(),

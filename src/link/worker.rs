@@ -19,6 +19,7 @@ use crate::link::copy::Copier;
 use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
 use crate::link::lanes::Lanes;
+use crate::link::prepared::{Open, Prepared};
 use crate::link::status::{Live, State, unix_millis};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
@@ -39,6 +40,8 @@ pub(super) struct Setup {
     /// Items that were taken out of the queue already.
     pub first: Vec<Item>,
     pub snapshot: SnapshotRecord,
+    /// XA transactions that are prepared at the checkpoint.
+    pub prepared: Arc<Open>,
     pub index_uuid: String,
     pub state: state::State,
     pub live: Arc<Live>,
@@ -56,20 +59,22 @@ pub(super) struct Setup {
 struct Mark {
     checkpoint: Arc<Checkpoint>,
     snapshot: SnapshotRecord,
+    prepared: Arc<Open>,
     /// Commit time of the first change since the mark before, in microseconds since 1970.
     first_commit_us: Option<u64>,
 }
 
 pub(super) struct Worker {
     pub(super) setup: Setup,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     acks: Acks<Mark>,
     /// The last boundary that was taken in.
     pub(super) at: Arc<Checkpoint>,
     /// Nothing was taken in since `at`.
     pub(super) is_at_boundary: bool,
     /// Commit time of the first change since the newest mark.
-    first_commit_us: Option<u64>,
+    pub(super) first_commit_us: Option<u64>,
+    pub(super) prepared: Prepared,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
@@ -86,9 +91,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Buffers of decoding and mapping, used again and again.
 #[derive(Default)]
-struct Decoder {
+pub(super) struct Decoder {
     plan: Option<(Arc<crate::source::binlog::TableMap>, Arc<rows::Plan>)>,
-    scratch: mapping::Scratch,
+    pub(super) scratch: mapping::Scratch,
     id: String,
 }
 
@@ -103,6 +108,7 @@ impl Worker {
             at: setup.began.checkpoint.clone(),
             is_at_boundary: setup.began.is_exact,
             first_commit_us: None,
+            prepared: Prepared::new(setup.prepared.clone()),
             copying,
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
@@ -171,6 +177,8 @@ impl Worker {
     async fn take_item(&mut self, item: Item) -> Result<(), End> {
         match item {
             Item::Rows(rows) => self.take_rows(&rows).await,
+            Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
+            Item::Xa(step) => self.take_xa(step).await,
             Item::Boundary(boundary) => {
                 self.at = boundary;
                 self.is_at_boundary = true;
@@ -205,12 +213,7 @@ impl Worker {
     async fn take_rows(&mut self, rows: &Rows) -> Result<(), End> {
         self.is_at_boundary = false;
         self.first_commit_us.get_or_insert(rows.committed_at_us);
-        let is_known = matches!(&self.decoder.plan, Some((map, _)) if Arc::ptr_eq(map, &rows.map));
-        if !is_known {
-            let plan = rows::Plan::new(&self.setup.def, self.setup.plan.wanted(), &rows.map)?;
-            self.decoder.plan = Some((rows.map.clone(), Arc::new(plan)));
-        }
-        let (_, plan) = self.decoder.plan.clone().expect("it was just made");
+        let plan = self.plan_of(rows)?;
         let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
         let epoch = self.at.epoch;
@@ -229,14 +232,31 @@ impl Worker {
                 self.send_full().await?;
             }
         }
-        // All rows of an event are of one kind.
+        self.count_rows(change.kind, count);
+        Ok(())
+    }
+
+    /// How the rows of this event are walked.
+    pub(super) fn plan_of(&mut self, rows: &Rows) -> Result<Arc<rows::Plan>> {
+        if let Some((map, plan)) = &self.decoder.plan
+            && Arc::ptr_eq(map, &rows.map)
+        {
+            return Ok(plan.clone());
+        }
+        let plan = rows::Plan::new(&self.setup.def, self.setup.plan.wanted(), &rows.map)?;
+        let plan = Arc::new(plan);
+        self.decoder.plan = Some((rows.map.clone(), plan.clone()));
+        Ok(plan)
+    }
+
+    /// All rows of an event are of one kind.
+    pub(super) fn count_rows(&self, kind: ChangeKind, count: u64) {
         let metrics = &self.setup.live.metrics;
-        match change.kind {
+        match kind {
             ChangeKind::Insert => metrics.rows_insert.inc_by(count),
             ChangeKind::Update => metrics.rows_update.inc_by(count),
             ChangeKind::Delete => metrics.rows_delete.inc_by(count),
         }
-        Ok(())
     }
 
     /// Everything up to `at` is in the lanes: once they have acknowledged it, it can be a checkpoint.
@@ -244,17 +264,19 @@ impl Worker {
         let reached = self.setup.lanes.reached();
         let first_commit_us = self.first_commit_us.take();
         let (checkpoint, snapshot) = (self.at.clone(), self.snapshot.clone());
+        let prepared = self.prepared.open.clone();
         let merged = self.acks.replace_newest(
             |newest| {
                 newest.checkpoint = checkpoint.clone();
                 newest.snapshot = snapshot.clone();
+                newest.prepared = prepared.clone();
                 newest.first_commit_us = newest.first_commit_us.or(first_commit_us);
                 true
             },
             &reached,
         );
         if !merged {
-            self.acks.note(Mark { checkpoint, snapshot, first_commit_us }, reached);
+            self.acks.note(Mark { checkpoint, snapshot, prepared, first_commit_us }, reached);
         }
     }
 
@@ -312,8 +334,12 @@ impl Worker {
             checkpoint: (*mark.checkpoint).clone(),
             snapshot: Some(mark.snapshot),
             index_uuid: self.setup.index_uuid.clone(),
+            prepared: mark.prepared,
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        for group in self.prepared.take_needless(&record.prepared) {
+            self.setup.state.prepared().delete(&self.setup.link, &group)?;
+        }
         self.setup.live.metrics.checkpoint_written();
         self.setup.live.set_position(record.checkpoint.position.to_string());
         Ok(())

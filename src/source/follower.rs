@@ -6,6 +6,8 @@
 //! descriptions and heartbeats are in no group. So `n` grows by the same amount over the same transactions, however
 //! they are sent, split into files or compressed.
 
+mod xa;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -68,8 +70,8 @@ struct Group {
     committed_at_us: u64,
     /// BEGIN or XA START was seen: the group ends at its commit, not at the first statement.
     has_begun: bool,
-    /// The rows count only at a later XA COMMIT.
-    is_xa: bool,
+    /// The rows count only at an XA COMMIT. The text is the GTID.
+    xa: Option<Arc<str>>,
     /// Rows of a subscribed table were handed over.
     has_rows: bool,
 }
@@ -215,8 +217,7 @@ impl Follower {
                 return Err(Error::new(ErrorKind::Undecodable, message));
             }
             Body::Query(query) => {
-                self.n += counted;
-                self.follow_query(query);
+                self.follow_query(query, counted);
                 return Ok(header);
             }
             Body::TableMap(table) => self.follow_table_map(&table)?,
@@ -226,7 +227,8 @@ impl Follower {
                 self.end_group();
                 return Ok(header);
             }
-            Body::XaPrepare(_) => {
+            Body::XaPrepare(prepare) => {
+                self.follow_xa_prepare(&prepare);
                 self.n += counted;
                 self.end_group();
                 return Ok(header);
@@ -284,7 +286,7 @@ impl Follower {
             gtid: Some(gtid),
             committed_at_us,
             has_begun: false,
-            is_xa: false,
+            xa: None,
             has_rows: false,
         });
         Ok(())
@@ -297,7 +299,10 @@ impl Follower {
         }
     }
 
-    fn follow_query(&mut self, query: Query<'_>) {
+    /// `counted` are the bytes of its event.
+    fn follow_query(&mut self, query: Query<'_>, counted: u64) {
+        let n = self.n;
+        self.n += counted;
         // Nearly every transaction has one, as these bytes.
         if query.statement == b"BEGIN" {
             if let Some(group) = &mut self.group {
@@ -313,10 +318,7 @@ impl Follower {
         let gtid = group.gtid.clone();
         match &read.kind {
             ddl::Kind::Begin => group.has_begun = true,
-            ddl::Kind::XaStart(_) => {
-                group.has_begun = true;
-                group.is_xa = true;
-            }
+            ddl::Kind::XaStart(_) => group.begin_xa(),
             ddl::Kind::Commit => self.end_group(),
             ddl::Kind::Rollback => {
                 if group.has_rows {
@@ -344,11 +346,11 @@ impl Follower {
                     self.end_group();
                 }
             }
-            ddl::Kind::Savepoint
-            | ddl::Kind::XaEnd
-            | ddl::Kind::XaCommit
-            | ddl::Kind::XaRollback
-            | ddl::Kind::Other => {
+            ddl::Kind::XaCommit | ddl::Kind::XaRollback => {
+                let commits = read.kind == ddl::Kind::XaCommit;
+                self.follow_xa_end(&statement, commits, n);
+            }
+            ddl::Kind::Savepoint | ddl::Kind::XaEnd | ddl::Kind::Other => {
                 if ends_group {
                     self.end_group();
                 }
@@ -395,17 +397,16 @@ impl Follower {
             if !subscriber.wants(group.gtid.as_ref()) {
                 continue;
             }
-            let item = if group.is_xa {
-                Item::Unfollowable(in_xa(&subscriber.subscription.table))
-            } else {
-                Item::Rows(Rows {
-                    map: table.map.clone(),
-                    event: event.clone(),
-                    n: self.n,
-                    committed_at_us: group.committed_at_us,
-                })
+            let rows = Rows {
+                map: table.map.clone(),
+                event: event.clone(),
+                n: self.n,
+                committed_at_us: group.committed_at_us,
             };
-            subscriber.push(item);
+            subscriber.push(match &group.xa {
+                Some(gtid) => Item::Prepared(rows, gtid.clone()),
+                None => Item::Rows(rows),
+            });
         }
     }
 
@@ -554,11 +555,6 @@ fn logged_as_statement(table: &TableId, statement: &str) -> Error {
     .with_advice(format!(
         "set binlog_format=ROW for every session on the source, then {START_AGAIN}"
     ))
-}
-
-fn in_xa(table: &TableId) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("rows of {table} were changed in an XA transaction"))
-        .with_advice(format!("XA is not followed yet; {START_AGAIN}"))
 }
 
 fn rolled_back(table: &TableId) -> Error {

@@ -1,5 +1,8 @@
 //! Checkpoints by link: how far the stream and the snapshot are acknowledged. Must not know how either goes on.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,6 +20,9 @@ pub struct CheckpointRecord {
     pub snapshot: Option<SnapshotRecord>,
     /// The index that holds what was acknowledged; another UUID under the same name holds nothing of it.
     pub index_uuid: String,
+    /// XA transactions that were prepared up to the checkpoint, while the link followed the log, and not ended. By XID
+    /// the group of [`super::Prepared`] that holds what they do to the link's documents; None where that is nothing.
+    pub prepared: Arc<BTreeMap<String, Option<String>>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +81,8 @@ struct Stored {
     gtids: String,
     snapshot: Option<SnapshotRecord>,
     index_uuid: String,
+    #[serde(default)]
+    prepared: BTreeMap<String, Option<String>>,
 }
 
 impl From<&CheckpointRecord> for Stored {
@@ -88,6 +96,7 @@ impl From<&CheckpointRecord> for Stored {
             gtids: position.gtids.to_string(),
             snapshot: record.snapshot.clone(),
             index_uuid: record.index_uuid.clone(),
+            prepared: record.prepared.as_ref().clone(),
         }
     }
 }
@@ -107,6 +116,7 @@ impl Stored {
             },
             snapshot: self.snapshot,
             index_uuid: self.index_uuid,
+            prepared: Arc::new(self.prepared),
         })
     }
 }
@@ -148,6 +158,10 @@ mod tests {
                 rows_total: 20,
             }),
             index_uuid: "Zk3".into(),
+            prepared: Arc::new(BTreeMap::from([
+                ("x".into(), Some("g".into())),
+                ("y".into(), None),
+            ])),
         };
         for sync in [false, true] {
             let state = open(dir.path());

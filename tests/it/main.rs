@@ -20,3 +20,4 @@ mod stops;
 mod tidy;
 mod tutorial;
 mod window_model;
+mod xa;

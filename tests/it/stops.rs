@@ -36,19 +36,6 @@ async fn fails_after(statements: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_an_xa_transaction_stop_the_link() {
-    let reason = fails_after(&[
-        "XA START 'x'",
-        "UPDATE {t} SET a = 'xa' WHERE id = 1",
-        "XA END 'x'",
-        "XA PREPARE 'x'",
-        "XA COMMIT 'x'",
-    ])
-    .await;
-    assert!(reason.starts_with("rows of db.t were changed in an XA transaction"), "{reason}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_logged_as_a_statement_stops_the_link() {
     let reason = fails_after(&[
         "SET SESSION binlog_format = STATEMENT",
