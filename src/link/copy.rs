@@ -1,8 +1,8 @@
 //! The task that reads a snapshot's chunks for a link's worker, over a connection of its own. It waits, reads and
 //! answers; what may be written of a chunk is the worker's to say (`source::snapshot::window`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::prepared::Open;
 use crate::link::status::Live;
+use crate::link::supervisor::lock;
 use crate::position::GtidSet;
 use crate::source::snapshot::scan::{self, Chunk};
 use crate::source::snapshot::{chunk, undecided, watermark};
@@ -25,8 +26,6 @@ pub(super) enum Request {
     /// Where the snapshot ends, and about how many rows it has.
     Bounds {
         delivered: GtidSet,
-        /// XA transactions that the stream has delivered as prepared.
-        prepared: Arc<Open>,
     },
     Chunk {
         delivered: GtidSet,
@@ -66,10 +65,12 @@ pub(super) struct Subject {
     /// A chunk is cut off where it holds more.
     pub chunk_bytes_max: usize,
     pub live: Arc<Live>,
+    /// XA transactions that the stream has delivered as prepared, as of now; the worker sees to it until the copy is done.
+    pub prepared: Mutex<Arc<Open>>,
 }
 
 impl Copier {
-    pub fn start(subject: Subject) -> Result<Self> {
+    pub fn start(subject: Arc<Subject>) -> Result<Self> {
         chunk::check_key(&subject.def)?;
         let (requests, incoming) = mpsc::channel(1);
         let (outgoing, replies) = mpsc::channel(1);
@@ -100,7 +101,7 @@ impl Drop for Copier {
 }
 
 async fn serve(
-    subject: Subject,
+    subject: Arc<Subject>,
     mut requests: mpsc::Receiver<Request>,
     replies: mpsc::Sender<Reply>,
 ) {
@@ -140,9 +141,9 @@ async fn answer(
     }
     let conn = conn.as_mut().expect("it was just opened");
     match request {
-        Request::Bounds { delivered, prepared } => {
+        Request::Bounds { delivered } => {
             watermark::wait_until_executed(conn, delivered).await?;
-            wait_until_decided(subject, conn, prepared).await?;
+            wait_until_decided(subject, conn).await?;
             let executed = watermark::executed(conn).await?;
             same_server(subject, executed.server_uuid)?;
             let rows_total = scan::estimated_rows(conn, &subject.def).await?;
@@ -167,17 +168,13 @@ async fn answer(
     }
 }
 
-async fn wait_until_decided(
-    subject: &Subject,
-    conn: &mut mysql_async::Conn,
-    prepared: &Open,
-) -> Result<()> {
+async fn wait_until_decided(subject: &Subject, conn: &mut mysql_async::Conn) -> Result<()> {
     let has_waited = AtomicBool::new(false);
     let tell = |why| {
         has_waited.store(true, Ordering::Relaxed);
         subject.live.wait_for(why);
     };
-    let known = |xid: &Xid| prepared.contains_key(xid.as_str());
+    let known = |xid: &Xid| lock(&subject.prepared).contains_key(xid.as_str());
     undecided::wait_until_decided(conn, known, tell).await?;
     if has_waited.into_inner() {
         subject.live.trouble_is_over();

@@ -72,8 +72,7 @@ impl Worker {
         };
         let delivered = self.at.position.gtids.clone();
         let Some(until) = self.snapshot.until.clone() else {
-            let prepared = self.prepared.open.clone();
-            copier.ask(Request::Bounds { delivered, prepared }).await?;
+            copier.ask(Request::Bounds { delivered }).await?;
             self.copying = Copying::AskedForBounds;
             return Ok(());
         };

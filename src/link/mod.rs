@@ -13,6 +13,7 @@ mod definition;
 mod end;
 mod lane;
 mod lanes;
+mod left_out;
 mod pipeline_mode;
 mod prepared;
 mod start;

@@ -28,7 +28,10 @@ use crate::document::{Action, DocOp, IdHasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::copying::Copying;
 use crate::link::end::End;
+use crate::link::left_out::{self, is_incomplete};
+use crate::link::supervisor::lock;
 use crate::link::worker::Worker;
+use crate::mapping;
 use crate::position::Version;
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
@@ -83,9 +86,27 @@ impl Reading {
             Action::Upsert => PreparedOp::Upsert(op.body.to_vec()),
             Action::Delete => PreparedOp::Delete,
         };
+        self.keep(op.id, kept);
+    }
+
+    fn keep(&mut self, id: &str, op: PreparedOp) {
         const ENTRY_BYTES: usize = size_of::<(String, PreparedOp)>();
-        self.ops_bytes += ENTRY_BYTES + op.id.len() + kept.size_bytes();
-        self.ops.insert(op.id.to_owned(), kept);
+        self.ops_bytes += ENTRY_BYTES + id.len() + op.size_bytes();
+        self.ops.insert(id.to_owned(), op);
+    }
+
+    /// A change whose after image lacks mapped columns.
+    fn keep_incomplete(&mut self, plan: &mapping::Plan, change: &Change<'_>) -> Result<()> {
+        let (mut id, mut before) = (String::new(), String::new());
+        plan.id(&change.after.values, &mut id)?;
+        if change.kind == ChangeKind::Update {
+            plan.id(&change.before.values, &mut before)?;
+            if before != id {
+                self.keep(&before, PreparedOp::Delete);
+            }
+        }
+        self.keep(&id, PreparedOp::ReadAgain(left_out::key_of(plan, &change.after)?));
+        Ok(())
     }
 }
 
@@ -109,8 +130,12 @@ impl Worker {
         while reader.next(&mut change)? {
             count += 1;
             let version = |_| Version::default();
-            let mut put = |op: DocOp<'_>| reading.put(&op);
-            self.setup.plan.apply(&change, version, &mut self.decoder.scratch, &mut put)?;
+            if is_incomplete(&change) {
+                reading.keep_incomplete(&self.setup.plan, &change)?;
+            } else {
+                let mut put = |op: DocOp<'_>| reading.put(&op);
+                self.setup.plan.apply(&change, version, &mut self.decoder.scratch, &mut put)?;
+            }
             if reading.ops_bytes >= PIECE_BYTES {
                 self.spill(&mut reading)?;
             }
@@ -141,6 +166,9 @@ impl Worker {
                 };
                 let group = has_rows.then(|| group.as_ref().to_owned());
                 Arc::make_mut(&mut self.prepared.open).insert(xid.as_str().to_owned(), group);
+                if !self.snapshot.done {
+                    *lock(&self.setup.subject.prepared) = self.prepared.open.clone();
+                }
             }
             Xa::CommittedAtOnce { group, at } => {
                 if let Some(reading) = reading_of(&group) {
@@ -205,7 +233,15 @@ impl Worker {
             let (action, body) = match op {
                 PreparedOp::Upsert(body) => (Action::Upsert, body.as_slice()),
                 PreparedOp::Delete => (Action::Delete, &[][..]),
+                PreparedOp::ReadAgain(key) => {
+                    self.left_out.wait(id, key.clone(), version, at.gtid.as_ref());
+                    if self.left_out.is_full() {
+                        self.fill_left_out().await?;
+                    }
+                    continue;
+                }
             };
+            self.left_out.supersede(id);
             let key = IdHasher.key(id);
             self.setup.lanes.put(DocOp { action, id, key, version, body });
             if self.setup.lanes.any_is_full() {

@@ -1,7 +1,7 @@
 //! Brings a link up: checks what was asked for, looks its index and its table up, joins the stream, and runs the
 //! worker. Wires only.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -46,7 +46,11 @@ pub(super) async fn validate(
             mapping::Spec::of_table(index, &def, columns.as_deref(), *columns_span)
         }
     };
-    let mut errors = mapping::compile(&mapping, &def).err().unwrap_or_default();
+    let mut errors = Vec::new();
+    match mapping::compile(&mapping, &def) {
+        Ok(plan) => errors.extend(key_refusal(&mut conn, &def, &plan).await.map_err(one)?),
+        Err(found) => errors = found,
+    }
     errors.extend(chunk::check_key(&def).err());
     if def.id != *table {
         // The log has the server's spelling; under another one no change would ever be found.
@@ -66,6 +70,16 @@ pub(super) async fn validate(
     // Last, because it changes the index, and a statement that is refused changes nothing.
     inner.sink.prepare(&mapping.index).await.map_err(one)?;
     Ok(mapping)
+}
+
+/// Rule 13: what makes the `_id` must be in every before image.
+pub(super) async fn key_refusal(
+    conn: &mut mysql_async::Conn,
+    def: &TableDef,
+    plan: &mapping::Plan,
+) -> Result<Option<Error>> {
+    let key: Vec<_> = plan.key_ordinals().collect();
+    Ok(preflight::check_images(conn, def, &key).await?.and_then(refusal))
 }
 
 fn refusal(finding: preflight::Finding) -> Option<Error> {
@@ -202,18 +216,20 @@ async fn set_up(
         state.checkpoints().put(&record.id, &record_now, true)?;
     }
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
+    let subject = Arc::new(Subject {
+        source: inner.parts.source.clone(),
+        server_uuid,
+        def: def.clone(),
+        wanted: plan.wanted().to_vec(),
+        chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
+        live: live.clone(),
+        prepared: Mutex::new(prepared.clone()),
+    });
     let copier = if snapshot.done {
         None
     } else {
         live.set_snapshot(snapshot.rows, snapshot.rows_total);
-        Some(Copier::start(Subject {
-            source: inner.parts.source.clone(),
-            server_uuid,
-            def: def.clone(),
-            wanted: plan.wanted().to_vec(),
-            chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
-            live: live.clone(),
-        })?)
+        Some(Copier::start(subject.clone())?)
     };
     let index_uuid = target.uuid.clone();
     let lanes = Lanes::start(route(inner, record, live, (target, way, mode)), layout(inner));
@@ -231,6 +247,7 @@ async fn set_up(
         input,
         lanes,
         copier,
+        subject,
         id_is_primary_key,
         snapshot_config: inner.parts.snapshot.clone(),
         checkpoint_interval: Duration::from_millis(inner.parts.link.checkpoint_interval_ms.max(1)),

@@ -12,13 +12,15 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::change::{Change, ChangeKind};
+use crate::document::DocOp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::acks::Acks;
 use crate::flow::queue;
-use crate::link::copy::Copier;
+use crate::link::copy::{Copier, Subject};
 use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
 use crate::link::lanes::Lanes;
+use crate::link::left_out::{LeftOut, is_incomplete};
 use crate::link::prepared::{Open, Prepared};
 use crate::link::status::{Live, State, unix_millis};
 use crate::mapping;
@@ -48,6 +50,8 @@ pub(super) struct Setup {
     pub input: queue::Receiver<Vec<Item>>,
     pub lanes: Lanes,
     pub copier: Option<Copier>,
+    /// What is read of the source besides the log.
+    pub subject: Arc<Subject>,
     pub snapshot_config: snapshot::Config,
     /// The `_id` is made of the primary key, not of another unique one.
     pub id_is_primary_key: bool,
@@ -75,6 +79,7 @@ pub(super) struct Worker {
     /// Commit time of the first change since the newest mark.
     pub(super) first_commit_us: Option<u64>,
     pub(super) prepared: Prepared,
+    pub(super) left_out: LeftOut,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
@@ -109,6 +114,7 @@ impl Worker {
             is_at_boundary: setup.began.is_exact,
             first_commit_us: None,
             prepared: Prepared::new(setup.prepared.clone()),
+            left_out: LeftOut::new(setup.subject.clone()),
             copying,
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
@@ -180,13 +186,20 @@ impl Worker {
             Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
             Item::Xa(step) => self.take_xa(step).await,
             Item::Boundary(boundary) => {
+                self.fill_left_out().await?;
                 self.at = boundary;
                 self.is_at_boundary = true;
                 self.note_mark();
                 self.at_boundary().await
             }
-            Item::Ddl(ddl) => self.take_ddl(&ddl),
-            Item::Unfollowable(error) => Err(End::Failed(error)),
+            Item::Ddl(ddl) => {
+                self.fill_left_out().await?;
+                self.take_ddl(&ddl)
+            }
+            Item::Unfollowable(error) => {
+                self.fill_left_out().await?;
+                Err(End::Failed(error))
+            }
             Item::Broken(error) => Err(broken(&error)),
         }
     }
@@ -217,18 +230,28 @@ impl Worker {
         let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
         let epoch = self.at.epoch;
+        let is_whole = reader.is_whole();
         let mut count = 0;
         while reader.next(&mut change)? {
             count += 1;
-            let lanes = &mut self.setup.lanes;
             if let Some(window) = self.copying.window() {
                 record(window, &self.setup.plan, &change, &mut self.decoder.id)?;
             }
+            if !is_whole && is_incomplete(&change) {
+                self.take_incomplete(&change, rows)?;
+                if self.left_out.is_full() {
+                    self.fill_left_out().await?;
+                }
+                continue;
+            }
+            let (lanes, left_out) = (&mut self.setup.lanes, &mut self.left_out);
+            let mut put = |op: DocOp<'_>| {
+                left_out.supersede(op.id);
+                lanes.put(op);
+            };
             let version = |offset| epoch.version(rows.n, offset);
-            self.setup
-                .plan
-                .apply(&change, version, &mut self.decoder.scratch, &mut |op| lanes.put(op))?;
-            if lanes.any_is_full() {
+            self.setup.plan.apply(&change, version, &mut self.decoder.scratch, &mut put)?;
+            if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }
         }
@@ -291,6 +314,28 @@ impl Worker {
             self.write_checkpoint(false)?;
         }
         Ok(())
+    }
+
+    /// Does `work` beside what must go on meanwhile: acknowledgements, checkpoints, and the ear for a stop. The stream
+    /// stands still.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
+                progress = self.setup.lanes.progress() => {
+                    progress?;
+                    self.take_acks();
+                    self.setup.lanes.send_to_idle().await?;
+                }
+                _ = self.tick.tick() => {
+                    self.tend()?;
+                    self.setup.lanes.show_to_busy()?;
+                }
+                done = &mut work => return Ok(done),
+            }
+        }
     }
 
     /// Sends the batches that are full. Where a lane cannot take more this waits, and goes on to acknowledge, to show

@@ -15,6 +15,7 @@ pub mod packed_decimal;
 
 pub use apply::Scratch;
 pub use compile::{Plan, compile};
+pub use key::key_text;
 
 use crate::error::Span;
 use crate::table::{TableDef, TableId};

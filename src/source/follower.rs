@@ -402,6 +402,7 @@ impl Follower {
                 event: event.clone(),
                 n: self.n,
                 committed_at_us: group.committed_at_us,
+                gtid: group.gtid.clone(),
             };
             subscriber.push(match &group.xa {
                 Some(gtid) => Item::Prepared(rows, gtid.clone()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::position::Checkpoint;
+use crate::position::{Checkpoint, Gtid};
 use crate::source::binlog::TableMap;
 use crate::source::xid::Xid;
 use crate::table::TableId;
@@ -49,6 +49,8 @@ pub struct Rows {
     pub n: u64,
     /// When the transaction was committed, in microseconds since 1970.
     pub committed_at_us: u64,
+    /// The transaction.
+    pub gtid: Option<Gtid>,
 }
 
 /// A step of an XA transaction.
@@ -80,6 +82,8 @@ pub struct Commit {
     pub n: u64,
     /// Microseconds since 1970.
     pub committed_at_us: u64,
+    /// The transaction that commits.
+    pub gtid: Option<Gtid>,
 }
 
 #[derive(Debug, Clone)]

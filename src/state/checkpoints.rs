@@ -48,6 +48,18 @@ pub enum KeyPart {
     Text(String),
 }
 
+impl KeyPart {
+    /// What it holds of memory, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Int(_) | Self::UInt(_) => 0,
+                Self::Bytes(bytes) => bytes.len(),
+                Self::Text(text) => text.len(),
+            }
+    }
+}
+
 /// The checkpoints of all links.
 pub struct Checkpoints<'s> {
     pub(super) state: &'s State,

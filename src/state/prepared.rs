@@ -7,7 +7,7 @@
 
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
-use super::{Durability, Family, State, failed, joined_key};
+use super::{Durability, Family, KeyPart, State, failed, joined_key};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is left to do with one document when its group is committed.
@@ -16,6 +16,8 @@ pub enum PreparedOp {
     /// The whole document as JSON.
     Upsert(Vec<u8>),
     Delete,
+    /// The log left columns of the row with this key out: what it is behind the commit must be read.
+    ReadAgain(Vec<KeyPart>),
 }
 
 impl PreparedOp {
@@ -24,6 +26,7 @@ impl PreparedOp {
         match self {
             Self::Upsert(body) => body.len(),
             Self::Delete => 0,
+            Self::ReadAgain(key) => key.iter().map(KeyPart::size_bytes).sum(),
         }
     }
 
@@ -31,6 +34,11 @@ impl PreparedOp {
         match self {
             Self::Upsert(body) => [&[UPSERT], body.as_slice()].concat(),
             Self::Delete => vec![DELETE],
+            Self::ReadAgain(key) => {
+                let mut bytes = vec![READ_AGAIN];
+                serde_json::to_writer(&mut bytes, key).expect("a key can be written to memory");
+                bytes
+            }
         }
     }
 
@@ -38,6 +46,7 @@ impl PreparedOp {
         match bytes.split_first()? {
             (&UPSERT, body) => Some(Self::Upsert(body.to_vec())),
             (&DELETE, []) => Some(Self::Delete),
+            (&READ_AGAIN, key) => serde_json::from_slice(key).ok().map(Self::ReadAgain),
             _ => None,
         }
     }
@@ -46,6 +55,7 @@ impl PreparedOp {
 /// A number is never used again for another form.
 const UPSERT: u8 = 1;
 const DELETE: u8 = 2;
+const READ_AGAIN: u8 = 3;
 
 pub struct Prepared<'s> {
     pub(super) state: &'s State,
@@ -158,6 +168,8 @@ mod tests {
         prepared
             .put("1", "g:1", &ops(&[("a", PreparedOp::Delete), ("b\0", body("y"))]))
             .expect("writes");
+        let again = PreparedOp::ReadAgain(vec![KeyPart::Bytes(vec![0, 255]), KeyPart::Int(-1)]);
+        prepared.put("1", "g:1", &ops(&[("c", again.clone())])).expect("writes");
         prepared.put("1", "g:11", &ops(&[("a", body("other"))])).expect("writes");
         prepared.put("11", "g:1", &ops(&[("a", body("other"))])).expect("writes");
         let (mut found, mut after) = (Vec::new(), None::<String>);
@@ -168,7 +180,8 @@ mod tests {
             after = Some(id.clone());
             found.extend(piece);
         }
-        let expected = [("", body("x")), ("a", PreparedOp::Delete), ("b\0", body("y"))];
+        let expected =
+            [("", body("x")), ("a", PreparedOp::Delete), ("b\0", body("y")), ("c", again.clone())];
         assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), ops(&expected));
         prepared.delete("1", "g:1").expect("deletes");
         assert_eq!(prepared.after("1", "g:1", None, 99).expect("reads"), []);

@@ -1,7 +1,10 @@
 //! XA transactions: their rows count when they are committed, whatever is restarted between XA PREPARE and then. The
-//! naive reading is refuted in `rules`.
+//! naive reading is refuted in `rules`. Every test has a server of its own: a prepared transaction holds up each new link.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use serde_json::Value;
@@ -96,10 +99,10 @@ fn versions(bulks: &[Request]) -> BTreeMap<String, Vec<u64>> {
 async fn a_replay_gives_the_same_rows_the_same_versions() {
     for flavour in Flavour::ALL {
         // No checkpoint but those of the beginning and of the end.
-        let mut stage = Stage::set(servers::mysql(flavour), |setup| {
-            setup.set("link.checkpoint_interval_ms", 600_000)
-        })
-        .await;
+        let server = servers::own_mysql(flavour, &[]).await;
+        let mut stage =
+            Stage::set(server.client(), |setup| setup.set("link.checkpoint_interval_ms", 600_000))
+                .await;
         stage.exec("INSERT INTO {t} VALUES (1, 'old', 'x'), (2, 'old', 'x')").await;
         stage.link().await;
         stage.settle().await;
@@ -136,7 +139,8 @@ async fn a_replay_gives_the_same_rows_the_same_versions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_transaction_goes_through_the_state() {
     for flavour in Flavour::ALL {
-        let mut stage = Stage::set(servers::mysql(flavour), |setup: Setup| setup).await;
+        let server = servers::own_mysql(flavour, &[]).await;
+        let mut stage = Stage::set(server.client(), |setup: Setup| setup).await;
         stage.exec(&numbers(1, 900)).await;
         stage.link().await;
         stage.settle().await;
@@ -165,16 +169,13 @@ async fn a_large_transaction_goes_through_the_state() {
         stage.until_equal("all rows have moved back", MINUTES_2).await;
         stage.settle().await;
         assert_eq!(stage.until_state("running").await["errors"], "");
-        // What was prepared and has ended is not kept.
-        stage.daemon.stop().await;
-        stage.daemon.start_again().await;
-        stage.settle().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_links_get_each_its_own_rows_of_a_transaction() {
-    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    let server = servers::own_mysql(Flavour::Mysql97, &[]).await;
+    let stage = Stage::set(server.client(), |setup| setup).await;
     let other = stage.search.index("other", index_body()).await;
     let table = "CREATE TABLE {db}.other (id BIGINT PRIMARY KEY, a VARCHAR(9), b VARCHAR(9))";
     stage.mysql.exec(table.replace("{db}", &stage.db)).await;
@@ -232,7 +233,7 @@ async fn without_the_privilege_a_transaction_from_before_the_link_stops_it() {
     })
     .await;
     stage.exec("INSERT INTO {t} VALUES (1, 'old', 'x')").await;
-    prepare(&stage, "before", &["UPDATE {t} SET a = 'new'"]).await;
+    prepare(&stage, "before", &["UPDATE {t} SET a = 'new' WHERE id = 1"]).await;
     prepare(&stage, "undone", &["INSERT INTO {t} VALUES (7, 'never', 'x')"]).await;
     stage.link().await;
     stage.settle().await;
@@ -249,4 +250,71 @@ async fn without_the_privilege_a_transaction_from_before_the_link_stops_it() {
     let errors = message["errors"].as_str().unwrap_or_default();
     assert!(errors.contains("was prepared before this link began"), "{errors}");
     assert!(errors.contains("GRANT XA_RECOVER_ADMIN"), "{errors}");
+}
+
+/// A snapshot in small chunks, transactions that are prepared in one window and committed in another, and kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_during_a_snapshot_and_kills_are_not_lost() {
+    for flavour in Flavour::ALL {
+        let server = servers::own_mysql(flavour, &[]).await;
+        let mut stage = Stage::set(server.client(), |setup| {
+            setup.set("snapshot.chunk_rows", 100).set("link.checkpoint_interval_ms", 50)
+        })
+        .await;
+        stage.exec(&numbers(1, 900)).await;
+        stage.exec("INSERT INTO {t} SELECT id + 1000, a, b FROM {t}").await;
+        stage.exec("INSERT INTO {t} SELECT id + 2000, a, b FROM {t}").await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mysql, table, stopped) =
+            (stage.mysql.clone(), format!("{}.t", stage.db), stop.clone());
+        let load = tokio::spawn(async move {
+            let mut session = mysql.session().await;
+            let (name, mut turn) = (unique("load"), 0u32);
+            while !stopped.load(Ordering::Relaxed) {
+                turn += 1;
+                let (row, end) =
+                    (turn * 397 % 3900, if turn.is_multiple_of(5) { "ROLLBACK" } else { "COMMIT" });
+                let ended = if turn.is_multiple_of(7) { "COMMIT" } else { end };
+                let one_phase = if turn.is_multiple_of(7) { "ONE PHASE" } else { "" };
+                let mut statements = vec![
+                    format!("XA START '{name}'"),
+                    format!(
+                        "UPDATE {table} SET a = 'x{turn}' WHERE id BETWEEN {row} AND {row} + 20"
+                    ),
+                    format!("DELETE FROM {table} WHERE id = {row} + 21"),
+                    format!("REPLACE INTO {table} VALUES ({row} + 22, 'new{turn}', 'x')"),
+                    format!("XA END '{name}'"),
+                ];
+                if one_phase.is_empty() {
+                    let other = (row + 2000) % 3900;
+                    statements.push(format!("XA PREPARE '{name}'"));
+                    statements.push(format!("UPDATE {table} SET b = 'p{turn}' WHERE id = {other}"));
+                }
+                statements.push(format!("XA {ended} '{name}' {one_phase}"));
+                for sql in statements {
+                    session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+                }
+            }
+            turn
+        });
+        stage.proxy.delay(Duration::from_millis(5));
+        stage.link().await;
+        for _ in 0..3 {
+            let rows =
+                format!("driftless_link_rows_total{{kind=\"snapshot\",link=\"{}\"}}", stage.index);
+            until("chunks were copied", MINUTES_2, async || {
+                let done = stage.status().await.0 == "running";
+                done || stage.daemon.metric(&rows).await.unwrap_or(0.0) >= 300.0
+            })
+            .await;
+            stage.daemon.kill9();
+            stage.daemon.start_again().await;
+        }
+        stage.until_snapshot_is_done().await;
+        stop.store(true, Ordering::Relaxed);
+        assert!(load.await.expect("the load ends") > 20);
+        stage.settle().await;
+        stage.until_equal("the index equals the table", MINUTES_2).await;
+        assert_eq!(stage.until_state("running").await["errors"], "");
+    }
 }

@@ -23,6 +23,10 @@ impl Group {
             self.xa = self.gtid.as_ref().map(|gtid| Arc::from(gtid.to_string()));
         }
     }
+
+    fn commit_at(&self, n: u64) -> Commit {
+        Commit { n, committed_at_us: self.committed_at_us, gtid: self.gtid.clone() }
+    }
 }
 
 impl Follower {
@@ -31,7 +35,7 @@ impl Follower {
         let n = self.n;
         let Some(group) = &self.group else { return };
         let Some(gtid) = group.xa.clone() else { return };
-        let at = Commit { n, committed_at_us: group.committed_at_us };
+        let at = group.commit_at(n);
         let step = match event.one_phase {
             true => Xa::CommittedAtOnce { group: gtid, at },
             false => Xa::Prepared { xid: Xid::of_event(event), group: gtid },
@@ -42,7 +46,7 @@ impl Follower {
     /// XA COMMIT or XA ROLLBACK, whose event `n` counted bytes precede. It ends its group.
     pub(super) fn follow_xa_end(&mut self, statement: &str, commits: bool, n: u64) {
         let Some(group) = &self.group else { return };
-        let at = Commit { n, committed_at_us: group.committed_at_us };
+        let at = group.commit_at(n);
         let step = match (Xid::of_statement(statement), commits, group.xa.clone()) {
             (None, ..) => None,
             (Some(xid), false, _) => Some(Xa::RolledBack { xid }),
