@@ -6,6 +6,8 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
     Null,
+    /// The image leaves the column out, or has only differences of its value: it must be read from the table.
+    LeftOut,
     Int(i64),
     UInt(u64),
     Float(f32),

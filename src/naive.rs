@@ -9,6 +9,8 @@ pub enum Rule {
     Window = 1,
     /// Naive: all operations of one event share the event's version.
     Versions = 2,
+    /// Naive: rows of an XA transaction count where they stand in the log, at its PREPARE.
+    Prepared = 3,
     /// Naive: every version conflict is a success, and an epoch is the clock alone.
     Conflicts = 4,
     /// Naive: versions alone order a document's operations, so two may be in flight.

@@ -1,7 +1,7 @@
 //! The worker's side of statements on its table: finds out what holds behind one, keeps it in the history, and goes on
 //! under it. What a statement means is `consequence`'s to say.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, ErrorKind};
 use crate::link::copy::{Copier, Subject};
@@ -114,12 +114,9 @@ impl Worker {
                 vec![consequence::gone(met, behind, reason)]
             }
             _ => {
-                let (source, uuid) = (self.setup.source.clone(), self.setup.server_uuid.clone());
-                let (table, behind) = (self.setup.def.id.clone(), behind.clone());
-                let live = self.setup.live.clone();
-                let looking = async move {
-                    definition::look_ahead_patiently(&source, &uuid, &table, &behind, &live).await
-                };
+                let (subject, behind) = (self.setup.subject.clone(), behind.clone());
+                let looking =
+                    async move { definition::look_ahead_patiently(&subject, &behind).await };
                 let elsewhere = || {
                     let what = "the source's address leads to another server now";
                     End::Again(Error::new(ErrorKind::SourceUnreachable, what))
@@ -169,6 +166,15 @@ impl Worker {
         let walks_as_before = has_same_key(&self.setup.def, def);
         self.setup.plan = compiled(&self.setup.spec, def, &self.setup.forms)?;
         self.setup.def = Arc::new(def.clone());
+        self.setup.subject = Arc::new(Subject {
+            def: self.setup.def.clone(),
+            wanted: self.setup.plan.wanted().to_vec(),
+            prepared: Mutex::new(self.prepared.open.clone()),
+            source: self.setup.subject.source.clone(),
+            server_uuid: self.setup.subject.server_uuid.clone(),
+            chunk_bytes_max: self.setup.subject.chunk_bytes_max,
+            live: self.setup.live.clone(),
+        });
         self.holding = match &record.skipped {
             Some(until) => Holding::Skipping(until.clone()),
             None => Holding::Defined,
@@ -176,12 +182,38 @@ impl Worker {
         let copies = record.copy != Copy::No;
         if copies || !(self.snapshot.done || walks_as_before) {
             let sweeps = record.copy == Copy::RowsAndSweep && !self.setup.policy.keeps_documents();
-            let sweep_below = if sweeps { Some(version.0) } else { self.snapshot.sweep_below };
-            self.snapshot = SnapshotRecord { sweep_below, ..SnapshotRecord::default() };
-            self.copying = Copying::Ready;
-            self.setup.live.forget_snapshot();
+            self.copy_anew(sweeps.then_some(version));
         }
         self.start_copier()
+    }
+
+    /// Rows of the table were changed, and the log does not say how: what is there is copied again, and what is not
+    /// there any more is deleted.
+    pub(super) fn take_unfollowable(&mut self, why: Error) -> Result<(), End> {
+        self.is_at_boundary = false;
+        if self.holding != Holding::Defined || is_naive(Rule::SilentChanges) {
+            // What is skipped is copied again.
+            return Ok(());
+        }
+        if self.setup.policy.keeps_documents() {
+            // Documents without rows are wanted, and which of them the change made is not known.
+            return Err(End::Failed(why));
+        }
+        self.left_out.forget();
+        tracing::warn!(link = self.setup.link, reason = %why.report(), "the table is copied again");
+        self.setup.live.set_note(format!("the table is copied again: {}", why.report()));
+        self.stop_chunk();
+        self.copy_anew(Some(self.at.version()));
+        self.start_copier()
+    }
+
+    /// Lets the copy begin at the next boundary, from the first key on. Where `sweep_below` is said, documents that have
+    /// no row are deleted behind it; else where an earlier copy would have.
+    pub(super) fn copy_anew(&mut self, sweep_below: Option<Version>) {
+        let sweep_below = sweep_below.map(|version| version.0).or(self.snapshot.sweep_below);
+        self.snapshot = SnapshotRecord { sweep_below, ..SnapshotRecord::default() };
+        self.copying = Copying::Ready;
+        self.setup.live.forget_snapshot();
     }
 
     /// Rows that could not be read have passed.
@@ -197,7 +229,7 @@ impl Worker {
     }
 
     /// A chunk that is being read, or waits to be written, is thrown away.
-    fn stop_chunk(&mut self) {
+    pub(super) fn stop_chunk(&mut self) {
         if self.setup.copier.take().is_some() {
             // It may have waited for just this statement.
             self.setup.live.trouble_is_over();
@@ -218,14 +250,7 @@ impl Worker {
             return Ok(());
         }
         self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
-        self.setup.copier = Some(Copier::start(Subject {
-            source: self.setup.source.clone(),
-            server_uuid: self.setup.server_uuid.clone(),
-            def: self.setup.def.clone(),
-            wanted: self.setup.plan.wanted().to_vec(),
-            chunk_bytes_max: self.setup.chunk_bytes_max,
-            live: self.setup.live.clone(),
-        })?);
+        self.setup.copier = Some(Copier::start(self.setup.subject.clone())?);
         Ok(())
     }
 }

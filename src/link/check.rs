@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::link::pipeline_mode::{self, PipelineMode, Way};
-use crate::link::{Parts, Rules, Spec, definition};
+use crate::link::{Parts, Rules, Spec, definition, start};
 use crate::mapping;
 use crate::pipeline;
 use crate::sink;
@@ -114,7 +114,14 @@ async fn check_mapping(conn: &mut mysql_async::Conn, link: &Spec) -> Vec<Finding
             mapping::Spec::of_table(index, &def, columns.as_deref(), *columns_span)
         }
     };
-    let mut errors = mapping::compile(&spec, &def).err().unwrap_or_default();
+    let mut errors = Vec::new();
+    match mapping::compile(&spec, &def) {
+        Ok(plan) => match start::key_refusal(conn, &def, &plan).await {
+            Ok(refusal) => errors.extend(refusal),
+            Err(error) => errors.push(error),
+        },
+        Err(found) => errors = found,
+    }
     // A missing key was named by the preflight.
     errors.extend(chunk::check_key(&def).err().filter(|_| !def.primary_key.is_empty()));
     errors.iter().map(finding).collect()

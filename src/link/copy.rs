@@ -1,7 +1,8 @@
 //! The task that reads a snapshot's chunks for a link's worker, over a connection of its own. It waits, reads and
 //! answers; what may be written of a chunk is the worker's to say (`source::snapshot::window`).
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,10 +10,13 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
+use crate::link::prepared::Open;
 use crate::link::status::Live;
+use crate::link::supervisor::lock;
 use crate::position::GtidSet;
 use crate::source::snapshot::scan::{self, Chunk};
-use crate::source::snapshot::{chunk, watermark};
+use crate::source::snapshot::{chunk, undecided, watermark};
+use crate::source::xid::Xid;
 use crate::source::{self, control};
 use crate::state::KeyPart;
 use crate::table::TableDef;
@@ -32,9 +36,17 @@ pub(super) enum Request {
 }
 
 pub(super) enum Reply {
-    Bounds { until: Option<Vec<KeyPart>>, rows_total: u64 },
+    Bounds(Bounds),
     Chunk { chunk: Chunk, executed: GtidSet },
     Failed(Error),
+}
+
+/// Where a snapshot ends.
+pub(super) struct Bounds {
+    pub until: Option<Vec<KeyPart>>,
+    pub rows_total: u64,
+    /// What was executed before they were read.
+    pub executed: GtidSet,
 }
 
 /// The worker's side: one request at a time.
@@ -53,10 +65,12 @@ pub(super) struct Subject {
     /// A chunk is cut off where it holds more.
     pub chunk_bytes_max: usize,
     pub live: Arc<Live>,
+    /// XA transactions that the stream has delivered as prepared, as of now; the worker sees to it until the copy is done.
+    pub prepared: Mutex<Arc<Open>>,
 }
 
 impl Copier {
-    pub fn start(subject: Subject) -> Result<Self> {
+    pub fn start(subject: Arc<Subject>) -> Result<Self> {
         chunk::check_key(&subject.def)?;
         let (requests, incoming) = mpsc::channel(1);
         let (outgoing, replies) = mpsc::channel(1);
@@ -87,7 +101,7 @@ impl Drop for Copier {
 }
 
 async fn serve(
-    subject: Subject,
+    subject: Arc<Subject>,
     mut requests: mpsc::Receiver<Request>,
     replies: mpsc::Sender<Reply>,
 ) {
@@ -132,10 +146,12 @@ async fn answer(
     match request {
         Request::Bounds { delivered } => {
             watermark::wait_until_executed(conn, delivered).await?;
+            wait_until_decided(subject, conn).await?;
+            let executed = watermark::executed(conn).await?;
+            same_server(subject, executed.server_uuid)?;
             let rows_total = scan::estimated_rows(conn, &subject.def).await?;
             let until = scan::last_key(conn, &subject.def).await?;
-            same_server(subject, watermark::executed(conn).await?.server_uuid)?;
-            Ok(Reply::Bounds { until, rows_total })
+            Ok(Reply::Bounds(Bounds { until, rows_total, executed: executed.gtids }))
         }
         Request::Chunk { delivered, after, until, rows_max } => {
             watermark::wait_until_executed(conn, delivered).await?;
@@ -153,6 +169,20 @@ async fn answer(
             Ok(Reply::Chunk { chunk, executed: executed.gtids })
         }
     }
+}
+
+async fn wait_until_decided(subject: &Subject, conn: &mut mysql_async::Conn) -> Result<()> {
+    let has_waited = AtomicBool::new(false);
+    let tell = |why| {
+        has_waited.store(true, Ordering::Relaxed);
+        subject.live.wait_for(why);
+    };
+    let known = |xid: &Xid| lock(&subject.prepared).contains_key(xid.as_str());
+    undecided::wait_until_decided(conn, known, tell).await?;
+    if has_waited.into_inner() {
+        subject.live.trouble_is_over();
+    }
+    Ok(())
 }
 
 fn same_server(subject: &Subject, found: String) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::change::{Change, ChangeKind};
 use crate::document::{Action, DocOp, IdHasher};
 use crate::error::Result;
-use crate::link::copy::{Copier, Reply, Request};
+use crate::link::copy::{Bounds, Copier, Reply, Request};
 use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::mapping;
@@ -19,6 +19,9 @@ pub(super) enum Copying {
     /// Waits for a boundary to ask the next thing at.
     Ready,
     AskedForBounds,
+    /// The bounds were read; the first window waits until the stream has covered what was executed by then. An XA
+    /// transaction from before the link's beginning is in there if the bounds show what it did.
+    Bounded(Bounds),
     /// The window is open, the chunk is being read.
     Reading(Window),
     /// The chunk was read; its rows wait until the stream has covered what was executed by then.
@@ -35,7 +38,7 @@ impl Copying {
     pub(super) fn window(&mut self) -> Option<&mut Window> {
         match self {
             Copying::Reading(window) | Copying::Covering { window, .. } => Some(window),
-            Copying::Ready | Copying::AskedForBounds | Copying::Done => None,
+            Copying::Ready | Copying::AskedForBounds | Copying::Bounded(_) | Copying::Done => None,
         }
     }
 }
@@ -50,7 +53,11 @@ impl Worker {
             {
                 self.write_chunk().await
             }
+            Copying::Bounded(bounds) if self.at.position.gtids.covers(&bounds.executed) => {
+                self.take_bounds().await
+            }
             Copying::AskedForBounds
+            | Copying::Bounded(_)
             | Copying::Reading(_)
             | Copying::Covering { .. }
             | Copying::Done => Ok(()),
@@ -86,14 +93,13 @@ impl Worker {
     pub(super) async fn take_reply(&mut self, reply: Reply) -> Result<(), End> {
         match (reply, std::mem::replace(&mut self.copying, Copying::Ready)) {
             (Reply::Failed(error), _) => return Err(error.into()),
-            (Reply::Bounds { until, rows_total }, _) => {
-                let is_empty = until.is_none();
-                self.snapshot.until = until;
-                self.snapshot.rows_total = rows_total;
-                self.setup.live.set_snapshot(self.snapshot.rows, rows_total);
-                if is_empty {
-                    self.finish_snapshot().await?;
+            (Reply::Bounds(bounds), _) => {
+                let is_covered = self.at.position.gtids.covers(&bounds.executed);
+                self.copying = Copying::Bounded(bounds);
+                if is_covered {
+                    return self.take_bounds().await;
                 }
+                return Ok(());
             }
             (Reply::Chunk { chunk, executed }, Copying::Reading(window)) => {
                 if window.has_overflowed() {
@@ -109,6 +115,21 @@ impl Worker {
                 }
             }
             (Reply::Chunk { .. }, other) => self.copying = other,
+        }
+        self.ask_next().await
+    }
+
+    async fn take_bounds(&mut self) -> Result<(), End> {
+        let copying = std::mem::replace(&mut self.copying, Copying::Ready);
+        let is_stale = std::mem::take(&mut self.prepared.bounds_are_stale);
+        if let (Copying::Bounded(bounds), false) = (copying, is_stale) {
+            let is_empty = bounds.until.is_none();
+            self.snapshot.until = bounds.until;
+            self.snapshot.rows_total = bounds.rows_total;
+            self.setup.live.set_snapshot(self.snapshot.rows, bounds.rows_total);
+            if is_empty {
+                self.finish_snapshot().await?;
+            }
         }
         self.ask_next().await
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::flow::queue;
-use crate::link::status::Live;
+use crate::link::copy::Subject;
 use crate::position::{Checkpoint, GtidSet};
 use crate::source::ahead::{Ahead, Met};
 use crate::source::ddl::fate::{Fate, Named, fate};
@@ -92,12 +92,11 @@ async fn look_ahead(
 
 /// [`look_ahead`], again and again for as long as waiting can help.
 pub(super) async fn look_ahead_patiently(
-    source: &source::Config,
-    server_uuid: &str,
-    table: &TableId,
+    subject: &Subject,
     behind: &GtidSet,
-    live: &Live,
 ) -> Result<Option<(Seen, Vec<Met>)>> {
+    let Subject { source, server_uuid, live, def, .. } = subject;
+    let table = &def.id;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut had_trouble = false;
     loop {
@@ -163,7 +162,8 @@ async fn pass(
                 let fate = fate(&ddl.statement, &ddl.db, &named);
                 met_ddl |= !matches!(fate, Fate::Nothing | Fate::Emptied);
             }
-            Item::Rows(_) | Item::Unfollowable(_) => {}
+            // What XA transactions did here is found as that of those from before the link began.
+            Item::Rows(_) | Item::Prepared(..) | Item::Xa(_) | Item::Unfollowable(_) => {}
             Item::Broken(error) => {
                 return Err(Error::new(error.kind(), error.report()));
             }

@@ -1,7 +1,7 @@
 //! Brings a link up: checks what was asked for, looks its index and its table up, joins the stream, and runs the
 //! worker. Wires only.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::altering::{Holding, compiled};
+use crate::link::copy::Subject;
 use crate::link::end::End;
 use crate::link::lane::Route;
 use crate::link::lanes::{Lanes, Layout};
@@ -50,7 +51,11 @@ pub(super) async fn validate(
             mapping::Spec::of_table(index, &def, columns.as_deref(), *columns_span)
         }
     };
-    let mut errors = mapping::compile(&mapping, &def).err().unwrap_or_default();
+    let mut errors = Vec::new();
+    match mapping::compile(&mapping, &def) {
+        Ok(plan) => errors.extend(key_refusal(&mut conn, &def, &plan).await.map_err(one)?),
+        Err(found) => errors = found,
+    }
     errors.extend(chunk::check_key(&def).err());
     if def.id != *table {
         // The log has the server's spelling; under another one no change would ever be found.
@@ -70,6 +75,16 @@ pub(super) async fn validate(
     // Last, because it changes the index, and a statement that is refused changes nothing.
     inner.sink.prepare(&mapping.index).await.map_err(one)?;
     Ok(mapping)
+}
+
+/// Rule 13: what makes the `_id` must be in every before image.
+pub(super) async fn key_refusal(
+    conn: &mut mysql_async::Conn,
+    def: &TableDef,
+    plan: &mapping::Plan,
+) -> Result<Option<Error>> {
+    let key: Vec<_> = plan.key_ordinals().collect();
+    Ok(preflight::check_images(conn, def, &key).await?.and_then(refusal))
 }
 
 fn refusal(finding: preflight::Finding) -> Option<Error> {
@@ -205,7 +220,10 @@ async fn set_up(
     let def = Arc::new(proven.def);
     let forms = mapping::Forms::from_words(&record.types)?;
     let plan = compiled(&spec, &def, &forms)?;
-    let snapshot = stored.and_then(|stored| stored.snapshot).unwrap_or_default();
+    let stored = stored.unwrap_or_default();
+    let (prepared, snapshot) = (stored.prepared, stored.snapshot.unwrap_or_default());
+    let is_named = |group: &str| prepared.values().flatten().any(|named| named == group);
+    state.prepared().retain(&record.id, is_named)?;
     if proven.began.is_exact {
         // The position is stored before the first row is read.
         let checkpoint = (*proven.began.checkpoint).clone();
@@ -213,10 +231,20 @@ async fn set_up(
             checkpoint,
             snapshot: Some(snapshot.clone()),
             index_uuid: target.uuid.clone(),
+            prepared: prepared.clone(),
         };
         state.checkpoints().put(&record.id, &record_now, true)?;
     }
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
+    let subject = Arc::new(Subject {
+        source: inner.parts.source.clone(),
+        server_uuid,
+        def: def.clone(),
+        wanted: plan.wanted().to_vec(),
+        chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
+        live: live.clone(),
+        prepared: Mutex::new(prepared.clone()),
+    });
     let index_uuid = target.uuid.clone();
     let route = route(inner, record, live, (target, way, mode));
     let lanes = Lanes::start(route.clone(), layout(inner));
@@ -228,21 +256,20 @@ async fn set_up(
         began: proven.began,
         first: proven.first,
         snapshot,
+        prepared,
         index_uuid,
         state: state.clone(),
         live: live.clone(),
         input,
         lanes,
         copier: None,
+        subject,
         spec,
         named: Named { table, ignores_case },
         history,
         holding,
         policy: policy_of(inner, record),
         all_columns: record.all_columns,
-        source: inner.parts.source.clone(),
-        server_uuid,
-        chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
         route,
         snapshot_config: inner.parts.snapshot.clone(),
         checkpoint_interval: Duration::from_millis(inner.parts.link.checkpoint_interval_ms.max(1)),

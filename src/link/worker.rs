@@ -12,20 +12,22 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::change::{Change, ChangeKind};
+use crate::document::DocOp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::acks::Acks;
 use crate::flow::queue;
 use crate::link::altering::Holding;
-use crate::link::copy::Copier;
+use crate::link::copy::{Copier, Subject};
 use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
 use crate::link::lane::Route;
 use crate::link::lanes::Lanes;
+use crate::link::left_out::{LeftOut, is_incomplete};
 use crate::link::policy::Policy;
+use crate::link::prepared::{Open, Prepared};
 use crate::link::status::{Live, State, unix_millis};
 use crate::mapping;
 use crate::position::Checkpoint;
-use crate::source;
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
 use crate::source::ddl::fate::Named;
@@ -45,12 +47,16 @@ pub(super) struct Setup {
     /// Items that were taken out of the queue already.
     pub first: Vec<Item>,
     pub snapshot: SnapshotRecord,
+    /// XA transactions that are prepared at the checkpoint.
+    pub prepared: Arc<Open>,
     pub index_uuid: String,
     pub state: state::State,
     pub live: Arc<Live>,
     pub input: queue::Receiver<Vec<Item>>,
     pub lanes: Lanes,
     pub copier: Option<Copier>,
+    /// What is read of the source besides the log.
+    pub subject: Arc<Subject>,
     pub snapshot_config: snapshot::Config,
     /// The rules as they are now; `plan` is these compiled against `def`.
     pub spec: mapping::Spec,
@@ -59,9 +65,6 @@ pub(super) struct Setup {
     pub holding: Holding,
     pub policy: Policy,
     pub all_columns: bool,
-    pub source: source::Config,
-    pub server_uuid: String,
-    pub chunk_bytes_max: usize,
     pub route: Arc<Route>,
     pub checkpoint_interval: Duration,
     pub stop: watch::Receiver<bool>,
@@ -71,21 +74,24 @@ pub(super) struct Setup {
 struct Mark {
     checkpoint: Arc<Checkpoint>,
     snapshot: SnapshotRecord,
+    prepared: Arc<Open>,
     /// Commit time of the first change since the mark before, in microseconds since 1970.
     first_commit_us: Option<u64>,
 }
 
 pub(super) struct Worker {
     pub(super) setup: Setup,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     acks: Acks<Mark>,
     /// The last boundary that was taken in.
     pub(super) at: Arc<Checkpoint>,
     /// Nothing was taken in since `at`.
     pub(super) is_at_boundary: bool,
     /// Commit time of the first change since the newest mark.
-    first_commit_us: Option<u64>,
+    pub(super) first_commit_us: Option<u64>,
     pub(super) holding: Holding,
+    pub(super) prepared: Prepared,
+    pub(super) left_out: LeftOut,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
@@ -102,9 +108,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Buffers of decoding and mapping, used again and again.
 #[derive(Default)]
-struct Decoder {
+pub(super) struct Decoder {
     plan: Option<(Arc<crate::source::binlog::TableMap>, Arc<rows::Plan>)>,
-    scratch: mapping::Scratch,
+    pub(super) scratch: mapping::Scratch,
     id: String,
 }
 
@@ -120,6 +126,8 @@ impl Worker {
             is_at_boundary: setup.began.is_exact,
             first_commit_us: None,
             holding: setup.holding.clone(),
+            prepared: Prepared::new(setup.prepared.clone()),
+            left_out: LeftOut::default(),
             copying,
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
@@ -189,17 +197,21 @@ impl Worker {
     async fn take_item(&mut self, item: Item) -> Result<(), End> {
         match item {
             Item::Rows(rows) => self.take_rows(&rows).await,
+            Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
+            Item::Xa(step) => self.take_xa(step).await,
             Item::Boundary(boundary) => {
+                self.fill_left_out().await?;
                 self.at = boundary;
                 self.is_at_boundary = true;
                 self.end_skipping()?;
                 self.note_mark();
                 self.at_boundary().await
             }
-            Item::Ddl(ddl) => self.take_ddl(ddl).await,
-            // What is skipped is copied again.
-            Item::Unfollowable(_) if self.holding != Holding::Defined => Ok(()),
-            Item::Unfollowable(error) => Err(End::Failed(error)),
+            Item::Ddl(ddl) => {
+                self.fill_left_out().await?;
+                self.take_ddl(ddl).await
+            }
+            Item::Unfollowable(why) => self.take_unfollowable(why),
             Item::Broken(error) => Err(broken(&error)),
         }
     }
@@ -210,38 +222,60 @@ impl Worker {
             return Ok(());
         }
         self.first_commit_us.get_or_insert(rows.committed_at_us);
-        let is_known = matches!(&self.decoder.plan, Some((map, _)) if Arc::ptr_eq(map, &rows.map));
-        if !is_known {
-            let plan = rows::Plan::new(&self.setup.def, self.setup.plan.wanted(), &rows.map)?;
-            self.decoder.plan = Some((rows.map.clone(), Arc::new(plan)));
-        }
-        let (_, plan) = self.decoder.plan.clone().expect("it was just made");
+        let plan = self.plan_of(rows)?;
         let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
         let epoch = self.at.epoch;
+        let is_whole = reader.is_whole();
         let mut count = 0;
         while reader.next(&mut change)? {
             count += 1;
-            let lanes = &mut self.setup.lanes;
             if let Some(window) = self.copying.window() {
                 record(window, &self.setup.plan, &change, &mut self.decoder.id)?;
             }
+            if !is_whole && is_incomplete(&change) {
+                self.take_incomplete(&change, rows)?;
+                if self.left_out.is_full() {
+                    self.fill_left_out().await?;
+                }
+                continue;
+            }
+            let (lanes, left_out) = (&mut self.setup.lanes, &mut self.left_out);
+            let mut put = |op: DocOp<'_>| {
+                left_out.supersede(op.id);
+                lanes.put(op);
+            };
             let version = |offset| epoch.version(rows.n, offset);
-            self.setup
-                .plan
-                .apply(&change, version, &mut self.decoder.scratch, &mut |op| lanes.put(op))?;
-            if lanes.any_is_full() {
+            self.setup.plan.apply(&change, version, &mut self.decoder.scratch, &mut put)?;
+            if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }
         }
-        // All rows of an event are of one kind.
+        self.count_rows(change.kind, count);
+        Ok(())
+    }
+
+    /// How the rows of this event are walked.
+    pub(super) fn plan_of(&mut self, rows: &Rows) -> Result<Arc<rows::Plan>> {
+        if let Some((map, plan)) = &self.decoder.plan
+            && Arc::ptr_eq(map, &rows.map)
+        {
+            return Ok(plan.clone());
+        }
+        let plan = rows::Plan::new(&self.setup.def, self.setup.plan.wanted(), &rows.map)?;
+        let plan = Arc::new(plan);
+        self.decoder.plan = Some((rows.map.clone(), plan.clone()));
+        Ok(plan)
+    }
+
+    /// All rows of an event are of one kind.
+    pub(super) fn count_rows(&self, kind: ChangeKind, count: u64) {
         let metrics = &self.setup.live.metrics;
-        match change.kind {
+        match kind {
             ChangeKind::Insert => metrics.rows_insert.inc_by(count),
             ChangeKind::Update => metrics.rows_update.inc_by(count),
             ChangeKind::Delete => metrics.rows_delete.inc_by(count),
         }
-        Ok(())
     }
 
     /// Everything up to `at` is in the lanes: once they have acknowledged it, it can be a checkpoint.
@@ -249,17 +283,19 @@ impl Worker {
         let reached = self.setup.lanes.reached();
         let first_commit_us = self.first_commit_us.take();
         let (checkpoint, snapshot) = (self.at.clone(), self.snapshot.clone());
+        let prepared = self.prepared.open.clone();
         let merged = self.acks.replace_newest(
             |newest| {
                 newest.checkpoint = checkpoint.clone();
                 newest.snapshot = snapshot.clone();
+                newest.prepared = prepared.clone();
                 newest.first_commit_us = newest.first_commit_us.or(first_commit_us);
                 true
             },
             &reached,
         );
         if !merged {
-            self.acks.note(Mark { checkpoint, snapshot, first_commit_us }, reached);
+            self.acks.note(Mark { checkpoint, snapshot, prepared, first_commit_us }, reached);
         }
     }
 
@@ -364,8 +400,12 @@ impl Worker {
             checkpoint: (*mark.checkpoint).clone(),
             snapshot: Some(mark.snapshot),
             index_uuid: self.setup.index_uuid.clone(),
+            prepared: mark.prepared,
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        for group in self.prepared.take_needless(&record.prepared) {
+            self.setup.state.prepared().delete(&self.setup.link, &group)?;
+        }
         self.setup.live.metrics.checkpoint_written();
         self.setup.live.set_position(record.checkpoint.position.to_string());
         Ok(())

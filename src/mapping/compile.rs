@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::form::{Form, Forms};
 use super::key::refusal;
 use super::{Rule, Spec};
+use crate::change::Value;
 use crate::document::IdHasher;
 use crate::error::{Error, ErrorKind, Result, Span, nearest};
 use crate::table::{Column, ColumnType, TableDef, TableId};
@@ -64,6 +65,19 @@ impl Plan {
     /// Fields in the order of the rules.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Column)> {
         self.fields.iter().map(|field| (field.name.as_str(), &self.columns[field.slot]))
+    }
+
+    /// The ordinals of the columns that make `_id`, in its order.
+    pub fn key_ordinals(&self) -> impl Iterator<Item = usize> {
+        self.keys.iter().map(|slot| self.wanted[*slot])
+    }
+
+    /// The columns that make `_id`, in its order, with their values in a row.
+    pub fn key_values<'v, 'a>(
+        &self,
+        values: &'v [Value<'a>],
+    ) -> impl Iterator<Item = (&Column, &'v Value<'a>)> {
+        self.keys.iter().filter_map(|slot| Some((&self.columns[*slot], values.get(*slot)?)))
     }
 
     /// The columns that make `_id`, in its order.

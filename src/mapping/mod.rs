@@ -20,6 +20,7 @@ pub mod packed_decimal;
 pub use apply::Scratch;
 pub use compile::{Plan, compile};
 pub use form::{Forms, Overrides};
+pub use key::key_text;
 
 use crate::error::Span;
 use crate::table::{TableDef, TableId};

@@ -6,6 +6,8 @@
 //! descriptions and heartbeats are in no group. So `n` grows by the same amount over the same transactions, however
 //! they are sent, split into files or compressed.
 
+mod xa;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -68,8 +70,8 @@ struct Group {
     committed_at_us: u64,
     /// BEGIN or XA START was seen: the group ends at its commit, not at the first statement.
     has_begun: bool,
-    /// The rows count only at a later XA COMMIT.
-    is_xa: bool,
+    /// The rows count only at an XA COMMIT. The text is the GTID.
+    xa: Option<Arc<str>>,
     /// Rows of a subscribed table were handed over.
     has_rows: bool,
 }
@@ -235,7 +237,8 @@ impl Follower {
                 self.end_group();
                 return Ok(header);
             }
-            Body::XaPrepare(_) => {
+            Body::XaPrepare(prepare) => {
+                self.follow_xa_prepare(&prepare);
                 self.n += counted;
                 self.end_group();
                 return Ok(header);
@@ -293,7 +296,7 @@ impl Follower {
             gtid: Some(gtid),
             committed_at_us,
             has_begun: false,
-            is_xa: false,
+            xa: None,
             has_rows: false,
         });
         Ok(())
@@ -325,10 +328,7 @@ impl Follower {
         let gtid = group.gtid.clone();
         match &read.kind {
             ddl::Kind::Begin => group.has_begun = true,
-            ddl::Kind::XaStart(_) => {
-                group.has_begun = true;
-                group.is_xa = true;
-            }
+            ddl::Kind::XaStart(_) => group.begin_xa(),
             ddl::Kind::Commit => self.end_group(),
             ddl::Kind::Rollback => {
                 if group.has_rows {
@@ -358,11 +358,11 @@ impl Follower {
                     self.end_group();
                 }
             }
-            ddl::Kind::Savepoint
-            | ddl::Kind::XaEnd
-            | ddl::Kind::XaCommit
-            | ddl::Kind::XaRollback
-            | ddl::Kind::Other => {
+            ddl::Kind::XaCommit | ddl::Kind::XaRollback => {
+                let commits = read.kind == ddl::Kind::XaCommit;
+                self.follow_xa_end(&statement, commits, n);
+            }
+            ddl::Kind::Savepoint | ddl::Kind::XaEnd | ddl::Kind::Other => {
                 if ends_group {
                     self.end_group();
                 }
@@ -409,17 +409,17 @@ impl Follower {
             if !subscriber.wants(group.gtid.as_ref()) {
                 continue;
             }
-            let item = if group.is_xa {
-                Item::Unfollowable(in_xa(&subscriber.subscription.table))
-            } else {
-                Item::Rows(Rows {
-                    map: table.map.clone(),
-                    event: event.clone(),
-                    n: self.n,
-                    committed_at_us: group.committed_at_us,
-                })
+            let rows = Rows {
+                map: table.map.clone(),
+                event: event.clone(),
+                n: self.n,
+                committed_at_us: group.committed_at_us,
+                gtid: group.gtid.clone(),
             };
-            subscriber.push(item);
+            subscriber.push(match &group.xa {
+                Some(gtid) => Item::Prepared(rows, gtid.clone()),
+                None => Item::Rows(rows),
+            });
         }
     }
 
@@ -568,11 +568,6 @@ fn logged_as_statement(table: &TableId, statement: &str) -> Error {
     .with_advice(format!(
         "set binlog_format=ROW for every session on the source, then {START_AGAIN}"
     ))
-}
-
-fn in_xa(table: &TableId) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("rows of {table} were changed in an XA transaction"))
-        .with_advice(format!("XA is not followed yet; {START_AGAIN}"))
 }
 
 fn rolled_back(table: &TableId) -> Error {

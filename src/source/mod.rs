@@ -3,7 +3,7 @@
 //! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
 //! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions,
-//! [`preflight`] says what is wrong with a server.
+//! [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
 #[cfg(feature = "daemon")]
 pub mod ahead;
@@ -28,6 +28,7 @@ pub mod snapshot;
 pub mod stream;
 #[cfg(feature = "daemon")]
 pub mod tailer;
+pub mod xid;
 
 #[cfg(feature = "daemon")]
 pub use config::Config;

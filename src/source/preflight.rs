@@ -10,7 +10,7 @@ use mysql_async::{Conn, Row};
 
 use crate::error::{Result, nearest};
 use crate::source::control::{self, quoted};
-use crate::table::TableId;
+use crate::table::{TableDef, TableId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -108,24 +108,26 @@ fn check_settings(settings: &Settings) -> Vec<Finding> {
             "set log_bin=binlog in the server's configuration (and remove skip-log-bin), then restart the server",
         ));
     }
-    let persisted = [
-        ("binlog_format", "ROW", "changes are logged as statements, which hold no rows"),
-        ("binlog_row_image", "FULL", "the log leaves columns out"),
-    ];
-    for (name, wanted, why) in persisted {
+    if !settings.is("binlog_format", "ROW") {
+        findings.push(Finding::error(
+            format!(
+                "binlog_format is {}: changes are logged as statements, which hold no rows",
+                settings.get("binlog_format")
+            ),
+            "SET PERSIST binlog_format = 'ROW'; then let the application connect anew",
+        ));
+    }
+    for (name, wanted) in [("binlog_row_image", "FULL"), ("binlog_row_value_options", "")] {
         if !settings.is(name, wanted) {
-            let value = settings.get(name);
-            findings.push(Finding::error(
-                format!("{name} is {value}: {why}"),
+            findings.push(Finding::warning(
+                format!(
+                    "{name} is {}: the log leaves columns out, so rows are read again by their keys, which costs the source \
+                     a SELECT for each batch of changes",
+                    settings.get(name)
+                ),
                 format!("SET PERSIST {name} = '{wanted}'; then let the application connect anew"),
             ));
         }
-    }
-    if settings.get("binlog_row_value_options").contains("PARTIAL_JSON") {
-        findings.push(Finding::error(
-            "binlog_row_value_options is PARTIAL_JSON: the log holds parts of JSON values only",
-            "SET PERSIST binlog_row_value_options = ''; then let the application connect anew",
-        ));
     }
     if settings.is("server_id", "0") {
         findings.push(Finding::error(
@@ -143,6 +145,52 @@ fn check_settings(settings: &Settings) -> Vec<Finding> {
     }
     check_comfort(settings, &mut findings);
     findings
+}
+
+/// Whether every image has the columns of the `_id`. MINIMAL has the primary key's alone of what was there before, and of
+/// a new row only what the statement named. `key` are ordinals.
+pub async fn check_images(
+    conn: &mut Conn,
+    def: &TableDef,
+    key: &[usize],
+) -> Result<Option<Finding>> {
+    let tried = |cause| control::error(cause).context("cannot read the source's settings");
+    let image: Option<String> =
+        conn.query_first("SELECT @@global.binlog_row_image").await.map_err(tried)?;
+    if !image.is_some_and(|image| image.eq_ignore_ascii_case("MINIMAL")) {
+        return Ok(None);
+    }
+    let full =
+        "SET PERSIST binlog_row_image = 'FULL' (or 'NOBLOB') and let the application connect anew";
+    let left_out = key.iter().find(|ordinal| !def.primary_key.contains(ordinal));
+    if let Some(column) = left_out.and_then(|at| def.columns.get(*at)) {
+        let what = format!(
+            "binlog_row_image is MINIMAL: of a changed or deleted row of {} the log has the primary key only, and the _id \
+             is made of `{}`",
+            def.id, column.name
+        );
+        return Ok(Some(Finding::error(
+            what,
+            format!("make the _id of the primary key, or {full}"),
+        )));
+    }
+    let defaults: Vec<String> = conn
+        .exec(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ? \
+             AND column_default IS NOT NULL AND extra NOT LIKE '%DEFAULT_GENERATED%'",
+            (&def.id.db, &def.id.name),
+        )
+        .await
+        .map_err(tried)?;
+    let is_key = |name: &&String| def.ordinal(name).is_some_and(|at| key.contains(&at));
+    Ok(defaults.iter().find(is_key).map(|column| {
+        let what = format!(
+            "binlog_row_image is MINIMAL: of a new row of {} the log has what the statement named, and `{column}`, of \
+             which the _id is made, has a default",
+            def.id
+        );
+        Finding::error(what, format!("drop the default of `{column}`, or {full}"))
+    }))
 }
 
 fn check_gtids(settings: &Settings, findings: &mut Vec<Finding>) {
@@ -529,7 +577,7 @@ mod tests {
             ("log_replica_updates", "OFF"),
         ]));
         let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
-        assert_eq!((findings.len(), errors), (11, 8));
+        assert_eq!((findings.len(), errors), (11, 6));
         let gtids = findings.iter().find(|f| f.what.starts_with("gtid_mode")).expect("is told");
         assert!(
             gtids.remedy.starts_with("SET PERSIST gtid_mode = ON_PERMISSIVE; when"),

@@ -8,11 +8,17 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::position::{Checkpoint, Gtid, GtidSet};
 use crate::source::binlog::TableMap;
+use crate::source::xid::Xid;
 
 /// One step of the stream, in log order.
 #[derive(Debug)]
 pub enum Item {
     Rows(Rows),
+    /// Rows of an XA transaction, which count only when it is committed. The text is the GTID of the group that they
+    /// stand in.
+    Prepared(Rows, Arc<str>),
+    /// What became of an XA transaction. Told of every one, whatever tables it touched.
+    Xa(Xa),
     /// A statement that can have changed a table of the link, not its rows one by one.
     Ddl(Ddl),
     /// A change of a table of the link that cannot be followed; the rows before it were delivered.
@@ -42,6 +48,41 @@ pub struct Rows {
     pub n: u64,
     /// When the transaction was committed, in microseconds since 1970.
     pub committed_at_us: u64,
+    /// The transaction.
+    pub gtid: Option<Gtid>,
+}
+
+/// A step of an XA transaction.
+#[derive(Debug, Clone)]
+pub enum Xa {
+    /// Its rows were delivered as those of `group`, and wait for the end.
+    Prepared {
+        xid: Xid,
+        group: Arc<str>,
+    },
+    /// `XA COMMIT … ONE PHASE`: the rows of `group` count at once.
+    CommittedAtOnce {
+        group: Arc<str>,
+        at: Commit,
+    },
+    Committed {
+        xid: Xid,
+        at: Commit,
+    },
+    RolledBack {
+        xid: Xid,
+    },
+}
+
+/// The place of a commit in the log.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Counted bytes of log before the event that commits.
+    pub n: u64,
+    /// Microseconds since 1970.
+    pub committed_at_us: u64,
+    /// The transaction that commits.
+    pub gtid: Option<Gtid>,
 }
 
 /// A statement that can have changed a table of the link.
@@ -61,9 +102,9 @@ impl Item {
     /// What the item holds of memory, in bytes.
     pub fn size_bytes(&self) -> usize {
         let held = match self {
-            Item::Rows(rows) => rows.event.len(),
+            Item::Rows(rows) | Item::Prepared(rows, _) => rows.event.len(),
             Item::Ddl(ddl) => ddl.statement.len(),
-            Item::Unfollowable(_) | Item::Boundary(_) | Item::Broken(_) => 0,
+            Item::Xa(_) | Item::Unfollowable(_) | Item::Boundary(_) | Item::Broken(_) => 0,
         };
         held + size_of::<Item>()
     }

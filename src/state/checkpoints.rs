@@ -1,5 +1,8 @@
 //! Checkpoints by link: how far the stream and the snapshot are acknowledged. Must not know how either goes on.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,6 +20,9 @@ pub struct CheckpointRecord {
     pub snapshot: Option<SnapshotRecord>,
     /// The index that holds what was acknowledged; another UUID under the same name holds nothing of it.
     pub index_uuid: String,
+    /// XA transactions that were prepared up to the checkpoint, while the link followed the log, and not ended. By XID
+    /// the group of [`super::Prepared`] that holds what they do to the link's documents; None where that is nothing.
+    pub prepared: Arc<BTreeMap<String, Option<String>>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +49,18 @@ pub enum KeyPart {
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
     Bytes(Vec<u8>),
     Text(String),
+}
+
+impl KeyPart {
+    /// What it holds of memory, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Int(_) | Self::UInt(_) => 0,
+                Self::Bytes(bytes) => bytes.len(),
+                Self::Text(text) => text.len(),
+            }
+    }
 }
 
 /// The checkpoints of all links.
@@ -78,6 +96,8 @@ struct Stored {
     gtids: String,
     snapshot: Option<SnapshotRecord>,
     index_uuid: String,
+    #[serde(default)]
+    prepared: BTreeMap<String, Option<String>>,
 }
 
 impl From<&CheckpointRecord> for Stored {
@@ -91,6 +111,7 @@ impl From<&CheckpointRecord> for Stored {
             gtids: position.gtids.to_string(),
             snapshot: record.snapshot.clone(),
             index_uuid: record.index_uuid.clone(),
+            prepared: record.prepared.as_ref().clone(),
         }
     }
 }
@@ -110,6 +131,7 @@ impl Stored {
             },
             snapshot: self.snapshot,
             index_uuid: self.index_uuid,
+            prepared: Arc::new(self.prepared),
         })
     }
 }
@@ -152,6 +174,10 @@ mod tests {
                 sweep_below: Some(1 << 60),
             }),
             index_uuid: "Zk3".into(),
+            prepared: Arc::new(BTreeMap::from([
+                ("x".into(), Some("g".into())),
+                ("y".into(), None),
+            ])),
         };
         for sync in [false, true] {
             let state = open(dir.path());

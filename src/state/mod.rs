@@ -12,6 +12,7 @@ mod catalog;
 mod checkpoints;
 mod links;
 mod open;
+mod prepared;
 mod schemas;
 mod sealing;
 mod source;
@@ -27,6 +28,7 @@ use serde_json::value::RawValue;
 pub use self::catalog::Catalog;
 pub use self::checkpoints::{CheckpointRecord, Checkpoints, KeyPart, SnapshotRecord};
 pub use self::links::{LinkRecord, Links, RuleRecord};
+pub use self::prepared::{Prepared, PreparedOp};
 pub use self::schemas::{Copy, History, SchemaRecord, Schemas};
 pub use self::sealing::SealingKey;
 pub use self::source::{Source, SourceRecord};
@@ -53,11 +55,19 @@ enum Family {
     Schemas,
     Catalog,
     Secrets,
+    Prepared,
 }
 
 impl Family {
-    const ALL: [Self; 6] =
-        [Self::Links, Self::Checkpoints, Self::Source, Self::Schemas, Self::Catalog, Self::Secrets];
+    const ALL: [Self; 7] = [
+        Self::Links,
+        Self::Checkpoints,
+        Self::Source,
+        Self::Schemas,
+        Self::Catalog,
+        Self::Secrets,
+        Self::Prepared,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -67,6 +77,7 @@ impl Family {
             Self::Schemas => "schemas",
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
+            Self::Prepared => "prepared",
         }
     }
 }
@@ -122,6 +133,10 @@ impl State {
 
     pub fn schemas(&self) -> Schemas<'_> {
         Schemas { state: self }
+    }
+
+    pub fn prepared(&self) -> Prepared<'_> {
+        Prepared { state: self }
     }
 
     pub fn catalog(&self) -> Catalog<'_> {
@@ -185,6 +200,17 @@ impl State {
         let mut batch = WriteBatch::default();
         batch.delete_cf(self.family(family), key);
         self.write(batch, durability)
+    }
+
+    /// Adds the deletion of every key that begins with `prefix`, which ends in a zero byte, to `batch` as one mark,
+    /// however many they are.
+    fn delete_range(&self, family: Family, prefix: &[u8], batch: &mut WriteBatch) {
+        debug_assert_eq!(prefix.last(), Some(&0), "the end of the range is found by the separator");
+        let mut end = prefix.to_vec();
+        if let Some(last) = end.last_mut() {
+            *last = 1;
+        }
+        batch.delete_range_cf(self.family(family), prefix, &end);
     }
 
     /// Adds the deletion of every key that begins with `prefix` to `batch`.

@@ -145,6 +145,44 @@ async fn rule_2_keys_moved_by_one_within_one_event_leave_every_document() {
     rule_2(Reading::Naive).await;
 }
 
+/// Transactions are prepared, and then rolled back or committed much later.
+async fn rule_3(reading: Reading, flavour: Flavour) {
+    use mysql_async::prelude::Queryable as _;
+    // Of its own: a prepared transaction holds up each new link.
+    let server = servers::own_mysql(flavour, &[]).await;
+    let stage = Stage::set(server.client(), reading.of("rule3")).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'old', 'x'), (2, 'old', 'x'), (3, 'old', 'x')").await;
+    stage.link().await;
+    stage.settle().await;
+    let xids = [unique("committed"), unique("undone")];
+    for (xid, row) in xids.iter().zip([1, 2]) {
+        let mut session = stage.mysql.session().await;
+        for sql in [
+            format!("XA START '{xid}'"),
+            format!("UPDATE {}.t SET a = 'new' WHERE id = {row}", stage.db),
+            format!("INSERT INTO {}.t VALUES (10 + {row}, 'new', 'x')", stage.db),
+            format!("XA END '{xid}'"),
+            format!("XA PREPARE '{xid}'"),
+        ] {
+            session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+    let prepared = holds(&stage, reading).await;
+    stage.mysql.exec(format!("XA COMMIT '{}'", xids[0])).await;
+    stage.mysql.exec(format!("XA ROLLBACK '{}'", xids[1])).await;
+    let ended = holds(&stage, reading).await;
+    assert_only_right_holds(reading, prepared);
+    assert_only_right_holds(reading, ended);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_3_rows_count_when_their_xa_transaction_is_committed() {
+    for flavour in Flavour::ALL {
+        rule_3(Reading::Right, flavour).await;
+        rule_3(Reading::Naive, flavour).await;
+    }
+}
+
 /// A document holds a version above all that we ever gave out.
 async fn rule_4(reading: Reading) {
     let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule4")).await;
@@ -336,6 +374,14 @@ async fn rule_11(reading: Reading) {
     session.query_drop("SET SESSION sql_mode = ''").await.expect("is set");
     let alter = format!("ALTER TABLE {}.t MODIFY a VARCHAR(6)", stage.db);
     session.query_drop(alter).await.expect("is cut");
+    for sql in [
+        "SET SESSION binlog_format = STATEMENT",
+        "UPDATE {t} SET b = 'by a statement' WHERE id = 1",
+        "DELETE FROM {t} WHERE id = 2",
+    ] {
+        let sql = sql.replace("{t}", &format!("{}.t", stage.db));
+        session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
     stage.exec("INSERT INTO {t} VALUES (3, 'behind', 'b')").await;
     until("the row behind is a document", SECONDS_30, async || {
         stage.search.doc(&stage.index, "3").await.is_some()
@@ -355,7 +401,7 @@ async fn rule_11(reading: Reading) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rule_11_values_that_a_statement_changed_are_copied_again() {
+async fn rule_11_what_statements_changed_without_rows_is_copied_again() {
     rule_11(Reading::Right).await;
     rule_11(Reading::Naive).await;
 }

@@ -25,6 +25,7 @@ fn record(number: u64) -> CheckpointRecord {
             ..SnapshotRecord::default()
         }),
         index_uuid: "u".into(),
+        prepared: Default::default(),
     }
 }
 

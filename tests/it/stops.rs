@@ -36,29 +36,6 @@ async fn fails_after(statements: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_an_xa_transaction_stop_the_link() {
-    let reason = fails_after(&[
-        "XA START 'x'",
-        "UPDATE {t} SET a = 'xa' WHERE id = 1",
-        "XA END 'x'",
-        "XA PREPARE 'x'",
-        "XA COMMIT 'x'",
-    ])
-    .await;
-    assert!(reason.starts_with("rows of db.t were changed in an XA transaction"), "{reason}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_logged_as_a_statement_stops_the_link() {
-    let reason = fails_after(&[
-        "SET SESSION binlog_format = STATEMENT",
-        "UPDATE {t} SET a = 'st' WHERE id = 1",
-    ])
-    .await;
-    assert!(reason.starts_with("a data change of db.t was logged as a statement"), "{reason}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ddl_that_drops_a_mapped_column_stops_the_link_and_is_named() {
     let reason = fails_after(&["ALTER TABLE {t} DROP COLUMN b"]).await;
     assert!(reason.contains("ALTER TABLE db.t DROP COLUMN b"), "{reason}");

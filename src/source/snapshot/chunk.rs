@@ -28,6 +28,28 @@ pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
     )
 }
 
+/// The SELECT of the rows with these keys, `count` of them, whose parameters are the parts of each key: wanted columns
+/// first, then the primary key's.
+pub fn select_keys(def: &TableDef, wanted: &[usize], key: &[usize], count: usize) -> String {
+    let name = |ordinal: &usize| quoted(&def.columns[*ordinal].name);
+    let columns: Vec<_> = wanted.iter().chain(&def.primary_key).map(name).collect();
+    let places: Vec<_> = key.iter().map(|at| placeholder(&def.columns[*at])).collect();
+    let (names, place) = match key {
+        [one] => (name(one), places.join("")),
+        several => (
+            format!("({})", several.iter().map(name).collect::<Vec<_>>().join(", ")),
+            format!("({})", places.join(", ")),
+        ),
+    };
+    format!(
+        "SELECT {} FROM {}.{} WHERE {names} IN ({})",
+        columns.join(", "),
+        quoted(&def.id.db),
+        quoted(&def.id.name),
+        vec![place; count].join(", "),
+    )
+}
+
 /// Parameters that one comparison of [`select`] takes for a key of `parts` columns: 1, 3, 6, …
 pub fn bound_parts<T: Clone>(key: &[T]) -> Vec<T> {
     (0..key.len()).flat_map(|last| key[..=last].iter().cloned()).collect()
@@ -203,6 +225,12 @@ mod tests {
     fn a_composite_key_is_walked_by_alternatives() {
         insta::assert_snapshot!(select(&table(), &[0], true), @"SELECT `v`, `x`, `y` FROM `d`.`a``b` WHERE ((`x` > CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` > ?)) AND ((`x` < CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` <= ?)) ORDER BY `x`, `y` LIMIT ?");
         assert_eq!(bound_parts(&['x', 'y']), ['x', 'x', 'y']);
+    }
+
+    #[test]
+    fn rows_are_asked_for_by_key() {
+        insta::assert_snapshot!(select_keys(&table(), &[0], &[1, 2], 2), @"SELECT `v`, `x`, `y` FROM `d`.`a``b` WHERE (`x`, `y`) IN ((CAST(? AS DECIMAL(5,2)), ?), (CAST(? AS DECIMAL(5,2)), ?))");
+        insta::assert_snapshot!(select_keys(&table(), &[0], &[2], 2), @"SELECT `v`, `x`, `y` FROM `d`.`a``b` WHERE `y` IN (?, ?)");
     }
 
     #[test]

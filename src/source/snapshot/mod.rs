@@ -3,6 +3,7 @@
 
 pub mod chunk;
 pub mod scan;
+pub mod undecided;
 pub mod watermark;
 pub mod window;
 

@@ -8,6 +8,7 @@ use mysql_async::{Conn, Params, Row, Value as SqlValue};
 use crate::change::Value;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::control;
+use crate::source::schema;
 use crate::source::snapshot::chunk;
 use crate::state::KeyPart;
 use crate::table::{Column, ColumnType, TableDef};
@@ -104,6 +105,39 @@ pub async fn read_chunk(
         elapsed: started.elapsed(),
         bytes,
     })
+}
+
+/// Reads the rows with these keys, as far as there are any, and proves that the wanted columns are still those of `def`.
+/// The table cannot be altered between the two: the transaction holds on to its definition.
+pub async fn read_keys(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    key: &[usize],
+    keys: &[Vec<KeyPart>],
+) -> Result<Chunk> {
+    let started = Instant::now();
+    let tried = |error| control::error(error).context(format!("cannot read rows of {}", def.id));
+    // Few different statements: each is prepared once. The last key stands for those that are missing.
+    let count = keys.len().next_power_of_two();
+    let fill = keys.last().into_iter().cycle().take(count - keys.len());
+    let params: Vec<_> = keys.iter().chain(fill).flatten().map(bind).collect();
+    let statement = chunk::select_keys(def, wanted, key, count);
+    conn.query_drop("START TRANSACTION READ ONLY").await.map_err(tried)?;
+    let rows: Vec<Row> = conn.exec(statement, Params::Positional(params)).await.map_err(tried)?;
+    let now = schema::read_definition(conn, &def.id).await?;
+    conn.query_drop("COMMIT").await.map_err(tried)?;
+    let of = |def: &TableDef, at: &usize| def.columns.get(*at).cloned();
+    let is_same = |now: &TableDef| {
+        wanted.iter().chain(key).all(|at| of(now, at) == of(def, at))
+            && now.primary_key == def.primary_key
+    };
+    if !now.as_ref().is_some_and(is_same) {
+        let what = format!("{} was altered since the log left columns of its rows out", def.id);
+        return Err(Error::new(ErrorKind::Schema, what));
+    }
+    let bytes = rows.iter().map(row_bytes).sum();
+    Ok(Chunk { last_key: None, is_last: true, rows, elapsed: started.elapsed(), bytes })
 }
 
 fn row_bytes(row: &Row) -> usize {

@@ -16,7 +16,7 @@ use crate::table::{TableDef, TableId};
 
 use super::cursor::{Cursor, ends_early};
 use super::event::{RowsEvent, RowsKind};
-use super::table_map::TableMap;
+use super::table_map::{TableMap, column_kind};
 use super::value::Read;
 use width::Width;
 
@@ -25,6 +25,7 @@ struct Step {
     width: Width,
     /// Where the value goes and how it is read; None for a column that is stepped over.
     wanted: Option<(u16, Read)>,
+    is_json: bool,
 }
 
 /// How the rows of one table in one layout are walked.
@@ -49,7 +50,8 @@ impl Plan {
         let mut steps = Vec::with_capacity(map.columns.len());
         for (column, in_log) in def.columns.iter().zip(&map.columns) {
             agreement::check(def, column, in_log)?;
-            steps.push(Step { width: Width::of(in_log), wanted: None });
+            let is_json = in_log.kind == column_kind::JSON;
+            steps.push(Step { width: Width::of(in_log), wanted: None, is_json });
         }
         let mut names = Vec::with_capacity(wanted.len());
         for (slot, &ordinal) in wanted.iter().enumerate() {
@@ -83,6 +85,8 @@ pub struct Reader<'a, 'p> {
     first: Present<'a>,
     /// Of the after images of updates.
     second: Present<'a>,
+    /// After images may hold differences of JSON values.
+    has_differences: bool,
 }
 
 /// Which columns the images hold.
@@ -90,17 +94,16 @@ pub struct Reader<'a, 'p> {
 struct Present<'a> {
     bitmap: &'a [u8],
     all: bool,
+    /// All that are wanted are there.
+    all_wanted: bool,
     null_bytes: usize,
 }
 
 impl<'a, 'p> Reader<'a, 'p> {
     pub fn new(event: &RowsEvent<'a>, plan: &'p Plan) -> Result<Self> {
-        let RowsKind::Whole(kind) = event.kind else {
-            let message =
-                format!("an update of {} was logged as differences of JSON documents", plan.table);
-            return Err(Error::new(ErrorKind::Unsupported, message).with_advice(
-                "SET PERSIST binlog_row_value_options = '' and start the sessions that write anew",
-            ));
+        let (kind, has_differences) = match event.kind {
+            RowsKind::Whole(kind) => (kind, false),
+            RowsKind::PartialUpdate => (ChangeKind::Update, true),
         };
         if event.column_count != plan.steps.len() {
             let (rows, map) = (event.column_count, plan.steps.len());
@@ -113,7 +116,12 @@ impl<'a, 'p> Reader<'a, 'p> {
         let second =
             if kind == ChangeKind::Update { Present::read(&mut cursor, plan)? } else { first };
         let at = event.bytes.len() - cursor.rest().len();
-        Ok(Self { plan, kind, bytes: event.bytes, at, first, second })
+        Ok(Self { plan, kind, bytes: event.bytes, at, first, second, has_differences })
+    }
+
+    /// No wanted column can be [`Value::LeftOut`] in any row of the event.
+    pub fn is_whole(&self) -> bool {
+        self.first.all_wanted && self.second.all_wanted && !self.has_differences
     }
 
     /// Fills `change` with the next row; false where there is none. Its offsets count from the event's first byte.
@@ -125,11 +133,19 @@ impl<'a, 'p> Reader<'a, 'p> {
         let begun_at = self.at;
         change.kind = self.kind;
         match self.kind {
-            ChangeKind::Insert => self.image(self.first, &mut change.after)?,
-            ChangeKind::Delete => self.image(self.first, &mut change.before)?,
+            ChangeKind::Insert => self.image::<false>(self.first, &[], &mut change.after)?,
+            ChangeKind::Delete => self.image::<false>(self.first, &[], &mut change.before)?,
             ChangeKind::Update => {
-                self.image(self.first, &mut change.before)?;
-                self.image(self.second, &mut change.after)?;
+                self.image::<false>(self.first, &[], &mut change.before)?;
+                if self.has_differences {
+                    let differing = self.differing()?;
+                    self.image::<true>(self.second, differing, &mut change.after)?;
+                } else {
+                    self.image::<false>(self.second, &[], &mut change.after)?;
+                }
+                if !self.second.all_wanted {
+                    self.inherit(change);
+                }
             }
         }
         if self.at == begun_at {
@@ -138,16 +154,56 @@ impl<'a, 'p> Reader<'a, 'p> {
         Ok(true)
     }
 
-    fn image(&mut self, present: Present<'a>, row: &mut Row<'a>) -> Result<()> {
+    /// Which of the table's JSON columns the after image that follows has as differences: a bit for each, whether the
+    /// image has the column or not. Empty where none is.
+    fn differing(&mut self) -> Result<&'a [u8]> {
+        const PARTIAL_JSON: u64 = 1;
+        let mut cursor = Cursor::new(self.bytes.get(self.at..).unwrap_or_default());
+        let options = cursor.lenenc()?;
+        let json_columns = self.plan.steps.iter().filter(|step| step.is_json).count();
+        let bits = match options & PARTIAL_JSON {
+            0 => &[][..],
+            _ => cursor.bytes(json_columns.div_ceil(8))?,
+        };
+        self.at = self.bytes.len() - cursor.rest().len();
+        Ok(bits)
+    }
+
+    /// What the after image leaves out has not changed: it is what the before image has, if that has it.
+    fn inherit(&self, change: &mut Change<'a>) {
+        for (ordinal, step) in self.plan.steps.iter().enumerate() {
+            let Some((slot, _)) = step.wanted else { continue };
+            let slot = usize::from(slot);
+            if is_set(self.second.bitmap, ordinal) {
+                continue;
+            }
+            if let (Some(after), Some(before)) =
+                (change.after.values.get_mut(slot), change.before.values.get(slot))
+            {
+                *after = *before;
+            }
+        }
+    }
+
+    /// `differing` has a bit for each JSON column of the table.
+    fn image<const DIFFERENCES: bool>(
+        &mut self,
+        present: Present<'a>,
+        differing: &[u8],
+        row: &mut Row<'a>,
+    ) -> Result<()> {
         row.offset = self.at as u32;
         row.values.clear();
         row.values.resize(self.plan.names.len(), Value::Null);
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let (nulls, rest) = rest.split_at_checked(present.null_bytes).ok_or_else(ends_early)?;
         let mut cursor = Cursor::new(rest);
-        let mut bit = 0;
+        let (mut bit, mut json) = (0, 0);
         for (ordinal, step) in self.plan.steps.iter().enumerate() {
+            let differs = DIFFERENCES && step.is_json && is_set(differing, json);
+            json += usize::from(DIFFERENCES && step.is_json);
             if !present.all && !is_set(present.bitmap, ordinal) {
+                leave_out(row, step);
                 continue;
             }
             let null = is_set(nulls, bit);
@@ -157,6 +213,10 @@ impl<'a, 'p> Reader<'a, 'p> {
             }
             let bytes =
                 step.width.take(&mut cursor).map_err(|error| self.plan.in_column(error, step))?;
+            if differs {
+                leave_out(row, step);
+                continue;
+            }
             let Some((slot, read)) = step.wanted else { continue };
             if let Some(value) = row.values.get_mut(usize::from(slot)) {
                 *value = read.value(bytes).map_err(|error| self.plan.in_column(error, step))?;
@@ -184,18 +244,19 @@ impl<'a> Present<'a> {
         let bitmap = cursor.bytes(columns.div_ceil(8))?;
         // The bits behind the last column may be set, and mean nothing.
         let present = (0..columns).filter(|&ordinal| is_set(bitmap, ordinal)).count();
-        let missing = plan.steps.iter().enumerate().find_map(|(ordinal, step)| {
-            let (slot, _) = step.wanted.filter(|_| !is_set(bitmap, ordinal))?;
-            plan.names.get(usize::from(slot))
-        });
-        if let Some(name) = missing {
-            let message =
-                format!("a row image lacks {}, which is mapped", place(&plan.table, name));
-            return Err(Error::new(ErrorKind::Unsupported, message).with_advice(
-                "SET PERSIST binlog_row_image = FULL and start the sessions that write anew",
-            ));
-        }
-        Ok(Self { bitmap, all: present == columns, null_bytes: present.div_ceil(8) })
+        let is_there =
+            |(ordinal, step): (usize, &Step)| step.wanted.is_none() || is_set(bitmap, ordinal);
+        let all_wanted = plan.steps.iter().enumerate().all(is_there);
+        Ok(Self { bitmap, all: present == columns, all_wanted, null_bytes: present.div_ceil(8) })
+    }
+}
+
+#[cold]
+fn leave_out(row: &mut Row<'_>, step: &Step) {
+    if let Some((slot, _)) = step.wanted
+        && let Some(value) = row.values.get_mut(usize::from(slot))
+    {
+        *value = Value::LeftOut;
     }
 }
 
