@@ -166,9 +166,10 @@ impl Worker {
         let walks_as_before = has_same_key(&self.setup.def, def);
         self.setup.plan = compiled(&self.setup.spec, def, &self.setup.forms)?;
         self.setup.def = Arc::new(def.clone());
+        self.bind_cascades();
         self.setup.subject = Arc::new(Subject {
             def: self.setup.def.clone(),
-            wanted: self.setup.plan.wanted().to_vec(),
+            wanted: self.cascades.wanted.clone(),
             prepared: Mutex::new(self.prepared.open.clone()),
             source: self.setup.subject.source.clone(),
             server_uuid: self.setup.subject.server_uuid.clone(),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::flow::queue;
+use crate::link::cascades::learning::concerns;
 use crate::link::copy::Subject;
 use crate::position::{Checkpoint, GtidSet};
 use crate::source::ahead::{Ahead, Met};
@@ -20,11 +21,13 @@ use crate::source::ddl::fate::{Fate, Named, fate};
 use crate::source::schema::Seen;
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
-use crate::source::{self, control, schema};
-use crate::table::{TableDef, TableId};
+use crate::source::{self, control, foreign_keys, schema};
+use crate::table::{Family, TableDef, TableId};
 
 pub(super) struct Proven {
     pub def: TableDef,
+    /// The foreign keys that cascade into it, read at the same time.
+    pub family: Family,
     /// The definition was read when the server had executed this.
     pub read_at: GtidSet,
     /// It holds from here on.
@@ -43,13 +46,14 @@ pub(super) async fn prove(
     let mut at = began.checkpoint;
     let mut first = Vec::new();
     loop {
+        let family = foreign_keys::read(&mut conn, table).await?;
         let seen = schema::look(&mut conn, table, &at.position.gtids).await?;
         let (def, read_at) = (there(seen.def, table)?, seen.read_at);
-        let passed = pass(table, at, &read_at, first, input).await?;
+        let passed = pass((table, &family), at, &read_at, first, input).await?;
         (at, first) = (passed.at, passed.rest);
         if !passed.met_ddl {
             let began = Began { checkpoint: at, is_exact: true };
-            return Ok(Proven { def, read_at, began, first });
+            return Ok(Proven { def, family, read_at, began, first });
         }
         tracing::info!(table = %table, "a DDL passed while the definition was read; reading it again");
     }
@@ -139,7 +143,7 @@ struct Passed {
 
 /// Lets the stream pass up to the first boundary that covers `until`.
 async fn pass(
-    table: &TableId,
+    (table, family): (&TableId, &Family),
     mut at: Arc<Checkpoint>,
     until: &GtidSet,
     first: Vec<Item>,
@@ -160,7 +164,8 @@ async fn pass(
                 // Another table at worst, which costs a second read.
                 let named = Named { table: table.clone(), ignores_case: true };
                 let fate = fate(&ddl.statement, &ddl.db, &named);
-                met_ddl |= !matches!(fate, Fate::Nothing | Fate::Emptied);
+                met_ddl |= !matches!(fate, Fate::Nothing | Fate::Emptied)
+                    || concerns(family, table, &ddl.statement, &ddl.db);
             }
             // What XA transactions did here is found as that of those from before the link began.
             Item::Rows(_) | Item::Prepared(..) | Item::Xa(_) | Item::Unfollowable(_) => {}

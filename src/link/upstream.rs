@@ -1,6 +1,6 @@
 //! The one stream that all links of the source share: where it must begin, in which epoch, and how a link joins it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,6 +37,7 @@ impl Inner {
         self: &Arc<Self>,
         link: &str,
         table: &TableId,
+        others: &BTreeSet<TableId>,
         from: Option<Checkpoint>,
     ) -> Result<(Began, queue::Receiver<Vec<Item>>, String), End> {
         let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
@@ -59,6 +60,7 @@ impl Inner {
                 .subscribe(Subscription {
                     link: link.to_owned(),
                     table: table.clone(),
+                    others: others.iter().cloned().collect(),
                     from,
                     queue,
                     began: began_sender,

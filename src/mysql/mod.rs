@@ -16,5 +16,6 @@ mod replication;
 mod session;
 
 pub use connection::{Connection, Options};
+pub use packet::READ_BYTES;
 pub use replication::{Dump, DumpFrom, EventStream, stream_ended};
 pub use session::{Session, prepare_session};

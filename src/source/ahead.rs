@@ -9,7 +9,7 @@ use crate::position::{Checkpoint, Epoch, Gtid, GtidSet, Position};
 use crate::source::Config;
 use crate::source::binlog::event::Query;
 use crate::source::binlog::payload::{Inflater, Payload};
-use crate::source::binlog::{Body, FormatDescription};
+use crate::source::binlog::{Body, FormatDescription, Header};
 use crate::source::ddl::{self, Kind};
 use crate::source::replication::{self, Opened};
 use crate::table::TableId;
@@ -78,7 +78,7 @@ impl Ahead {
         const IDLE_MAX: u32 = 3;
         let (mut met, mut idle) = (Vec::new(), 0);
         while self.open.is_some() || !self.passed.covers(until) {
-            let event = tokio::time::timeout(self.silence_max, self.events.next())
+            let event = tokio::time::timeout(self.silence_max, self.events.next(&is_wanted))
                 .await
                 .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
                 .ok_or_else(stream_ended)?;
@@ -98,6 +98,9 @@ impl Ahead {
 
     /// Whether it was a heartbeat.
     fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<bool> {
+        if !is_wanted(bytes) {
+            return Ok(false);
+        }
         let event = self.format.read(bytes)?;
         match event.body {
             Body::FormatDescription(format) => self.format = *format,
@@ -185,4 +188,9 @@ impl Ahead {
         self.inflater = Some(inflater);
         Ok(())
     }
+}
+
+/// Rows are stepped over, and need not be had whole.
+fn is_wanted(beginning: &[u8]) -> bool {
+    !Header::parse_beginning(beginning).is_ok_and(|header| header.kind.is_rows())
 }

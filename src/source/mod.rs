@@ -3,7 +3,7 @@
 //! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
 //! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions,
-//! [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
+//! [`foreign_keys`] the keys between tables, [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
 #[cfg(feature = "daemon")]
 pub mod ahead;
@@ -16,6 +16,8 @@ pub mod control;
 pub mod ddl;
 #[cfg(feature = "daemon")]
 mod follower;
+#[cfg(feature = "daemon")]
+pub mod foreign_keys;
 #[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]

@@ -406,6 +406,33 @@ async fn rule_11_what_statements_changed_without_rows_is_copied_again() {
     rule_11(Reading::Naive).await;
 }
 
+/// The parent's delete is in the log, what it does to the children is not.
+async fn rule_12(reading: Reading) {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql80), reading.of("rule12")).await;
+    let parents = format!("{}.parents", stage.db);
+    for sql in [
+        format!("CREATE TABLE {parents} (code VARCHAR(200) PRIMARY KEY) CHARSET utf8mb4"),
+        format!("INSERT INTO {parents} VALUES (''), ('x'), ('y')"),
+        format!(
+            "ALTER TABLE {{t}} ADD FOREIGN KEY (b) REFERENCES {parents} (code) ON DELETE CASCADE ON UPDATE CASCADE"
+        ),
+        "INSERT INTO {t} VALUES (1, 'a1', 'x'), (2, 'a2', 'y'), (3, 'a3', NULL)".to_owned(),
+    ] {
+        stage.exec(&sql).await;
+    }
+    stage.link().await;
+    stage.until_equal("the rows are documents", SECONDS_30).await;
+    stage.exec(&format!("DELETE FROM {parents} WHERE code = 'x'")).await;
+    stage.exec(&format!("UPDATE {parents} SET code = 'z' WHERE code = 'y'")).await;
+    assert_only_right_holds(reading, holds(&stage, reading).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_12_what_a_foreign_key_does_to_rows_reaches_their_documents() {
+    rule_12(Reading::Right).await;
+    rule_12(Reading::Naive).await;
+}
+
 /// The index is closed for writes, then deleted: neither is a row's fault.
 async fn rule_14(reading: Reading) {
     let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule14")).await;
