@@ -80,7 +80,7 @@ struct Group {
     has_rows: bool,
 }
 
-struct Table {
+pub(super) struct Table {
     map: Arc<TableMap>,
     /// Indices of the subscribers that want it; empty for a table that nobody mapped.
     subscribers: Vec<usize>,
@@ -195,22 +195,9 @@ impl Follower {
         Ok(Step::Boundary)
     }
 
-    /// Whether an event that begins so must be had whole: rows of a table that nobody follows need not, which may be
-    /// larger than memory.
-    pub fn wanted(&self) -> impl Fn(&[u8]) -> bool + Send + Sync {
-        const TABLE_ID_BYTES: usize = 6;
-        let tables = &self.tables;
-        move |beginning| {
-            let kind = Header::parse_beginning(beginning).map(|header| header.kind);
-            let body = beginning.get(HEADER_LEN..).and_then(|body| body.get(..TABLE_ID_BYTES));
-            match (kind, body) {
-                (Ok(kind), Some(id)) if kind.is_rows() && !is_naive(Rule::Memory) => {
-                    let id = id.iter().rev().fold(0, |id, byte| id << 8 | u64::from(*byte));
-                    tables.contains_key(&id)
-                }
-                _ => true,
-            }
-        }
+    /// The tables that are followed, for [`is_wanted`].
+    pub(super) fn tables(&self) -> &HashMap<u64, Table> {
+        &self.tables
     }
 
     /// Counts an event that was not wanted, of which the beginning alone is there.
@@ -224,7 +211,7 @@ impl Follower {
 
     async fn follow_whole(&mut self, bytes: &Bytes) -> Result<Header> {
         let header = Header::parse_beginning(bytes)?;
-        if header.event_size as usize > bytes.len() && !self.wanted()(bytes) {
+        if header.event_size as usize > bytes.len() && !is_wanted(&self.tables, bytes) {
             return Ok(self.step_over(header));
         }
         let event = self.format.read(bytes)?;
@@ -570,6 +557,21 @@ impl Follower {
         for subscription in std::mem::take(&mut self.joining) {
             let _ = subscription.queue.send(vec![item()], 1).await;
         }
+    }
+}
+
+/// Whether an event that begins so must be had whole: rows of a table that nobody follows need not, which may be larger
+/// than memory.
+pub(super) fn is_wanted(tables: &HashMap<u64, Table>, beginning: &[u8]) -> bool {
+    const TABLE_ID_BYTES: usize = 6;
+    let kind = Header::parse_beginning(beginning).map(|header| header.kind);
+    let body = beginning.get(HEADER_LEN..).and_then(|body| body.get(..TABLE_ID_BYTES));
+    match (kind, body) {
+        (Ok(kind), Some(id)) if kind.is_rows() && !is_naive(Rule::Memory) => {
+            let id = id.iter().rev().fold(0, |id, byte| id << 8 | u64::from(*byte));
+            tables.contains_key(&id)
+        }
+        _ => true,
     }
 }
 

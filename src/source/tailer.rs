@@ -12,7 +12,7 @@ use crate::flow::queue;
 use crate::mysql::stream_ended;
 use crate::position::{Checkpoint, Version};
 use crate::source::Config;
-use crate::source::follower::{Follower, Step};
+use crate::source::follower::{Follower, Step, is_wanted};
 use crate::source::replication::{self, Opened};
 use crate::source::stream::{Began, Item};
 use crate::table::TableId;
@@ -173,7 +173,8 @@ impl Run {
         self.admit(None);
         self.follower.boundary().await;
         loop {
-            let wanted = self.follower.wanted();
+            let tables = self.follower.tables();
+            let wanted = |beginning: &[u8]| is_wanted(tables, beginning);
             let event = match events.next_buffered(&wanted)? {
                 Some(event) => event,
                 None => tokio::select! {
