@@ -2,7 +2,8 @@
 //!
 //! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
-//! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions,
+//! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions (and
+//! [`from_table_map`] those that the log itself announces),
 //! [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
 #[cfg(feature = "daemon")]
@@ -16,6 +17,7 @@ pub mod control;
 pub mod ddl;
 #[cfg(feature = "daemon")]
 mod follower;
+pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]
