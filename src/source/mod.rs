@@ -4,6 +4,9 @@
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
 //! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions,
 //! [`foreign_keys`] the keys between tables, [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
+//! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions (and
+//! [`from_table_map`] those that the log itself announces),
+//! [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
 #[cfg(feature = "daemon")]
 pub mod ahead;
@@ -16,6 +19,7 @@ pub mod control;
 pub mod ddl;
 #[cfg(feature = "daemon")]
 mod follower;
+pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod foreign_keys;
 #[cfg(feature = "daemon")]
