@@ -49,7 +49,8 @@ impl Worker {
         }
         self.is_at_boundary = false;
         let version = self.at.epoch.version(ddl.n, 0);
-        let met = Met { statement: ddl.statement, db: ddl.db, gtid: ddl.gtid };
+        let Ddl { statement, db, gtid, behind, .. } = ddl;
+        let met = Met { statement, db, gtid, announced: None };
         tracing::info!(
             link = self.setup.link,
             statement = met.statement,
@@ -67,7 +68,7 @@ impl Worker {
         let known = self.setup.history.behind(&met.gtid).cloned();
         let record = match known {
             Some(record) => Some(record),
-            None => self.learn(&met, &fate, &ddl.behind).await?,
+            None => self.learn(&met, &fate, &behind).await?,
         };
         match record {
             Some(record) => self.adopt(&record, version),
@@ -115,13 +116,15 @@ impl Worker {
             }
             _ => {
                 let (subject, behind) = (self.setup.subject.clone(), behind.clone());
-                let looking =
-                    async move { definition::look_ahead_patiently(&subject, &behind).await };
+                let first = met.clone();
+                let looking = async move {
+                    definition::look_ahead_patiently(&subject, &first, &behind).await
+                };
                 let elsewhere = || {
                     let what = "the source's address leads to another server now";
                     End::Again(Error::new(ErrorKind::SourceUnreachable, what))
                 };
-                let (seen, further) = self.meanwhile(looking).await??.ok_or_else(elsewhere)?;
+                let (seen, all) = self.meanwhile(looking).await??.ok_or_else(elsewhere)?;
                 let standing = consequence::Standing {
                     def: &self.setup.def,
                     holds: self.holding == Holding::Defined,
@@ -130,7 +133,6 @@ impl Worker {
                     policy: self.setup.policy,
                     all_columns: self.setup.all_columns,
                 };
-                let all: Vec<Met> = std::iter::once(met.clone()).chain(further).collect();
                 consequence::records(&standing, &all, &seen).map_err(End::Failed)?
             }
         };

@@ -224,7 +224,7 @@ impl Worker {
         self.setup.copier = None;
         self.note_mark();
         tracing::info!(link = self.setup.link, rows = self.snapshot.rows, "snapshot done");
-        Ok(())
+        self.end_learning()
     }
 
     fn log_progress(&mut self) {

@@ -59,15 +59,15 @@ pub(super) async fn prove(
     }
 }
 
-/// The table as the server shows it, when it has executed `behind`, and the statements on it in the log from there to
-/// that moment: none of them is behind what was seen. None where another server is at the address now.
+/// The table as the server shows it, when it has executed `behind`, and the statements on it in the log from `first`,
+/// behind which that is, to that moment: none of them is behind what was seen. None where another server is at the address now.
 ///
 /// The parts of a definition are read one after the other, so a statement may come between them. Therefore the table is
 /// read again, when all that was found is executed, until no statement has come since the read before.
 async fn look_ahead(
     source: &source::Config,
     server_uuid: &str,
-    table: &TableId,
+    (table, first): (&TableId, &Met),
     behind: &GtidSet,
 ) -> Result<Option<(Seen, Vec<Met>)>> {
     let mut conn = control::connect(source).await?;
@@ -76,17 +76,16 @@ async fn look_ahead(
     }
     let mut seen = schema::look(&mut conn, table, behind).await?;
     if behind.covers(&seen.read_at) {
-        return Ok(Some((seen, Vec::new())));
+        return Ok(Some((seen, vec![first.clone()])));
     }
     let Some(mut ahead) = Ahead::open(source, server_uuid, table, behind).await? else {
         return Ok(None);
     };
-    let mut met = Vec::new();
+    let mut met = vec![first.clone()];
     loop {
-        let more = ahead.read(&seen.read_at).await?;
-        let is_clean = more.is_empty();
-        met.extend(more);
-        if is_clean {
+        let known = met.len();
+        ahead.read(&seen.read_at, &mut met).await?;
+        if met.len() == known {
             return Ok(Some((seen, met)));
         }
         // A statement stands in the log before its definition can be seen.
@@ -97,6 +96,7 @@ async fn look_ahead(
 /// [`look_ahead`], again and again for as long as waiting can help.
 pub(super) async fn look_ahead_patiently(
     subject: &Subject,
+    first: &Met,
     behind: &GtidSet,
 ) -> Result<Option<(Seen, Vec<Met>)>> {
     let Subject { source, server_uuid, live, def, .. } = subject;
@@ -104,7 +104,7 @@ pub(super) async fn look_ahead_patiently(
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut had_trouble = false;
     loop {
-        match look_ahead(source, server_uuid, table, behind).await {
+        match look_ahead(source, server_uuid, (table, first), behind).await {
             Err(error) if error.remedy() == Remedy::Retry => {
                 tracing::warn!(table = %table, error = %error.report(), "cannot look at the table yet");
                 live.wait_for(error.report());

@@ -191,12 +191,14 @@ impl Worker {
     }
 
     async fn read_left_out(&mut self) -> Result<(), End> {
+        let mut waiting = std::mem::take(&mut self.left_out.waiting);
         if !self.snapshot.done && self.snapshot.until.is_none() {
-            self.left_out.forget();
-            self.cascades.lookups.clear();
+            // The copy brings the rows that are there.
+            waiting.retain(|_, one| one.may_be_gone);
+        }
+        if waiting.is_empty() {
             return Ok(());
         }
-        let mut waiting = std::mem::take(&mut self.left_out.waiting);
         let keys = waiting.values().map(|one| one.key.clone()).collect();
         let transactions = std::mem::take(&mut self.left_out.transactions);
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());

@@ -237,7 +237,7 @@ async fn set_up(
     let plan = compiled(&spec, &def, &forms)?;
     let stored = stored.unwrap_or_default();
     let (prepared, mut snapshot) = (stored.prepared, stored.snapshot.unwrap_or_default());
-    snapshot.again |= keys.must_copy;
+    snapshot.again |= keys.must_copy && !is_new;
     let is_named = |group: &str| prepared.values().flatten().any(|named| named == group);
     state.prepared().retain(&record.id, is_named)?;
     if proven.began.is_exact {

@@ -173,6 +173,7 @@ impl Worker {
 
     async fn work(&mut self) -> Result<End, End> {
         if self.is_at_boundary {
+            self.end_learning()?;
             self.note_mark();
         }
         self.start_copier()?;

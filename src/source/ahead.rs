@@ -7,12 +7,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{EventStream, stream_ended};
 use crate::position::{Checkpoint, Epoch, Gtid, GtidSet, Position};
 use crate::source::Config;
-use crate::source::binlog::event::Query;
+use crate::source::binlog::event::{Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
-use crate::source::binlog::{Body, FormatDescription, Header};
+use crate::source::binlog::{Body, FormatDescription, Header, TableMap};
 use crate::source::ddl::{self, Kind};
+use crate::source::from_table_map;
 use crate::source::replication::{self, Opened};
-use crate::table::TableId;
+use crate::table::{TableDef, TableId};
 
 /// A statement on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub struct Met {
     pub statement: String,
     pub db: String,
     pub gtid: Gtid,
+    /// The table as the first rows behind the statement announce it, before any other statement; None where there are
+    /// none, or where the log does not say what its columns are.
+    pub announced: Option<Box<TableDef>>,
 }
 
 /// The log behind a position, and how far it was read.
@@ -73,16 +77,17 @@ impl Ahead {
     }
 
     /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order.
-    pub async fn read(&mut self, until: &GtidSet) -> Result<Vec<Met>> {
+    /// What the first rows announce goes to the last of `met`, if that has nothing yet.
+    pub async fn read(&mut self, until: &GtidSet, met: &mut Vec<Met>) -> Result<()> {
         /// The server sends a heartbeat where it has nothing else to send.
         const IDLE_MAX: u32 = 3;
-        let (mut met, mut idle) = (Vec::new(), 0);
+        let mut idle = 0;
         while self.open.is_some() || !self.passed.covers(until) {
             let event = tokio::time::timeout(self.silence_max, self.events.next(&is_wanted))
                 .await
                 .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
                 .ok_or_else(stream_ended)?;
-            let is_heartbeat = self.take(&event, &mut met)?;
+            let is_heartbeat = self.take(&event, met)?;
             idle = if is_heartbeat { idle + 1 } else { 0 };
             if idle > IDLE_MAX {
                 let what = "a transaction that the source was about to commit does not come";
@@ -93,7 +98,7 @@ impl Ahead {
                 return Err(Error::new(ErrorKind::Unsupported, what));
             }
         }
-        Ok(met)
+        Ok(())
     }
 
     /// Whether it was a heartbeat.
@@ -124,10 +129,10 @@ impl Ahead {
                     "the source says that its log lost events (INCIDENT)",
                 ));
             }
+            Body::TableMap(map) => self.take_map(&map, met)?,
             Body::Heartbeat(_) => return Ok(true),
             Body::Rotate(_)
             | Body::PreviousGtids(_)
-            | Body::TableMap(_)
             | Body::Rows(_)
             | Body::RowsQuery(_)
             | Body::Stop
@@ -159,7 +164,12 @@ impl Ahead {
             Kind::Commit | Kind::Rollback => true,
             Kind::Ddl { .. } => {
                 if let Some(gtid) = self.open.clone().filter(|_| read.names(&self.table)) {
-                    met.push(Met { statement: statement.into_owned(), db: db.into_owned(), gtid });
+                    met.push(Met {
+                        statement: statement.into_owned(),
+                        db: db.into_owned(),
+                        gtid,
+                        announced: None,
+                    });
                 }
                 !self.has_begun
             }
@@ -172,6 +182,17 @@ impl Ahead {
         }
     }
 
+    fn take_map(&self, event: &TableMapEvent<'_>, met: &mut [Met]) -> Result<()> {
+        let is_ours = event.table == self.table.name && event.db == self.table.db;
+        if let Some(last) = met.last_mut()
+            && is_ours
+            && last.announced.is_none()
+        {
+            last.announced = from_table_map::definition(&TableMap::parse(event)?).ok().map(Box::new);
+        }
+        Ok(())
+    }
+
     fn take_payload(&mut self, payload: &Payload<'_>, met: &mut Vec<Met>) -> Result<()> {
         let mut inflater = match self.inflater.take() {
             Some(inflater) => inflater,
@@ -181,8 +202,12 @@ impl Ahead {
         let mut events = inflater.open(payload)?;
         while let Some(inner) = events.next()? {
             let inner = Bytes::copy_from_slice(inner);
-            if let Body::Query(query) = format.read_inner(&inner)?.body {
-                self.take_query(&query, met);
+            match format.read_inner(&inner)?.body {
+                Body::Query(query) => {
+                    self.take_query(&query, met);
+                }
+                Body::TableMap(map) => self.take_map(&map, met)?,
+                _ => {}
             }
         }
         self.inflater = Some(inflater);

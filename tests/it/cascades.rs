@@ -150,6 +150,10 @@ async fn what_keys_did_while_the_daemon_was_killed_is_found() {
     for mysql in [servers::mysql(Flavour::Mysql80), native.client()] {
         let mut stage =
             linked(mysql, |setup| setup.set("link.checkpoint_interval_ms", 60_000)).await;
+        // The only checkpoint that says that the copy is done.
+        stage.daemon.stop().await;
+        stage.daemon.start_again().await;
+        stage.until_state("running").await;
         let late = stage.proxy.hold_next_request();
         exec(&stage, "DELETE FROM {db}.p WHERE id = 3").await;
         exec(&stage, "DELETE FROM {db}.g WHERE id = 1").await;
@@ -208,6 +212,35 @@ async fn parents_that_go_while_the_table_is_copied_take_their_rows_along() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_goes_in_an_xa_transaction_takes_its_rows_along_at_the_commit() {
+    let server = servers::own_mysql(Flavour::Mysql97, NATIVE).await;
+    let mut stage = linked(server.client(), |setup| setup).await;
+    together(
+        &stage,
+        &[
+            "XA START 'x'",
+            "DELETE FROM {db}.p WHERE id = 3",
+            "DELETE FROM {db}.g WHERE id = 1",
+            "DELETE FROM {t} WHERE id = 6",
+            "INSERT INTO {t} (id, a, b, p) VALUES (60, 'xa', 'vier', 4)",
+            "XA END 'x'",
+            "XA PREPARE 'x'",
+        ],
+    )
+    .await;
+    stage.exec("UPDATE {t} SET a = 'meanwhile' WHERE id = 11").await;
+    stage.until_equal("nothing has happened yet", SECONDS_30).await;
+    stage.daemon.kill9();
+    stage.daemon.start_again().await;
+    stage.until_state("running").await;
+    exec(&stage, "XA COMMIT 'x'").await;
+    stage.until_equal("now it has", SECONDS_30).await;
+    exec(&stage, "DELETE FROM {db}.p WHERE id = 4").await;
+    stage.until_equal("a row of the transaction refers to it", SECONDS_30).await;
+    assert_eq!(copied(&stage), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_come_and_go_are_followed() {
     let mut stage = Stage::set(servers::mysql(Flavour::Mysql80), |setup| setup).await;
     for sql in [
@@ -227,7 +260,8 @@ async fn keys_that_come_and_go_are_followed() {
     stage.until_equal("a new key that was learned", SECONDS_30).await;
     let copies = copied(&stage);
     // The table that is referred to changes its columns and its name.
-    exec(&stage, "ALTER TABLE {db}.p ADD c INT FIRST, RENAME COLUMN code TO word").await;
+    exec(&stage, "ALTER TABLE {db}.p ADD c INT FIRST").await;
+    exec(&stage, "ALTER TABLE {db}.p RENAME COLUMN code TO word").await;
     stage.settle().await;
     exec(&stage, "UPDATE {db}.p SET word = 'drei' WHERE id = 3").await;
     stage.until_equal("the columns have moved", MINUTES_2).await;

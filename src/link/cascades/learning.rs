@@ -33,9 +33,13 @@ pub(in crate::link) fn concerns(
     if family.tables(table).iter().any(|parent| read.names(parent)) {
         return true;
     }
-    let speaks = ["FOREIGN", "REFERENCES", "RENAME"];
+    read.names(table) && (!family.keys.is_empty() || speaks_of_keys(statement))
+}
+
+/// Whether the statement can have made or taken a foreign key.
+fn speaks_of_keys(statement: &str) -> bool {
     let text = statement.to_ascii_uppercase();
-    read.names(table) && (!family.keys.is_empty() || speaks.iter().any(|word| text.contains(word)))
+    ["FOREIGN", "REFERENCES", "CONSTRAINT", "RENAME"].iter().any(|word| text.contains(word))
 }
 
 impl Worker {
@@ -77,9 +81,9 @@ impl Worker {
             // Which rows refer by it is known to nobody yet.
             self.copy_for_keys();
         }
-        if had.iter().any(|key| !family.keys.contains(key)) {
-            // Until the keys are proven, one that is gone now may have changed rows.
-            self.meet_unknown("its foreign keys were changed")?;
+        if self.cascades.unproven.is_some() && speaks_of_keys(&ddl.statement) {
+            // What was read behind an earlier statement may be what this one made, or what it took away.
+            self.meet_unknown("its foreign keys were changed more than once")?;
         }
         self.cascades.learn(family, read_at);
         self.bind_cascades();

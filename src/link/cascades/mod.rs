@@ -36,8 +36,9 @@ use std::sync::Arc;
 
 use crate::change::{Change, ChangeKind, Value};
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::altering::Holding;
 use crate::link::cascades::form::{Form, ODD, form, form_of_key};
-use crate::link::cascades::watch::{Lookup, Watched};
+use crate::link::cascades::watch::{Lookup, Own, Watched};
 use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::worker::Worker;
@@ -60,6 +61,9 @@ pub(super) struct Place<'a> {
 /// Entries that are written by one batch, and read at once.
 const PAGE: usize = 256;
 
+/// The server refuses cascades that are deeper.
+const CASCADES_MAX: usize = 16;
+
 /// What a change does to the rows that refer to its row by one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hit {
@@ -79,9 +83,7 @@ impl Worker {
 
     /// The copy that is to come reads everything as it is then.
     fn copy_is_ahead(&self) -> bool {
-        !self.snapshot.done
-            && self.snapshot.until.is_none()
-            && !matches!(self.copying, Copying::Bounded(_) | Copying::AskedForBounds)
+        !self.snapshot.done && matches!(self.copying, Copying::Ready) && self.snapshot.until.is_none()
     }
 
     /// Takes in rows of a table that the link's rows refer to.
@@ -89,7 +91,8 @@ impl Worker {
         let event = RowsEvent::read(&rows.event)?;
         let table = &rows.map.table;
         let at = self.cascades.parents.iter().position(|parent| parent.table == *table);
-        let (Some(at), true) = (at, self.has_cascades() && !event.logs_cascades()) else {
+        let is_followed = self.has_cascades() && self.holding == Holding::Defined;
+        let (Some(at), true) = (at, is_followed && !event.logs_cascades()) else {
             return Ok(());
         };
         self.is_at_boundary = false;
@@ -210,12 +213,14 @@ impl Worker {
     }
 
     pub(super) async fn meet(&mut self, hit: Hit, place: Place<'_>) -> Result<(), End> {
-        if self.copy_is_ahead() {
+        if self.holding != Holding::Defined {
+            // The table is copied when that is over, and documents without a row are deleted.
             return Ok(());
         }
         self.cascades.newest = self.cascades.newest.max(place.version);
         match hit {
             _ if self.snapshot.unindexed => {
+                self.setup.logs_cascades = false;
                 self.meet_unknown("the source has logged what foreign keys do until now")
             }
             Hit::Unknown => self.meet_unknown("which rows a foreign key changed cannot be told"),
@@ -422,16 +427,16 @@ impl Worker {
 
     /// Asks the source which of the keys that the index knows are still there, and lets rows wait that refer to others.
     pub(super) async fn find_orphans(&mut self) -> Result<(), End> {
-        while let Some(transactions) = self.cascades.orphans.take() {
-            if self.copy_is_ahead() {
-                return Ok(());
-            }
+        // Where tables refer to each other in a circle, each round may find more; the server goes no deeper.
+        for _ in 0..CASCADES_MAX {
+            let Some(transactions) = self.cascades.orphans.take() else { return Ok(()) };
             self.write_fresh()?;
-            let deep =
-                |(_, key): &(usize, &crate::table::ForeignKey)| self.cascades.family.is_deep(key);
-            let own = self.setup.def.id.clone();
+            let asked = |own: &&Own| {
+                // Rows that refer to the table itself are found from those that are gone.
+                !own.refers_to_id && self.cascades.family.is_deep(self.cascades.key(own.key))
+            };
             let keys: Vec<usize> =
-                self.cascades.family.of_child(&own).filter(deep).map(|(at, _)| at).collect();
+                self.cascades.own.iter().filter(asked).map(|own| own.key).collect();
             for key in keys {
                 let mut after = None;
                 loop {
@@ -467,7 +472,13 @@ impl Worker {
         let foreign_key = self.cascades.key(key).clone();
         let parents = &self.cascades.parents;
         let parent = parents.iter().find(|parent| parent.table == foreign_key.parent);
-        let Some(def) = parent.and_then(|parent| parent.def.clone()) else { return Ok(None) };
+        let is_own = foreign_key.parent == self.setup.def.id;
+        let def = match parent {
+            _ if is_own => Some(self.setup.def.clone()),
+            Some(parent) => parent.def.clone(),
+            None => None,
+        };
+        let Some(def) = def else { return Ok(None) };
         let ordinals: Option<Vec<usize>> =
             foreign_key.parent_columns.iter().map(|column| def.ordinal(column)).collect();
         let Some(ordinals) = ordinals else { return Ok(None) };
@@ -498,7 +509,13 @@ impl Worker {
 
     /// Rows of the table were changed, and which cannot be told: it is copied again.
     pub(super) fn meet_unknown(&mut self, why: &str) -> Result<(), End> {
-        if self.copy_is_ahead() || self.snapshot.again {
+        if !self.snapshot.done {
+            // What was read before may be as it was before: the next copy tells rows of this one that are gone by the
+            // versions before this change.
+            self.stop_chunk();
+            self.start_copier()?;
+        }
+        if self.snapshot.again {
             return Ok(());
         }
         let table = &self.setup.def.id;
@@ -511,7 +528,13 @@ impl Worker {
         }
         tracing::warn!(link = self.setup.link, reason = why, "the table is copied again");
         self.setup.live.set_note(format!("the table is copied again: {why}"));
-        self.snapshot.again = true;
+        if self.copy_is_ahead() {
+            // It reads every row that is there, but the stream may have written some that are not.
+            let below = self.snapshot.sweep_below.unwrap_or_default();
+            self.snapshot.sweep_below = Some(below.max(self.at.version().0));
+        } else {
+            self.snapshot.again = true;
+        }
         Ok(())
     }
 }

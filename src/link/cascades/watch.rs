@@ -22,7 +22,7 @@ pub(in crate::link) struct Cascades {
     pub types: Vec<ColumnType>,
     columns: Vec<Column>,
     /// The keys by which the table's own rows refer.
-    pub own: Vec<Own>,
+    pub own: Arc<[Own]>,
     pub parents: Vec<Parent>,
     /// Index lookups that are not done yet.
     pub lookups: VecDeque<Lookup>,
@@ -89,7 +89,7 @@ impl Cascades {
             wanted: Vec::new(),
             types: Vec::new(),
             columns: Vec::new(),
-            own: Vec::new(),
+            own: Arc::default(),
             parents: Vec::new(),
             lookups: VecDeque::new(),
             fresh: Vec::new(),
