@@ -245,8 +245,7 @@ fn announced(met: &Met, before: &TableDef, end: &TableDef, is_last: bool) -> Opt
         if key(known) == key(&def) {
             let by_name = |at: &usize| def.ordinal(&known.columns[*at].name);
             let keys = known.unique_keys.iter();
-            def.unique_keys =
-                keys.filter_map(|key| key.iter().map(by_name).collect()).collect();
+            def.unique_keys = keys.filter_map(|key| key.iter().map(by_name).collect()).collect();
             break;
         }
     }
@@ -625,11 +624,17 @@ mod tests {
         assert_eq!(told(&[swap, "ALTER TABLE t STRANGE"], &["id", "b", "a"]), skips);
         assert_eq!(told(&[swap, add], &["id", "b", "a"]), skips);
         let twice = ["RENAME TABLE t TO _t_del, _t_gho TO t"; 2];
-        assert_eq!(told_of(&with(&twice, &["id", "a", "c", "b"]), &["id", "a", "b"]), ["id,a,b No"; 2]);
+        assert_eq!(
+            told_of(&with(&twice, &["id", "a", "c", "b"]), &["id", "a", "b"]),
+            ["id,a,b No"; 2]
+        );
         // Columns that have changed places may have changed names.
         let moved = told_of(&with(&twice, &["id", "b", "a"]), &["id", "a", "b"]);
         assert_eq!(moved, ["id,a,b RowsAndSweep"; 2]);
-        assert_eq!(told_of(&with(&twice, &["id", "a"]), &["id", "a", "b"]), ["id,a,b RowsAndSweep skipping"]);
+        assert_eq!(
+            told_of(&with(&twice, &["id", "a"]), &["id", "a", "b"]),
+            ["id,a,b RowsAndSweep skipping"]
+        );
         assert_eq!(told(&twice, &["id", "a", "b"]), ["id,a,b RowsAndSweep skipping"]);
         assert_eq!(told(&[swap, "RENAME TABLE t TO u"], &[]), ["gone"]);
         let error = &told(&[swap, "DROP TABLE t"], &[])[0];

@@ -188,7 +188,8 @@ impl Ahead {
             && is_ours
             && last.announced.is_none()
         {
-            last.announced = from_table_map::definition(&TableMap::parse(event)?).ok().map(Box::new);
+            last.announced =
+                from_table_map::definition(&TableMap::parse(event)?).ok().map(Box::new);
         }
         Ok(())
     }

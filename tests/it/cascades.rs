@@ -203,7 +203,6 @@ async fn parents_that_go_while_the_table_is_copied_take_their_rows_along() {
             if number % 4 == 0 {
                 exec(&stage, &format!("DELETE FROM {{db}}.g WHERE id = {}", 100 + number)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         stage.proxy.delay(Duration::ZERO);
         stage.until_equal("the index equals the table", MINUTES_2).await;
@@ -215,6 +214,9 @@ async fn parents_that_go_while_the_table_is_copied_take_their_rows_along() {
 async fn a_parent_that_goes_in_an_xa_transaction_takes_its_rows_along_at_the_commit() {
     let server = servers::own_mysql(Flavour::Mysql97, NATIVE).await;
     let mut stage = linked(server.client(), |setup| setup).await;
+    // The checkpoint says that the copy is done.
+    stage.daemon.stop().await;
+    stage.daemon.start_again().await;
     together(
         &stage,
         &[

@@ -476,10 +476,8 @@ async fn rule_22(reading: Reading) {
     let options = ["--max-allowed-packet=1G", "--innodb-redo-log-capacity=4G"];
     let server = servers::own_mysql(Flavour::Mysql80, &options).await;
     let limit = reading.of("rule22");
-    let stage = Stage::set(server.client(), |setup| {
-        limit(setup.set("memory_limit_bytes", 16 << 20))
-    })
-    .await;
+    let stage =
+        Stage::set(server.client(), |setup| limit(setup.set("memory_limit_bytes", 16 << 20))).await;
     // No redo log to be filled.
     stage.exec("CREATE TABLE {t}_big (id INT PRIMARY KEY, v LONGBLOB) ENGINE = MyISAM").await;
     stage.exec("ALTER TABLE {t} ADD v LONGBLOB INVISIBLE").await;

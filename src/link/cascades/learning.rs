@@ -36,10 +36,14 @@ pub(in crate::link) fn concerns(
     read.names(table) && (!family.keys.is_empty() || speaks_of_keys(statement))
 }
 
-/// Whether the statement can have made or taken a foreign key.
+/// Whether the statement can have made or taken a foreign key; another table that takes the name brings its own.
 fn speaks_of_keys(statement: &str) -> bool {
+    names_keys(statement) || statement.to_ascii_uppercase().contains("RENAME")
+}
+
+fn names_keys(statement: &str) -> bool {
     let text = statement.to_ascii_uppercase();
-    ["FOREIGN", "REFERENCES", "CONSTRAINT", "RENAME"].iter().any(|word| text.contains(word))
+    ["FOREIGN", "REFERENCES", "CONSTRAINT"].iter().any(|word| text.contains(word))
 }
 
 impl Worker {
@@ -81,7 +85,9 @@ impl Worker {
             // Which rows refer by it is known to nobody yet.
             self.copy_for_keys();
         }
-        if self.cascades.unproven.is_some() && speaks_of_keys(&ddl.statement) {
+        let none = had.is_empty() && family.keys.is_empty();
+        let is_in_doubt: fn(&str) -> bool = if none { names_keys } else { speaks_of_keys };
+        if self.cascades.unproven.is_some() && is_in_doubt(&ddl.statement) {
             // What was read behind an earlier statement may be what this one made, or what it took away.
             self.meet_unknown("its foreign keys were changed more than once")?;
         }

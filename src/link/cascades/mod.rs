@@ -83,7 +83,9 @@ impl Worker {
 
     /// The copy that is to come reads everything as it is then.
     fn copy_is_ahead(&self) -> bool {
-        !self.snapshot.done && matches!(self.copying, Copying::Ready) && self.snapshot.until.is_none()
+        !self.snapshot.done
+            && matches!(self.copying, Copying::Ready)
+            && self.snapshot.until.is_none()
     }
 
     /// Takes in rows of a table that the link's rows refer to.
@@ -343,8 +345,9 @@ impl Worker {
         if change.kind != ChangeKind::Delete {
             plan.id(&change.after.values, &mut after)?;
         }
-        for own in self.cascades.own.clone() {
-            let form_of = |values: &[Value<'_>]| self.cascades.own_form(&own, values);
+        let all = self.cascades.own.clone();
+        for own in all.iter() {
+            let form_of = |values: &[Value<'_>]| self.cascades.own_form(own, values);
             let was = (change.kind != ChangeKind::Insert).then(|| form_of(&change.before.values));
             let is = (change.kind != ChangeKind::Delete).then(|| form_of(&change.after.values));
             if was == is && before == after {
@@ -361,7 +364,7 @@ impl Worker {
                 self.cascades.outlive(entry, n);
             }
             if change.kind != ChangeKind::Delete
-                && let Some(child) = self.cascades.child(&own, &change.after, &plan, &after)?
+                && let Some(child) = self.cascades.child(own, &change.after, &plan, &after)?
             {
                 self.keep_child(own.key, child)?;
             }
@@ -379,8 +382,9 @@ impl Worker {
             return Ok(());
         }
         let plan = self.setup.plan.clone();
-        for own in self.cascades.own.clone() {
-            if let Some(child) = self.cascades.child_of(&own, values, &plan, id)? {
+        let all = self.cascades.own.clone();
+        for own in all.iter() {
+            if let Some(child) = self.cascades.child_of(own, values, &plan, id)? {
                 self.keep_child(own.key, child)?;
             }
         }

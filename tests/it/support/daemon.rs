@@ -207,7 +207,8 @@ impl Daemon {
     /// What it has had of memory at most since it was started.
     pub fn most_resident_bytes(&self) -> f64 {
         let process = self.child.as_ref().expect("it runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it is there");
+        let status =
+            std::fs::read_to_string(format!("/proc/{process}/status")).expect("it is there");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("is told");
         let kib = line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number");
         kib * 1024.0
