@@ -431,7 +431,7 @@ impl Follower {
             let subscriber = &mut self.subscribers[*at];
             let is_own = subscriber.subscription.table == table.map.table;
             // Other tables are followed for what the log does not say of their children.
-            if !subscriber.wants(group.gtid.as_ref()) || !(is_own || !rows.logs_cascades()) {
+            if !subscriber.wants(group.gtid.as_ref()) || (rows.logs_cascades() && !is_own) {
                 continue;
             }
             let rows = Rows {
