@@ -18,7 +18,7 @@ CONFIG ?= config/quickstart.toml
 TEST_SECONDS ?= 2400
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run check test bench env clean-servers
+.PHONY: help build demo run check test bench bench-decode bench-log env clean-servers
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -54,6 +54,14 @@ test: ## everything, against real servers that are started for it and stopped af
 bench: ## figures, of a release build: docs/benchmarks.md; BENCH_ROWS=100000 BENCH_RUNS=1 for a try
 	tests/servers/install servers
 	cargo bench --bench e2e
+
+bench-decode: ## log to bulks on one core, beside mysql_common
+	tests/servers/install servers
+	cargo bench --bench e2e -- decode
+
+bench-log: ## a log of 2 GB, 1 % of it of interest, beside mysqlbinlog --raw; BENCH_LOG_MB=200 for a try
+	tests/servers/install servers
+	cargo bench --bench e2e -- log
 
 env: ## the environment of all this: eval "$$(make -s env)", then plain cargo does not compile RocksDB again
 	@echo 'export CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" CC="$(CC)" CXX="$(CXX)"'

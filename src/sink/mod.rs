@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use self::opensearch::write_operation;
 use self::opensearch::{OpenSearch, Product};
 use crate::document::Batch;
 use crate::error::{Error, Result, nearest};

@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
+pub use self::bulk::write_operation;
 use self::http::{Answer, Http};
 pub(super) use self::product::Product;
 use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Target};
