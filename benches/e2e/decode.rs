@@ -231,7 +231,7 @@ fn write_delete(row: Option<BinlogRow>, version: u64, out: &mut Vec<u8>) {
 fn write_action(verb: &str, id: &BinlogValue<'_>, version: u64, out: &mut Vec<u8>) {
     must(write!(out, "{{\"{verb}\":{{\"_id\":\""));
     write_value(false, id, out);
-    must(write!(out, "\",\"version\":{version},\"version_type\":\"external_gte\"}}}}\n"));
+    must(writeln!(out, "\",\"version\":{version},\"version_type\":\"external_gte\"}}}}"));
 }
 
 fn write_value(is_number: bool, value: &BinlogValue<'_>, out: &mut Vec<u8>) {
