@@ -14,7 +14,7 @@ use crate::link::end::End;
 use crate::link::lane::Route;
 use crate::link::lanes::{Lanes, Layout};
 use crate::link::pipeline_mode::{self, PipelineMode, Way};
-use crate::link::policy::{AddColumns, OnGone, Overrides, Policy};
+use crate::link::policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
 use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
 use crate::link::upstream::wait_or_fail;
@@ -27,7 +27,7 @@ use crate::sink::Target;
 use crate::source::ddl::fate::Named;
 use crate::source::snapshot::chunk;
 use crate::source::{control, preflight, schema};
-use crate::state::{CheckpointRecord, History, LinkRecord, SchemaRecord};
+use crate::state::{CheckpointRecord, History, LinkRecord, SchemaRecord, SnapshotRecord};
 use crate::table::{TableDef, TableId};
 
 /// Everything that can be wrong with a link before it runs; the mapping with its rules written out.
@@ -118,7 +118,20 @@ pub(super) async fn run(
         setup = set_up_patiently(inner, record, live, stopping) => setup,
     };
     match setup {
-        Ok(setup) => Worker::new(setup).run().await,
+        Ok(setup) => {
+            let copies = policy_of(inner, record).copies_if_purged();
+            match Worker::new(setup).run().await {
+                // The next start finds the same, and copies.
+                End::Failed(error)
+                    if copies
+                        && error.kind() == ErrorKind::SourceLost
+                        && inner.is_lost(&record.id).await =>
+                {
+                    End::Again(error)
+                }
+                end => end,
+            }
+        }
         Err(end) => end,
     }
 }
@@ -175,7 +188,7 @@ async fn set_up(
     target.runs_pipeline = matches!(way, Way::Delegated(_));
     live.set_way(way.clone());
     let state = &inner.parts.state;
-    let stored = state.checkpoints().get(&record.id)?;
+    let mut stored = state.checkpoints().get(&record.id)?;
     if stored
         .as_ref()
         .is_some_and(|stored| stored.index_uuid != target.uuid && !stored.index_uuid.is_empty())
@@ -183,7 +196,20 @@ async fn set_up(
         return Err(End::Replaced);
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
-    let (began, mut input, server_uuid) = inner.join_stream(&record.id, &table, from).await?;
+    let (mut as_made, mut lost) = (as_made, None);
+    let joined = match inner.join_stream(&record.id, &table, from).await {
+        Err(End::Failed(error)) if is_to_copy(inner, record, &error) => {
+            let history = stored_history(inner, record, &table).await?;
+            as_made = history
+                .records
+                .last()
+                .map_or(as_made.clone(), |last| spec_behind(&as_made, &history, last));
+            (stored, lost) = (None, Some(error.report()));
+            inner.join_stream(&record.id, &table, None).await?
+        }
+        joined => joined?,
+    };
+    let (began, mut input, server_uuid) = joined;
     let (proven, history) = match &stored {
         Some(stored) => {
             let history = stored_history(inner, record, &table).await?;
@@ -202,7 +228,10 @@ async fn set_up(
                 behind: Default::default(),
                 read_at: proven.read_at.clone(),
                 skipped: None,
-                rules: Some((record.rules.clone(), record.keys.clone())),
+                rules: Some((
+                    consequence::rule_records(&as_made.rules),
+                    consequence::rule_records(&as_made.keys),
+                )),
                 copy: Default::default(),
                 reason: String::new(),
             });
@@ -216,11 +245,20 @@ async fn set_up(
         Some(holds) => (spec_behind(&as_made, &history, holds), holding(holds, passed)),
         None => (as_made, Holding::Defined),
     };
-    live.set_note(holds.map(|holds| holds.reason.clone()).unwrap_or_default());
+    let note = || holds.map(|holds| holds.reason.clone()).unwrap_or_default();
+    live.set_note(
+        lost.as_ref().map_or_else(note, |why| format!("the table is copied again: {why}")),
+    );
     let def = Arc::new(proven.def);
     let forms = mapping::Forms::from_words(&record.types)?;
     let plan = compiled(&spec, &def, &forms)?;
-    let stored = stored.unwrap_or_default();
+    let stored = stored.unwrap_or_else(|| CheckpointRecord {
+        // Raised to the version at which the copy begins.
+        snapshot: lost
+            .is_some()
+            .then(|| SnapshotRecord { sweep_below: Some(0), ..SnapshotRecord::default() }),
+        ..CheckpointRecord::default()
+    });
     let (prepared, snapshot) = (stored.prepared, stored.snapshot.unwrap_or_default());
     let is_named = |group: &str| prepared.values().flatten().any(|named| named == group);
     state.prepared().retain(&record.id, is_named)?;
@@ -366,12 +404,18 @@ fn holding(holds: &SchemaRecord, passed: Option<&GtidSet>) -> Holding {
     }
 }
 
+/// The place in the log is gone, and the link is to begin anew, with its documents.
+fn is_to_copy(inner: &Inner, record: &LinkRecord, error: &Error) -> bool {
+    error.kind() == ErrorKind::SourceLost && policy_of(inner, record).copies_if_purged()
+}
+
 fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {
     let on_gone = |text: &Option<String>| text.as_deref().and_then(OnGone::parse);
     inner.parts.link.policy().with(Overrides {
         on_truncate: on_gone(&record.on_truncate),
         on_drop: on_gone(&record.on_drop),
         add_columns: record.add_columns.as_deref().and_then(AddColumns::parse),
+        on_purged: record.on_purged.as_deref().and_then(OnPurged::parse),
     })
 }
 

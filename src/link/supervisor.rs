@@ -15,6 +15,7 @@ use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
 use crate::link::status::{Live, State, Status, unix_seconds};
+use crate::link::upstream::Lost;
 use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
@@ -65,7 +66,7 @@ pub(super) struct Run {
     pub tailer: Option<Tailer>,
     pub server_uuid: String,
     /// Links whose checkpoints the source cannot be followed from, and why. It is their trouble only.
-    pub lost: BTreeMap<String, String>,
+    pub lost: BTreeMap<String, Lost>,
     pub workers: BTreeMap<String, Running>,
     is_stopping: bool,
 }
@@ -373,10 +374,11 @@ impl Inner {
 }
 
 pub(super) fn set_overrides(record: &mut LinkRecord, overrides: Overrides) {
-    let Overrides { on_truncate, on_drop, add_columns } = overrides;
+    let Overrides { on_truncate, on_drop, add_columns, on_purged } = overrides;
     record.on_truncate = on_truncate.map(|one| one.as_str().to_owned());
     record.on_drop = on_drop.map(|one| one.as_str().to_owned());
     record.add_columns = add_columns.map(|one| one.as_str().to_owned());
+    record.on_purged = on_purged.map(|one| one.as_str().to_owned());
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

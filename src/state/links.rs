@@ -42,6 +42,8 @@ pub struct LinkRecord {
     pub on_drop: Option<String>,
     #[serde(default)]
     pub add_columns: Option<String>,
+    #[serde(default)]
+    pub on_purged: Option<String>,
 }
 
 /// One column that goes to one field (or, among the keys, into the `_id`).
