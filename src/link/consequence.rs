@@ -52,7 +52,10 @@ pub(super) fn records(
     let Some(def) = &seen.def else {
         refuse_destructive(standing, met)?;
         let reason = format!("no table is called {} behind: {}", standing.def.id, told(first));
-        return Ok(vec![gone(first, &seen.read_at, reason)]);
+        let mut record = gone(first, &seen.read_at, reason);
+        // What the rows up to the statement by which it went mean is not known.
+        record.copy = Copy::RowsAndSweep;
+        return Ok(vec![record]);
     };
     if further.is_empty() {
         let step = single(standing, first, def, seen)?;
@@ -116,6 +119,12 @@ fn refuse_destructive(standing: &Standing<'_>, met: &[Met]) -> Result<()> {
         let policy = match fate(&one.statement, &one.db, standing.named) {
             Fate::Emptied => standing.policy.on_truncate,
             Fate::Gone { to: None } => standing.policy.on_drop,
+            Fate::Altered
+                if apply(&one.statement, &one.db, standing.def, None)
+                    .is_some_and(|altered| altered.moves_rows) =>
+            {
+                standing.policy.on_truncate
+            }
             _ => continue,
         };
         if policy == OnGone::Fail {
@@ -232,11 +241,12 @@ fn altered(
         rules.iter().any(|rule| def.ordinal(&rule.column) == Some(*ordinal))
     };
     let changed: Vec<usize> = altered.revalued.iter().chain(&fresh).copied().collect();
-    let mut copy = if changed.iter().any(|at| reads(&spec.keys, at)) {
-        Copy::RowsAndSweep
-    } else if changed.iter().any(|at| reads(&spec.rules, at))
+    // A key may be one of the columns that are computed from others.
+    let mut copy = if changed.iter().any(|at| reads(&spec.keys, at))
         || (around.has_generated && !changed.is_empty())
     {
+        Copy::RowsAndSweep
+    } else if changed.iter().any(|at| reads(&spec.rules, at)) {
         Copy::Rows
     } else {
         Copy::No

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::consequence::rule_records;
-use crate::link::status::{State, Status, unix_seconds};
+use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
 use crate::link::{PipelineMode, Rules, Spec, start};
 use crate::state::LinkRecord;
@@ -75,6 +75,51 @@ impl Control {
         metrics().forget_link(id);
         tracing::info!(link = id, "link dropped");
         Ok(())
+    }
+
+    /// Stops a link at a clean checkpoint, also for the next starts of the daemon.
+    pub async fn pause(&self, id: &str) -> Result<()> {
+        let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        // Before its task ends: a restart of the stream that comes meanwhile must not take the link along.
+        live.begin_again(State::Paused);
+        self.inner.stop_worker(id).await;
+        live.begin_again(State::Paused);
+        self.inner.store_record(id, |record| record.state = State::Paused.as_str().to_owned());
+        tracing::info!(link = id, "link paused");
+        Ok(())
+    }
+
+    /// Lets a link that was paused, or has failed, go on from its checkpoint.
+    pub async fn resume(&self, id: &str) -> Result<()> {
+        let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        if !live.phase().is_at_rest() {
+            let what =
+                format!("the link `{id}` is {}, so it goes on anyway", live.phase().as_str());
+            return Err(Error::input(what));
+        }
+        self.go_on(id, &live).await;
+        Ok(())
+    }
+
+    /// Has a link copy its table again, and delete the documents that have no row then.
+    pub async fn reset(&self, id: &str) -> Result<()> {
+        let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        live.begin_again(State::Paused);
+        self.inner.stop_worker(id).await;
+        self.inner.store_record(id, |record| record.is_reset = true);
+        live.forget_snapshot();
+        self.go_on(id, &live).await;
+        Ok(())
+    }
+
+    async fn go_on(&self, id: &str, live: &Live) {
+        live.begin_again(State::Scheduled);
+        self.inner.store_record(id, |record| {
+            record.state = State::Scheduled.as_str().to_owned();
+            record.reason = String::new();
+        });
+        self.inner.start_worker(id).await;
+        tracing::info!(link = id, "link goes on");
     }
 
     /// All links by their ids, also those of the configuration that could not be made.

@@ -27,7 +27,7 @@ use crate::sink::Target;
 use crate::source::ddl::fate::Named;
 use crate::source::snapshot::chunk;
 use crate::source::{control, preflight, schema};
-use crate::state::{CheckpointRecord, History, LinkRecord, SchemaRecord, SnapshotRecord};
+use crate::state::{CheckpointRecord, Copy, History, LinkRecord, SchemaRecord, SnapshotRecord};
 use crate::table::{TableDef, TableId};
 
 /// Everything that can be wrong with a link before it runs; the mapping with its rules written out.
@@ -196,20 +196,24 @@ async fn set_up(
         return Err(End::Replaced);
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
-    let (mut as_made, mut lost) = (as_made, None);
-    let joined = match inner.join_stream(&record.id, &table, from).await {
-        Err(End::Failed(error)) if is_to_copy(inner, record, &error) => {
-            let history = stored_history(inner, record, &table).await?;
-            as_made = history
-                .records
-                .last()
-                .map_or(as_made.clone(), |last| spec_behind(&as_made, &history, last));
-            (stored, lost) = (None, Some(error.report()));
+    let (mut as_made, mut why_anew) = (as_made, record.is_reset.then(|| "RESET LINK".to_owned()));
+    let mut joined = None;
+    if why_anew.is_none() {
+        match inner.join_stream(&record.id, &table, from).await {
+            Err(End::Failed(error)) if is_to_copy(inner, record, &error) => {
+                why_anew = Some(error.report());
+            }
+            found => joined = Some(found?),
+        }
+    }
+    let (began, mut input, server_uuid) = match joined {
+        Some(joined) => joined,
+        None => {
+            as_made = last_rules(inner, record, &table, as_made)?;
+            stored = None;
             inner.join_stream(&record.id, &table, None).await?
         }
-        joined => joined?,
     };
-    let (began, mut input, server_uuid) = joined;
     let (proven, history) = match &stored {
         Some(stored) => {
             let history = stored_history(inner, record, &table).await?;
@@ -245,18 +249,20 @@ async fn set_up(
         Some(holds) => (spec_behind(&as_made, &history, holds), holding(holds, passed)),
         None => (as_made, Holding::Defined),
     };
-    let note = || holds.map(|holds| holds.reason.clone()).unwrap_or_default();
-    live.set_note(
-        lost.as_ref().map_or_else(note, |why| format!("the table is copied again: {why}")),
-    );
+    let note = holds.map(|holds| holds.reason.clone()).unwrap_or_default();
+    live.set_note(match &why_anew {
+        Some(why) => format!("the table is copied again: {why}"),
+        None => note,
+    });
     let def = Arc::new(proven.def);
     let forms = mapping::Forms::from_words(&record.types)?;
     let plan = compiled(&spec, &def, &forms)?;
     let stored = stored.unwrap_or_else(|| CheckpointRecord {
         // Raised to the version at which the copy begins.
-        snapshot: lost
-            .is_some()
-            .then(|| SnapshotRecord { sweep_below: Some(0), ..SnapshotRecord::default() }),
+        snapshot: why_anew.is_some().then(|| SnapshotRecord {
+            sweep_below: (!policy_of(inner, record).keeps_documents()).then_some(0),
+            ..SnapshotRecord::default()
+        }),
         ..CheckpointRecord::default()
     });
     let (prepared, snapshot) = (stored.prepared, stored.snapshot.unwrap_or_default());
@@ -272,6 +278,9 @@ async fn set_up(
             prepared: prepared.clone(),
         };
         state.checkpoints().put(&record.id, &record_now, true)?;
+        if record.is_reset {
+            inner.store_record(&record.id, |record| record.is_reset = false);
+        }
     }
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
     let subject = Arc::new(Subject {
@@ -396,12 +405,26 @@ fn spec_behind(as_made: &mapping::Spec, history: &History, holds: &SchemaRecord)
 
 fn holding(holds: &SchemaRecord, passed: Option<&GtidSet>) -> Holding {
     match (&holds.definition, &holds.skipped, passed) {
-        (None, _, _) => Holding::Gone,
+        (None, _, _) => Holding::Gone { early: holds.copy != Copy::No },
         (Some(_), Some(until), Some(passed)) if !passed.covers(until) => {
             Holding::Skipping(until.clone())
         }
         (Some(_), _, _) => Holding::Defined,
     }
+}
+
+/// The rules by the columns' names of now, as far as the link knows them.
+fn last_rules(
+    inner: &Inner,
+    record: &LinkRecord,
+    table: &TableId,
+    as_made: mapping::Spec,
+) -> Result<mapping::Spec> {
+    let Some(history) = inner.parts.state.schemas().get(&record.id, table)? else {
+        return Ok(as_made);
+    };
+    let last = history.records.last();
+    Ok(last.map_or(as_made.clone(), |last| spec_behind(&as_made, &history, last)))
 }
 
 /// The place in the log is gone, and the link is to begin anew, with its documents.

@@ -108,7 +108,8 @@ impl Supervisor {
             parts,
         });
         for record in inner.parts.state.links().list()? {
-            inner.remember(record, State::Scheduled);
+            let is_paused = record.state == State::Paused.as_str();
+            inner.remember(record, if is_paused { State::Paused } else { State::Scheduled });
         }
         let keeper = tokio::spawn(keep(inner.clone(), requests, declared));
         *lock(&inner.keeper) = Some(keeper);
@@ -122,9 +123,7 @@ async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared
     for spec in &declared {
         inner.adopt_overrides(spec);
     }
-    for id in inner.ids() {
-        inner.start_worker(&id).await;
-    }
+    inner.start_workers().await;
     for spec in declared {
         let already = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
         if inner.ids().contains(&already) {
@@ -244,12 +243,27 @@ impl Inner {
                 tracing::error!(error = %error.report(), "cannot note the version that was met");
             }
         }
+        self.start_workers().await;
+    }
+
+    /// Starts every link that is not at rest.
+    async fn start_workers(self: &Arc<Self>) {
         for id in self.ids() {
-            let is_failed =
-                self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
-            if !is_failed {
+            let rests = self.record_of(&id).is_none_or(|(_, live)| live.phase().is_at_rest());
+            if !rests {
                 self.start_worker(&id).await;
             }
+        }
+    }
+
+    /// Stops a link's task, if it has one, at a clean checkpoint if that is there in time.
+    pub async fn stop_worker(&self, id: &str) {
+        let Some(mut running) = self.run.lock().await.workers.remove(id) else { return };
+        let _ = running.stop.send(true);
+        let timeout = Duration::from_millis(self.parts.link.stop_timeout_ms);
+        if tokio::time::timeout(timeout, &mut running.task).await.is_err() {
+            running.task.abort();
+            let _ = running.task.await;
         }
     }
 
@@ -292,9 +306,9 @@ impl Inner {
     fn fail_of(&self, id: &str, error: &Error) {
         let then = match error.kind() {
             ErrorKind::ModelAnswer | ErrorKind::ModelRefused => {
-                "; when that is mended, restart Driftless: the link goes on where it stopped"
+                format!("; when that is mended: RESUME LINK `{id}`")
             }
-            _ => "",
+            _ => String::new(),
         };
         self.fail(id, format!("{}{then}", error.report()));
     }
@@ -310,7 +324,7 @@ impl Inner {
     }
 
     /// Stores what a link became.
-    fn store_record(&self, id: &str, change: impl FnOnce(&mut LinkRecord)) {
+    pub fn store_record(&self, id: &str, change: impl FnOnce(&mut LinkRecord)) {
         let record = {
             let mut links = lock(&self.links);
             let Some(entry) = links.get_mut(id) else { return };

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::queue;
 use crate::link::end::End;
-use crate::link::status::{State, unix_seconds};
+use crate::link::status::unix_seconds;
 use crate::link::supervisor::{Inner, lock};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
 use crate::source::control;
@@ -156,9 +156,7 @@ impl Inner {
     fn checkpoints(&self) -> Result<Vec<(String, Checkpoint)>> {
         let mut checkpoints = Vec::new();
         for id in self.ids() {
-            let is_failed =
-                self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
-            if is_failed {
+            if self.record_of(&id).is_none_or(|(_, live)| live.phase().is_at_rest()) {
                 continue;
             }
             if let Some(record) = self.parts.state.checkpoints().get(&id)? {

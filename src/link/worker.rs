@@ -203,6 +203,7 @@ impl Worker {
                 self.fill_left_out().await?;
                 self.at = boundary;
                 self.is_at_boundary = true;
+                self.prepared.at_boundary = self.prepared.open.clone();
                 self.end_skipping()?;
                 self.note_mark();
                 self.at_boundary().await
@@ -211,7 +212,8 @@ impl Worker {
                 self.fill_left_out().await?;
                 self.take_ddl(ddl).await
             }
-            Item::Unfollowable(why) => self.take_unfollowable(why),
+            Item::Unfollowable(_, Some(group)) => Ok(self.take_prepared_unseen(&group)),
+            Item::Unfollowable(why, None) => self.take_unfollowable(why),
             Item::Broken(error) => Err(broken(&error)),
         }
     }
@@ -283,7 +285,7 @@ impl Worker {
         let reached = self.setup.lanes.reached();
         let first_commit_us = self.first_commit_us.take();
         let (checkpoint, snapshot) = (self.at.clone(), self.snapshot.clone());
-        let prepared = self.prepared.open.clone();
+        let prepared = self.prepared.at_boundary.clone();
         let merged = self.acks.replace_newest(
             |newest| {
                 newest.checkpoint = checkpoint.clone();

@@ -156,7 +156,8 @@ fn class(code: u16) -> (ErrorKind, Option<&'static str>) {
         3118 => (ErrorKind::SourceRefused, Some("ALTER USER … ACCOUNT UNLOCK for the account")),
         3159 => (ErrorKind::SourceRefused, Some("set `tls.mode` to `required` or stricter")),
         // No such database, table or column: the definition that the question was made from is no longer true.
-        1049 | 1051 | 1054 | 1146 => (ErrorKind::Schema, None),
+        // Or its tablespace is discarded, until another is imported.
+        1049 | 1051 | 1054 | 1146 | 1812 | 1814 => (ErrorKind::Schema, None),
         // Full, going down, broken off, timed out, deadlocked, killed, redefined under our hands.
         1040
         | 1053

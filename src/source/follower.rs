@@ -20,6 +20,7 @@ use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
+use crate::source::ddl::temporary::Temporaries;
 use crate::source::stream::{Began, Ddl, Item, Rows};
 use crate::source::tailer::{Durable, Subscription};
 use crate::table::TableId;
@@ -62,6 +63,7 @@ pub struct Follower {
     durable: Durable,
     /// Made with the first compressed transaction.
     inflater: Option<Inflater>,
+    temporaries: Temporaries,
 }
 
 /// An open transaction.
@@ -141,6 +143,7 @@ impl Follower {
             boundary_is_new: false,
             durable,
             inflater: None,
+            temporaries: Temporaries::default(),
         }
     }
 
@@ -320,8 +323,7 @@ impl Follower {
             }
             return;
         }
-        let (db, statement) =
-            (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
+        let (db, statement) = (String::from_utf8_lossy(query.db), ddl::text::statement(&query));
         let read = ddl::read(&statement, &db);
         let Some(group) = &mut self.group else { return };
         let ends_group = !group.has_begun;
@@ -339,7 +341,7 @@ impl Follower {
             ddl::Kind::Dml | ddl::Kind::Ddl { .. } => {
                 for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
                     let table = &subscriber.subscription.table;
-                    if !read.names(table) {
+                    if !read.names(table) || self.temporaries.hides(query.thread_id, table) {
                         continue;
                     }
                     let item = match (&read.kind, &gtid) {
@@ -350,10 +352,14 @@ impl Follower {
                             n,
                             behind: Arc::new(subscriber.behind(&self.at.position.gtids, gtid)),
                         }),
-                        _ => Item::Unfollowable(logged_as_statement(table, &statement)),
+                        _ => {
+                            let why = logged_as_statement(table, &statement);
+                            Item::Unfollowable(why, group.xa.clone())
+                        }
                     };
                     subscriber.push(item);
                 }
+                self.temporaries.note(query.thread_id, &read, &statement, &db);
                 if ends_group {
                     self.end_group();
                 }
@@ -361,6 +367,12 @@ impl Follower {
             ddl::Kind::XaCommit | ddl::Kind::XaRollback => {
                 let commits = read.kind == ddl::Kind::XaCommit;
                 self.follow_xa_end(&statement, commits, n);
+            }
+            ddl::Kind::Temporary { .. } => {
+                self.temporaries.note(query.thread_id, &read, &statement, &db);
+                if ends_group {
+                    self.end_group();
+                }
             }
             ddl::Kind::Savepoint | ddl::Kind::XaEnd | ddl::Kind::Other => {
                 if ends_group {
@@ -374,7 +386,7 @@ impl Follower {
         let gtid = self.group.as_ref().and_then(|group| group.gtid.clone());
         for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
             let error = error(&subscriber.subscription.table);
-            subscriber.push(Item::Unfollowable(error));
+            subscriber.push(Item::Unfollowable(error, None));
         }
     }
 

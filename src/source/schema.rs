@@ -56,7 +56,7 @@ pub struct Seen {
 /// parts of it are of one moment.
 pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<Seen> {
     watermark::wait_until_executed(conn, behind).await?;
-    let def = read_definition(conn, table).await?;
+    let def = read_table(conn, table).await?.and_then(Found::table);
     let around: Option<(Option<String>, i64)> = conn
         .exec_first(
             "SELECT table_collation, (SELECT COUNT(*) FROM information_schema.columns c \
@@ -82,35 +82,75 @@ pub async fn ignores_case(conn: &mut Conn) -> Result<bool> {
     Ok(setting.unwrap_or(0) != 0)
 }
 
+/// What has a name.
+enum Found {
+    Table(TableDef),
+    /// A view, or what else the server calls it.
+    Other {
+        id: TableId,
+        kind: String,
+    },
+}
+
+impl Found {
+    fn table(self) -> Option<TableDef> {
+        match self {
+            Self::Table(def) => Some(def),
+            Self::Other { .. } => None,
+        }
+    }
+}
+
 /// The definition as it is now, under the names as the server spells them; None where there is no such table, or none
-/// that we may see.
+/// that we may see. A view is refused.
 pub async fn read_definition(conn: &mut Conn, table: &TableId) -> Result<Option<TableDef>> {
-    let tried =
-        |cause| control::error(cause).context(format!("cannot read the definition of {table}"));
-    let named = (&table.db, &table.name);
-    let found: Option<(String, String, String)> = conn
-        .exec_first(
-            "SELECT table_schema, table_name, table_type FROM information_schema.tables \
-             WHERE table_schema = ? AND table_name = ?",
-            named,
-        )
-        .await
-        .map_err(tried)?;
-    let Some((db, name, kind)) = found else { return Ok(None) };
-    let id = TableId { db, name };
-    if kind != "BASE TABLE" {
-        return Err(Error::new(
+    match read_table(conn, table).await? {
+        None => Ok(None),
+        Some(Found::Table(def)) => Ok(Some(def)),
+        Some(Found::Other { id, kind }) => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
                 "{id} is no table but a {}, whose changes are not in the log",
                 kind.to_lowercase()
             ),
         )
-        .with_advice("map the table that the rows are stored in"));
+        .with_advice("map the table that the rows are stored in")),
     }
-    let columns: Vec<ColumnRow> = conn.exec(COLUMNS, named).await.map_err(tried)?;
-    let keys: Vec<KeyRow> = conn.exec(UNIQUE_KEYS, named).await.map_err(tried)?;
-    definition(id, columns, &keys).map(Some)
+}
+
+/// [`read_definition`] of a table that was one: a view that has its name now is not it.
+pub async fn read_if_table(conn: &mut Conn, table: &TableId) -> Result<Option<TableDef>> {
+    Ok(read_table(conn, table).await?.and_then(Found::table))
+}
+
+async fn read_table(conn: &mut Conn, table: &TableId) -> Result<Option<Found>> {
+    let tried =
+        |cause| control::error(cause).context(format!("cannot read the definition of {table}"));
+    let named = (&table.db, &table.name);
+    let mut asked_again = false;
+    loop {
+        let found: Option<(String, String, String)> = conn
+            .exec_first(
+                "SELECT table_schema, table_name, table_type FROM information_schema.tables \
+                 WHERE table_schema = ? AND table_name = ?",
+                named,
+            )
+            .await
+            .map_err(tried)?;
+        let Some((db, name, kind)) = found else { return Ok(None) };
+        let id = TableId { db, name };
+        if kind != "BASE TABLE" {
+            return Ok(Some(Found::Other { id, kind }));
+        }
+        let columns: Vec<ColumnRow> = conn.exec(COLUMNS, named).await.map_err(tried)?;
+        if columns.is_empty() && !asked_again {
+            // It may have been dropped between the two questions.
+            asked_again = true;
+            continue;
+        }
+        let keys: Vec<KeyRow> = conn.exec(UNIQUE_KEYS, named).await.map_err(tried)?;
+        return definition(id, columns, &keys).map(Found::Table).map(Some);
+    }
 }
 
 fn definition(id: TableId, rows: Vec<ColumnRow>, keys: &[KeyRow]) -> Result<TableDef> {

@@ -484,6 +484,8 @@ pub fn can_change(old: &Column, new: &Column) -> bool {
                 name(old) != Some("char".into()) || old.declared == new.declared
             }
             C::Bytes => true,
+            // FLOAT(7,2) rounds, and UNSIGNED has no negative ones.
+            C::Float | C::Double | C::Decimal { .. } => old.declared == new.declared,
             _ => old.declared == new.declared || !matches!(one, C::Unsupported { .. }),
         },
         (one, other) if rank(one).is_some() && rank(other).is_some() => widens(one, other),

@@ -32,7 +32,8 @@ pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
 /// first, then the primary key's.
 pub fn select_keys(def: &TableDef, wanted: &[usize], key: &[usize], count: usize) -> String {
     let name = |ordinal: &usize| quoted(&def.columns[*ordinal].name);
-    let columns: Vec<_> = wanted.iter().chain(&def.primary_key).map(name).collect();
+    let values = wanted.iter().map(|ordinal| value(&def.columns[*ordinal]));
+    let columns: Vec<_> = values.chain(def.primary_key.iter().map(name)).collect();
     let places: Vec<_> = key.iter().map(|at| placeholder(&def.columns[*at])).collect();
     let (names, place) = match key {
         [one] => (name(one), places.join("")),

@@ -125,7 +125,7 @@ pub async fn read_keys(
     let statement = chunk::select_keys(def, wanted, key, count);
     conn.query_drop("START TRANSACTION READ ONLY").await.map_err(tried)?;
     let rows: Vec<Row> = conn.exec(statement, Params::Positional(params)).await.map_err(tried)?;
-    let now = schema::read_definition(conn, &def.id).await?;
+    let now = schema::read_if_table(conn, &def.id).await?;
     conn.query_drop("COMMIT").await.map_err(tried)?;
     let of = |def: &TableDef, at: &usize| def.columns.get(*at).cloned();
     let is_same = |now: &TableDef| {
