@@ -45,6 +45,14 @@ impl fmt::Display for Gtid {
     }
 }
 
+/// The server's rule for tags, once they are in lower case.
+pub fn is_tag(text: &str) -> bool {
+    const BYTES_MAX: usize = 32;
+    let begins = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let goes_on = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    begins && text.len() <= BYTES_MAX && text.chars().all(goes_on)
+}
+
 /// The server gives no transaction a higher number.
 pub const GNO_MAX: u64 = i64::MAX as u64;
 
@@ -163,7 +171,11 @@ impl FromStr for GtidSet {
             let mut sid = Sid::untagged(uuid);
             for part in parts {
                 if part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-                    sid.tag = Arc::from(part.to_ascii_lowercase());
+                    let tag = part.to_ascii_lowercase();
+                    if !is_tag(&tag) {
+                        return Err(bad(part));
+                    }
+                    sid.tag = Arc::from(tag);
                     continue;
                 }
                 let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -282,6 +294,9 @@ mod tests {
         assert!("nonsense".parse::<GtidSet>().is_err());
         assert!(format!("{A}:5-1").parse::<GtidSet>().is_err());
         assert!(format!("{A}:1-{}", u64::MAX).parse::<GtidSet>().is_err());
+        assert!(format!("{A}:{}:1", "t".repeat(32)).parse::<GtidSet>().is_ok());
+        assert!(format!("{A}:{}:1", "t".repeat(33)).parse::<GtidSet>().is_err());
+        assert!(format!("{A}:t g:1").parse::<GtidSet>().is_err());
         assert!(set("").is_empty());
     }
 

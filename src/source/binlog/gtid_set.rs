@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{GNO_MAX, GtidSet, Sid};
+use crate::position::{GNO_MAX, GtidSet, Sid, is_tag};
 
 use super::cursor::Cursor;
 
@@ -49,6 +49,9 @@ pub fn decode(bytes: &[u8]) -> Result<GtidSet> {
         if tagged {
             let length = cursor.varint()? as usize;
             let tag = str::from_utf8(cursor.bytes(length)?).map_err(|_| impossible())?;
+            if !tag.is_empty() && !is_tag(tag) {
+                return Err(impossible());
+            }
             sid.tag = Arc::from(tag);
         }
         for _ in 0..cursor.u64()? {
