@@ -4,7 +4,7 @@
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
 //! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions (and
 //! [`from_table_map`] those that the log itself announces),
-//! [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
+//! [`files`] is a folder of log files in the place of a server. [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
 #[cfg(feature = "daemon")]
 pub mod ahead;
@@ -15,6 +15,8 @@ pub mod config;
 #[cfg(feature = "daemon")]
 pub mod control;
 pub mod ddl;
+#[cfg(feature = "daemon")]
+pub mod files;
 #[cfg(feature = "daemon")]
 mod follower;
 pub mod from_table_map;

@@ -25,6 +25,8 @@ pub enum Item {
     Unfollowable(Error),
     /// Everything up to here was delivered, and no transaction is open.
     Boundary(Arc<Checkpoint>),
+    /// The log has ended, and all of it was delivered.
+    Ended,
     /// The tailer has ended and will deliver nothing more.
     Broken(Arc<Error>),
 }
@@ -104,7 +106,11 @@ impl Item {
         let held = match self {
             Item::Rows(rows) | Item::Prepared(rows, _) => rows.event.len(),
             Item::Ddl(ddl) => ddl.statement.len(),
-            Item::Xa(_) | Item::Unfollowable(_) | Item::Boundary(_) | Item::Broken(_) => 0,
+            Item::Xa(_)
+            | Item::Unfollowable(_)
+            | Item::Boundary(_)
+            | Item::Ended
+            | Item::Broken(_) => 0,
         };
         held + size_of::<Item>()
     }
