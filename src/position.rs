@@ -45,6 +45,17 @@ impl fmt::Display for Gtid {
     }
 }
 
+/// The server's rule for tags, once they are in lower case.
+pub fn is_tag(text: &str) -> bool {
+    const BYTES_MAX: usize = 32;
+    let begins = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let goes_on = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    begins && text.len() <= BYTES_MAX && text.chars().all(goes_on)
+}
+
+/// The server gives no transaction a higher number.
+pub const GNO_MAX: u64 = i64::MAX as u64;
+
 /// A set of transactions: per server sorted, disjoint, non-touching ranges `first..=last`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GtidSet {
@@ -65,7 +76,7 @@ impl GtidSet {
         match self.ranges.get_mut(&gtid.sid) {
             // The hot case: the next number of a server that is known.
             Some(ranges) => match ranges.last_mut() {
-                Some((_, last)) if *last + 1 == gtid.gno => *last = gtid.gno,
+                Some((_, last)) if last.checked_add(1) == Some(gtid.gno) => *last = gtid.gno,
                 _ => insert_range(ranges, gtid.gno, gtid.gno),
             },
             None => {
@@ -160,13 +171,17 @@ impl FromStr for GtidSet {
             let mut sid = Sid::untagged(uuid);
             for part in parts {
                 if part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-                    sid.tag = Arc::from(part.to_ascii_lowercase());
+                    let tag = part.to_ascii_lowercase();
+                    if !is_tag(&tag) {
+                        return Err(bad(part));
+                    }
+                    sid.tag = Arc::from(tag);
                     continue;
                 }
                 let (first, last) = part.split_once('-').unwrap_or((part, part));
                 let first: u64 = first.trim().parse().map_err(|_| bad(part))?;
                 let last: u64 = last.trim().parse().map_err(|_| bad(part))?;
-                if first == 0 || first > last {
+                if first == 0 || first > last || last > GNO_MAX {
                     return Err(bad(part));
                 }
                 set.insert_range(&sid, first, last);
@@ -278,6 +293,10 @@ mod tests {
         assert_eq!(set(&text.replace(',', ",\n")).to_string(), text);
         assert!("nonsense".parse::<GtidSet>().is_err());
         assert!(format!("{A}:5-1").parse::<GtidSet>().is_err());
+        assert!(format!("{A}:1-{}", u64::MAX).parse::<GtidSet>().is_err());
+        assert!(format!("{A}:{}:1", "t".repeat(32)).parse::<GtidSet>().is_ok());
+        assert!(format!("{A}:{}:1", "t".repeat(33)).parse::<GtidSet>().is_err());
+        assert!(format!("{A}:t g:1").parse::<GtidSet>().is_err());
         assert!(set("").is_empty());
     }
 

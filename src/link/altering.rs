@@ -42,6 +42,9 @@ impl Worker {
             matches!(&self.holding, Holding::Skipping(until) if until.contains(&ddl.gtid));
         let is_nothing = match fate {
             Fate::Nothing => true,
+            // In files the statement that made the table stands before its first row, by which it is known; another table
+            // of the name would be seen by its layout.
+            Fate::Made { .. } if self.setup.subject.source.files().is_some() => !self.is_gone(),
             Fate::Made { if_absent } => if_absent && !self.is_gone(),
             Fate::Gone { to: None } if self.holding == (Holding::Gone { early: true }) => false,
             Fate::Gone { .. } => self.is_gone(),

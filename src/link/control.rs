@@ -1,7 +1,9 @@
 //! The doors' handle on all links: make one, drop one, show them. Starts and stops nothing by itself; that is the
 //! supervisor's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::consequence::rule_records;
@@ -104,6 +106,12 @@ impl Control {
     /// Has a link copy its table again, and delete the documents that have no row then.
     pub async fn reset(&self, id: &str) -> Result<()> {
         let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        if self.inner.parts.source.files().is_some() {
+            let what = "the source is a folder of log files, from which no table can be copied";
+            let advice =
+                "drop the link and create it again: it then reads the files from the first on";
+            return Err(Error::new(ErrorKind::Unsupported, what).with_advice(advice));
+        }
         live.begin_again(State::Paused);
         self.inner.stop_worker(id).await;
         self.inner.store_record(id, |record| record.is_reset = true);
@@ -198,6 +206,39 @@ impl Control {
             .map(|status| format!("{}: {} {}", status.id, status.state.as_str(), status.errors))
             .collect();
         if waiting.is_empty() { Ok(()) } else { Err(waiting) }
+    }
+
+    /// Resolves when the source has ended and all of it was written, which only a source of files does: an error where a
+    /// link has failed or could not be made.
+    pub async fn finished(&self) -> Result<()> {
+        let mut finished = self.inner.finished.subscribe();
+        loop {
+            if let Some(end) = self.ending(&finished.borrow_and_update().clone()) {
+                return end;
+            }
+            // The sender is ours: it lives as long as we do.
+            let _ = finished.changed().await;
+        }
+    }
+
+    fn ending(&self, finished: &BTreeSet<String>) -> Option<Result<()>> {
+        let failed = |what: String| Some(Err(Error::new(ErrorKind::SourceRefused, what)));
+        let unmade = lock(&self.inner.unmade);
+        if let Some(status) = unmade.values().find(|status| status.state == State::Failed) {
+            return failed(format!("link `{}` cannot be made: {}", status.id, status.errors));
+        }
+        let links = lock(&self.inner.links);
+        let is_open = |(id, entry): &(&String, &Entry)| {
+            entry.live.phase() != State::Failed && !finished.contains(*id)
+        };
+        let made = self.inner.declared.load(Ordering::Acquire);
+        if links.is_empty() || links.len() < made || links.iter().any(|link| is_open(&link)) {
+            return None;
+        }
+        match links.iter().find(|(_, entry)| entry.live.phase() == State::Failed) {
+            Some((id, entry)) => failed(format!("link `{id}` has failed: {}", entry.record.reason)),
+            None => Some(Ok(())),
+        }
     }
 
     /// Stops all links at a clean checkpoint, in bounded time.

@@ -170,6 +170,9 @@ async fn pass(
             }
             // What XA transactions did here is found as that of those from before the link began.
             Item::Rows(_) | Item::Prepared(..) | Item::Xa(_) | Item::Unfollowable(..) => {}
+            Item::Ended => {
+                return Err(Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"));
+            }
             Item::Broken(error) => {
                 return Err(Error::new(error.kind(), error.report()));
             }

@@ -22,11 +22,11 @@ use crate::link::worker::{Setup, Worker};
 use crate::link::{Rules, Spec, consequence, definition};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
-use crate::position::GtidSet;
+use crate::position::{Checkpoint, Epoch, GtidSet, Position};
 use crate::sink::Target;
 use crate::source::ddl::fate::Named;
 use crate::source::snapshot::chunk;
-use crate::source::{control, preflight, schema};
+use crate::source::{control, files, preflight, schema};
 use crate::state::{CheckpointRecord, Copy, History, LinkRecord, SchemaRecord, SnapshotRecord};
 use crate::table::{TableDef, TableId};
 
@@ -37,6 +37,11 @@ pub(super) async fn validate(
     table: &TableId,
 ) -> Result<mapping::Spec, Vec<Error>> {
     let one = |error: Error| vec![error];
+    if let Some(dir) = inner.parts.source.files() {
+        let def = files::first_definition(dir, table).map_err(one)?;
+        let (mapping, errors) = mapped(spec, &def);
+        return validate_index(inner, spec, mapping, errors).await;
+    }
     let mut conn = control::connect(&inner.parts.source).await.map_err(one)?;
     let findings =
         preflight::preflight(&mut conn, std::slice::from_ref(table)).await.map_err(one)?;
@@ -45,16 +50,9 @@ pub(super) async fn validate(
         return Err(refused);
     }
     let def = definition::read(&mut conn, table).await.map_err(one)?;
-    let mapping = match &spec.rules {
-        Rules::Map(mapping) => mapping.clone(),
-        Rules::Table { index, columns, columns_span, .. } => {
-            mapping::Spec::of_table(index, &def, columns.as_deref(), *columns_span)
-        }
-    };
-    let mut errors = Vec::new();
-    match mapping::compile(&mapping, &def) {
-        Ok(plan) => errors.extend(key_refusal(&mut conn, &def, &plan).await.map_err(one)?),
-        Err(found) => errors = found,
+    let (mapping, mut errors) = mapped(spec, &def);
+    if let Ok(plan) = mapping::compile(&mapping, &def) {
+        errors.extend(key_refusal(&mut conn, &def, &plan).await.map_err(one)?);
     }
     errors.extend(chunk::check_key(&def).err());
     if def.id != *table {
@@ -62,6 +60,29 @@ pub(super) async fn validate(
         let message = format!("the source spells the table {}, not {table}", def.id);
         errors.push(Error::input(message).with_advice(format!("write {}", def.id)));
     }
+    validate_index(inner, spec, mapping, errors).await
+}
+
+/// The rules written out, and what is wrong with them.
+pub(super) fn mapped(spec: &Spec, def: &TableDef) -> (mapping::Spec, Vec<Error>) {
+    let mapping = match &spec.rules {
+        Rules::Map(mapping) => mapping.clone(),
+        Rules::Table { index, columns, columns_span, .. } => {
+            mapping::Spec::of_table(index, def, columns.as_deref(), *columns_span)
+        }
+    };
+    let errors = mapping::compile(&mapping, def).err().unwrap_or_default();
+    (mapping, errors)
+}
+
+/// What can be wrong with the index, beside `errors`.
+async fn validate_index(
+    inner: &Inner,
+    spec: &Spec,
+    mapping: mapping::Spec,
+    mut errors: Vec<Error>,
+) -> Result<mapping::Spec, Vec<Error>> {
+    let one = |error: Error| vec![error];
     match inner.sink.inspect(&mapping.index).await {
         Ok(target) => {
             let mode = spec.pipeline_mode.unwrap_or(inner.parts.link.pipeline_mode);
@@ -119,7 +140,8 @@ pub(super) async fn run(
     };
     match setup {
         Ok(setup) => {
-            let copies = policy_of(inner, record).copies_if_purged();
+            let copies =
+                inner.parts.source.files().is_none() && policy_of(inner, record).copies_if_purged();
             match Worker::new(setup).run().await {
                 // The next start finds the same, and copies.
                 End::Failed(error)
@@ -188,6 +210,7 @@ async fn set_up(
     target.runs_pipeline = matches!(way, Way::Delegated(_));
     live.set_way(way.clone());
     let state = &inner.parts.state;
+    begin_in_files(inner, record, &table, &target)?;
     let mut stored = state.checkpoints().get(&record.id)?;
     if stored
         .as_ref()
@@ -324,6 +347,40 @@ async fn set_up(
     })
 }
 
+/// A link on files begins at their first event, with nothing to copy. Its checkpoint is of no epoch, so that the stream
+/// begins one, there.
+fn begin_in_files(
+    inner: &Inner,
+    record: &LinkRecord,
+    table: &TableId,
+    target: &Target,
+) -> Result<()> {
+    let state = &inner.parts.state;
+    let Some(dir) = inner.parts.source.files() else { return Ok(()) };
+    if state.checkpoints().get(&record.id)?.is_some() {
+        return Ok(());
+    }
+    let before = files::gtids_before_first(dir)?;
+    let history = History::beginning(SchemaRecord {
+        definition: Some(files::first_definition(dir, table)?),
+        behind: Default::default(),
+        read_at: before.clone(),
+        skipped: None,
+        rules: Some((record.rules.clone(), record.keys.clone())),
+        copy: Default::default(),
+        reason: String::new(),
+    });
+    state.schemas().put(&record.id, table, &history)?;
+    let position = Position { file: String::new(), offset: 0, gtids: before };
+    let beginning = CheckpointRecord {
+        checkpoint: Checkpoint { epoch: Epoch(0), n: 0, position },
+        snapshot: Some(SnapshotRecord { done: true, ..SnapshotRecord::default() }),
+        index_uuid: target.uuid.clone(),
+        prepared: Default::default(),
+    };
+    state.checkpoints().put(&record.id, &beginning, true)
+}
+
 fn route(
     inner: &Inner,
     record: &LinkRecord,
@@ -356,6 +413,10 @@ fn layout(inner: &Inner) -> Layout {
 }
 
 async fn names_ignore_case(inner: &Inner) -> Result<bool> {
+    // The log has the names as its server stores them.
+    if inner.parts.source.files().is_some() {
+        return Ok(false);
+    }
     let mut conn = control::connect(&inner.parts.source).await?;
     schema::ignores_case(&mut conn).await
 }
@@ -429,7 +490,9 @@ fn last_rules(
 
 /// The place in the log is gone, and the link is to begin anew, with its documents.
 fn is_to_copy(inner: &Inner, record: &LinkRecord, error: &Error) -> bool {
-    error.kind() == ErrorKind::SourceLost && policy_of(inner, record).copies_if_purged()
+    error.kind() == ErrorKind::SourceLost
+        && inner.parts.source.files().is_none()
+        && policy_of(inner, record).copies_if_purged()
 }
 
 fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {

@@ -1,8 +1,8 @@
 //! Owns the source's tailer and the links' workers: starts them, and decides what follows when one ends. Does no work on
 //! rows itself.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,10 @@ pub(super) struct Inner {
     /// No version above this was ever given out; durable in the source's record.
     pub highest_version: Arc<AtomicU64>,
     restarts: mpsc::Sender<Restart>,
+    /// How many links the configuration wants.
+    pub declared: AtomicUsize,
+    /// Links whose source has ended.
+    pub finished: watch::Sender<BTreeSet<String>>,
     pub keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -104,6 +108,8 @@ impl Supervisor {
             run: tokio::sync::Mutex::default(),
             highest_version: Arc::new(AtomicU64::new(highest)),
             restarts,
+            declared: AtomicUsize::new(declared.len()),
+            finished: watch::Sender::default(),
             keeper: Mutex::default(),
             parts,
         });
@@ -167,6 +173,7 @@ async fn declare(control: Control, id: String, spec: Spec) {
             tracing::error!(link = id, reason, "the link of the configuration cannot be made");
             let then = "when that is mended, restart Driftless, which then makes the link";
             unmade(State::Failed, &format!("{reason}; {then}"));
+            control.inner.finished.send_modify(|_| ());
             return;
         }
         tracing::warn!(link = id, reason, "the link of the configuration waits");
@@ -321,6 +328,8 @@ impl Inner {
             record.state = State::Failed.as_str().to_owned();
             record.reason = reason;
         });
+        // Whoever waits for the end looks again.
+        self.finished.send_modify(|_| ());
     }
 
     /// Stores what a link became.
@@ -341,6 +350,9 @@ impl Inner {
 /// Runs one link until it is stopped or fails, and says what follows.
 async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
     let Some((record, live)) = inner.record_of(&id) else { return };
+    inner.finished.send_modify(|finished| {
+        finished.remove(&id);
+    });
     if record.state != State::Scheduled.as_str() {
         inner.store_record(&id, |record| {
             record.state = State::Scheduled.as_str().to_owned();
@@ -349,6 +361,12 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
     }
     match start::run(&inner, &record, &live, stop).await {
         End::Stopped => {}
+        End::Finished => {
+            tracing::info!(link = id, "everything in the log files is written");
+            inner.finished.send_modify(|finished| {
+                finished.insert(id);
+            });
+        }
         End::Failed(error) => {
             tracing::error!(link = id, error = %error.report(), "the link has failed");
             inner.fail_of(&id, &error);

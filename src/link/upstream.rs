@@ -12,10 +12,10 @@ use crate::link::end::End;
 use crate::link::status::unix_seconds;
 use crate::link::supervisor::{Inner, lock};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
-use crate::source::control;
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::tailer::{Durable, Subscription, Tailer};
+use crate::source::{control, files};
 use crate::state::SourceRecord;
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
@@ -87,9 +87,7 @@ impl Inner {
     }
 
     async fn start_tailer(self: &Arc<Self>) -> Result<Started> {
-        let mut conn = control::connect(&self.parts.source).await?;
-        let followable = watermark::followable(&mut conn).await?;
-        let executed = watermark::executed(&mut conn).await?;
+        let (followable, executed) = self.look_at_source().await?;
         let record = self.parts.state.source().get()?;
         let mut lost = BTreeMap::new();
         let mut checkpoints = Vec::new();
@@ -145,11 +143,27 @@ impl Inner {
     pub async fn is_lost(&self, link: &str) -> bool {
         let look = async {
             let Some(stored) = self.parts.state.checkpoints().get(link)? else { return Ok(false) };
-            let mut conn = control::connect(&self.parts.source).await?;
-            let followable = watermark::followable(&mut conn).await?;
+            let (followable, _) = self.look_at_source().await?;
             Ok::<_, Error>(why_lost(&followable, &stored.checkpoint.position.gtids).is_some())
         };
         look.await.unwrap_or(false)
+    }
+
+    /// What decides where the stream can begin. Files are as good as executed: all that is applied came from them.
+    async fn look_at_source(&self) -> Result<(watermark::Followable, watermark::Executed)> {
+        if let Some(dir) = self.parts.source.files() {
+            let before = files::gtids_before_first(dir)?;
+            let mut known = before.clone();
+            for (_, checkpoint) in self.checkpoints()? {
+                known.union(&checkpoint.position.gtids);
+            }
+            let server_uuid = files::identity(dir)?;
+            let executed = watermark::Executed { gtids: before.clone(), server_uuid };
+            return Ok((watermark::Followable { known, purged: before }, executed));
+        }
+        let mut conn = control::connect(&self.parts.source).await?;
+        let followable = watermark::followable(&mut conn).await?;
+        Ok((followable, watermark::executed(&mut conn).await?))
     }
 
     /// The checkpoints of the links that run or are about to.

@@ -147,7 +147,7 @@ impl Worker {
             Err(End::Stopped) if !*self.setup.stop.borrow() => self.setup.lanes.why_closed().await,
             Err(end) => end,
         };
-        let is_clean = matches!(end, End::Stopped)
+        let is_clean = matches!(end, End::Stopped | End::Finished)
             || matches!(&end, End::Failed(error) if is_of_the_source(error));
         if is_clean && let Err(other) = self.setup.lanes.drain().await {
             tracing::warn!(link = self.setup.link, end = ?other, "the last writes were not acknowledged");
@@ -214,6 +214,10 @@ impl Worker {
             }
             Item::Unfollowable(_, Some(group)) => Ok(self.take_prepared_unseen(&group)),
             Item::Unfollowable(why, None) => self.take_unfollowable(why),
+            Item::Ended => {
+                self.acknowledged().await?;
+                Err(End::Finished)
+            }
             Item::Broken(error) => Err(broken(&error)),
         }
     }

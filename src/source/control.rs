@@ -23,6 +23,19 @@ const SESSION: [&str; 3] = [
 /// A new session. Passwords, privileges and certificates that do not do are `SourceRefused`; what time may mend is
 /// `SourceUnreachable`.
 pub async fn connect(config: &Config) -> Result<Conn> {
+    if let Some(dir) = config.files() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "what follows in {} takes a server that can be asked for rows or definitions",
+                dir.display()
+            ),
+        )
+        .with_advice(
+            "from files alone, the log must have binlog_row_image = FULL and no statement that \
+             alters, renames or drops a mapped table",
+        ));
+    }
     let encrypted = options(config, config.tls.mode != Mode::Disabled)?;
     match open(config, encrypted).await {
         Err(MysqlError::Driver(DriverError::NoClientSslFlagFromServer))

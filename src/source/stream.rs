@@ -26,6 +26,8 @@ pub enum Item {
     Unfollowable(Error, Option<Arc<str>>),
     /// Everything up to here was delivered, and no transaction is open.
     Boundary(Arc<Checkpoint>),
+    /// The log has ended, and all of it was delivered.
+    Ended,
     /// The tailer has ended and will deliver nothing more.
     Broken(Arc<Error>),
 }
@@ -105,7 +107,11 @@ impl Item {
         let held = match self {
             Item::Rows(rows) | Item::Prepared(rows, _) => rows.event.len(),
             Item::Ddl(ddl) => ddl.statement.len(),
-            Item::Xa(_) | Item::Unfollowable(..) | Item::Boundary(_) | Item::Broken(_) => 0,
+            Item::Xa(_)
+            | Item::Unfollowable(..)
+            | Item::Boundary(_)
+            | Item::Ended
+            | Item::Broken(_) => 0,
         };
         held + size_of::<Item>()
     }

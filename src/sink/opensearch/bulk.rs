@@ -2,13 +2,13 @@
 
 use opensearch::BulkParts;
 
-use super::Placed;
 use crate::document::{Action, DocOp};
+use crate::sink::answer::Placed;
 
 /// What an action line costs beside the `_id`, at most.
 const LINE_BYTES: usize = 96;
 
-/// Only what [`super::response`] reads: an answer is then about 60 bytes an operation.
+/// Only what [`crate::sink::answer`] reads: an answer is then about 60 bytes an operation.
 const FILTER: &str = "filter_path=error,status,items.*._index,items.*._id,items.*.status,\
     items.*.error.type,items.*.error.reason,items.*.error.caused_by.type,\
     items.*.error.caused_by.reason";

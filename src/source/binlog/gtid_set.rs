@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{GtidSet, Sid};
+use crate::position::{GNO_MAX, GtidSet, Sid, is_tag};
 
 use super::cursor::Cursor;
 
@@ -49,11 +49,14 @@ pub fn decode(bytes: &[u8]) -> Result<GtidSet> {
         if tagged {
             let length = cursor.varint()? as usize;
             let tag = str::from_utf8(cursor.bytes(length)?).map_err(|_| impossible())?;
+            if !tag.is_empty() && !is_tag(tag) {
+                return Err(impossible());
+            }
             sid.tag = Arc::from(tag);
         }
         for _ in 0..cursor.u64()? {
             let (first, end) = (cursor.u64()?, cursor.u64()?);
-            if first == 0 || first >= end {
+            if first == 0 || first >= end || end - 1 > GNO_MAX {
                 return Err(impossible());
             }
             set.insert_range(&sid, first, end - 1);
@@ -87,6 +90,18 @@ mod tests {
         assert_eq!(bytes.len(), 8 + 16 + 8 + 16);
         assert_eq!(bytes[..8], [1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[40..48], [6, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_number_that_no_transaction_can_have_is_an_error() {
+        let of = |end: u64| {
+            let mut bytes = encode(&format!("{A}:1").parse().expect("a valid set"));
+            bytes[40..48].copy_from_slice(&end.to_le_bytes());
+            decode(&bytes)
+        };
+        assert!(of(GNO_MAX + 1).is_ok());
+        assert!(of(GNO_MAX + 2).is_err());
+        assert!(of(u64::MAX).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! Every byte here comes from outside: no index panics, nothing is allocated by a length that was merely claimed.
 
 pub mod checksum;
-pub mod collation;
+pub(in crate::source) mod collation;
 mod cursor;
 pub mod event;
 pub mod gtid_set;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{Gtid, Sid};
+use crate::position::{GNO_MAX, Gtid, Sid, is_tag};
 
 use super::super::cursor::Cursor;
 
@@ -86,9 +86,10 @@ impl GroupStart {
 fn gtid(uuid: [u8; 16], tag: &str, gno: u64) -> Result<Gtid> {
     let sid = match tag {
         "" => Sid::untagged(uuid),
-        tag => Sid { uuid, tag: Arc::from(tag) },
+        tag if is_tag(tag) => Sid { uuid, tag: Arc::from(tag) },
+        _ => return Err(bad_gtid()),
     };
-    if gno == 0 || gno > i64::MAX as u64 {
+    if gno == 0 || gno > GNO_MAX {
         return Err(bad_gtid());
     }
     Ok(Gtid { sid, gno })
