@@ -117,6 +117,12 @@ pub enum ColumnType {
         labels: Vec<String>,
     },
     Json,
+    /// JSON as the text that it was written with: MariaDB's, a LONGTEXT whose rows are only checked when they are written.
+    JsonText,
+    /// UUID, INET4 and INET6 of MariaDB.
+    Uuid,
+    Inet4,
+    Inet6,
     /// GEOMETRY and the types of single shapes.
     Geometry,
     /// Numbers of 32 bits.

@@ -4,6 +4,7 @@
 //! A [`Spec`] is what the user wrote, a [`Plan`] is that compiled against a table's definition. The document is always
 //! whole: each upsert carries every mapped field.
 
+mod address;
 mod apply;
 mod charset;
 mod compile;
@@ -13,8 +14,10 @@ mod form;
 mod geometry;
 pub mod json;
 pub mod json_binary;
+mod json_text;
 mod key;
 mod moment;
+mod packed_column;
 pub mod packed_decimal;
 
 pub use apply::Scratch;

@@ -5,7 +5,7 @@ use mysql_async::prelude::Queryable as _;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::GtidSet;
-use crate::source::column_type::{Declared, column_type};
+use crate::source::column_type::{Declared, column_type, plain};
 use crate::source::control;
 use crate::source::snapshot::watermark;
 use crate::table::{Column, TableDef, TableId};
@@ -20,6 +20,10 @@ const UNIQUE_KEYS: &str = "SELECT index_name, column_name, sub_part, nullable \
     FROM information_schema.statistics \
     WHERE table_schema = ? AND table_name = ? AND non_unique = 0 \
     ORDER BY index_name <> 'PRIMARY', index_name, seq_in_index";
+
+/// What MariaDB makes sure of when a row is written. MySQL has no column of the table's name there.
+const CHECKS: &str = "SELECT check_clause FROM information_schema.check_constraints \
+    WHERE constraint_schema = ? AND table_name = ?";
 
 type ColumnRow = (
     u64,
@@ -44,6 +48,8 @@ pub struct Seen {
     pub charset: Option<String>,
     /// There are columns that are computed from others.
     pub has_generated: bool,
+    /// The server is MariaDB, whose JSON is a text.
+    pub is_mariadb: bool,
     /// Every transaction that can have shown in what was read is among these.
     pub read_at: GtidSet,
 }
@@ -61,7 +67,7 @@ pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<
         .exec_first(
             "SELECT table_collation, (SELECT COUNT(*) FROM information_schema.columns c \
              WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name \
-             AND c.generation_expression <> '') \
+             AND (c.extra LIKE '%VIRTUAL GENERATED%' OR c.extra LIKE '%STORED GENERATED%')) \
              FROM information_schema.tables t WHERE table_schema = ? AND table_name = ?",
             (&table.db, &table.name),
         )
@@ -70,7 +76,13 @@ pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<
     let (collation, generated) = around.unwrap_or_default();
     let charset = collation.and_then(|collation| collation.split('_').next().map(str::to_owned));
     let read_at = watermark::followable(conn).await?.known;
-    Ok(Seen { def, charset, has_generated: generated > 0, read_at })
+    let is_mariadb = is_mariadb(conn).await.map_err(control::error)?;
+    Ok(Seen { def, charset, has_generated: generated > 0, is_mariadb, read_at })
+}
+
+async fn is_mariadb(conn: &mut Conn) -> Result<bool, mysql_async::Error> {
+    let version: Option<String> = conn.query_first("SELECT VERSION()").await?;
+    Ok(version.is_some_and(|version| version.contains("MariaDB")))
 }
 
 /// Whether the server takes names of tables that differ by case for the same.
@@ -98,6 +110,9 @@ pub async fn read_definition(conn: &mut Conn, table: &TableId) -> Result<Option<
         .map_err(tried)?;
     let Some((db, name, kind)) = found else { return Ok(None) };
     let id = TableId { db, name };
+    if kind == "SYSTEM VERSIONED" {
+        return Err(versioned(&id));
+    }
     if kind != "BASE TABLE" {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -110,10 +125,34 @@ pub async fn read_definition(conn: &mut Conn, table: &TableId) -> Result<Option<
     }
     let columns: Vec<ColumnRow> = conn.exec(COLUMNS, named).await.map_err(tried)?;
     let keys: Vec<KeyRow> = conn.exec(UNIQUE_KEYS, named).await.map_err(tried)?;
-    definition(id, columns, &keys).map(Some)
+    let checks = match is_mariadb(conn).await.map_err(tried)? {
+        true => conn.exec(CHECKS, named).await.map_err(tried)?,
+        false => Vec::new(),
+    };
+    definition(id, columns, &keys, &checks).map(Some)
 }
 
-fn definition(id: TableId, rows: Vec<ColumnRow>, keys: &[KeyRow]) -> Result<TableDef> {
+/// Rows that are past stay in the table and come in the log like others.
+fn versioned(id: &TableId) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("{id} keeps the past of its rows (WITH SYSTEM VERSIONING), which is not yet read"),
+    )
+    .with_advice("map a table without system versioning")
+}
+
+/// `json_valid(`a`)`, which is all that makes a LONGTEXT of MariaDB a JSON.
+fn json_column(check: &str) -> Option<String> {
+    let name = check.strip_prefix("json_valid(`")?.strip_suffix("`)")?;
+    Some(name.replace("``", "`"))
+}
+
+fn definition(
+    id: TableId,
+    rows: Vec<ColumnRow>,
+    keys: &[KeyRow],
+    checks: &[String],
+) -> Result<TableDef> {
     // Columns that we may not see are left out, and every one behind them would be taken for its neighbour.
     let has_gap = rows.iter().enumerate().any(|(at, row)| row.0 != at as u64 + 1);
     if has_gap || rows.is_empty() {
@@ -127,7 +166,8 @@ fn definition(id: TableId, rows: Vec<ColumnRow>, keys: &[KeyRow]) -> Result<Tabl
             control::quoted(&id.name)
         )));
     }
-    let columns: Vec<Column> = rows.into_iter().map(column).collect();
+    let json: Vec<String> = checks.iter().filter_map(|check| json_column(check)).collect();
+    let columns: Vec<Column> = rows.into_iter().map(|row| column(row, &json)).collect();
     let mut def = TableDef { id, columns, primary_key: Vec::new(), unique_keys: Vec::new() };
     for key in keys.chunk_by(|one, next| one.0 == next.0) {
         let parts: Option<Vec<usize>> =
@@ -146,8 +186,12 @@ fn definition(id: TableId, rows: Vec<ColumnRow>, keys: &[KeyRow]) -> Result<Tabl
     Ok(def)
 }
 
-fn column(row: ColumnRow) -> Column {
+/// `json` are the columns of which the server checks that they hold JSON.
+fn column(row: ColumnRow, json: &[String]) -> Column {
     let (_, name, data_type, declared, nullable, precision, scale, fsp, charset, octets) = row;
+    // What `JSON` makes there; other texts with the same check were meant to be texts.
+    let is_json_text =
+        data_type == "longtext" && charset.as_deref() == Some("utf8mb4") && json.contains(&name);
     let ty = column_type(&Declared {
         data_type: &data_type,
         text: &declared,
@@ -156,13 +200,16 @@ fn column(row: ColumnRow) -> Column {
         fsp,
         charset: charset.as_deref(),
         octets,
+        is_json_text,
     });
+    let declared = plain(&declared, is_json_text);
     Column { name, ty, nullable: nullable == "YES", declared }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::ColumnType;
 
     fn int(at: u64, name: &str) -> ColumnRow {
         let text = |text: &str| text.to_owned();
@@ -185,15 +232,32 @@ mod tests {
             part("of_expression", None, None, ""),
             part("whole", Some("c"), None, ""),
         ];
-        let def = definition(TableId::new("d", "t"), columns, &keys).expect("is one");
+        let def = definition(TableId::new("d", "t"), columns, &keys, &[]).expect("is one");
         assert_eq!(def.primary_key, [1, 0]);
         assert_eq!(def.unique_keys, [vec![1, 0], vec![2]]);
     }
 
     #[test]
+    fn a_longtext_that_is_checked_to_be_json_is_json() {
+        let text = |at: u64, name: &str, ty: &str| {
+            let text = |text: &str| text.to_owned();
+            let charset = Some(text("utf8mb4"));
+            (at, text(name), text(ty), text(ty), text("YES"), None, None, None, charset, None)
+        };
+        let columns =
+            vec![text(1, "a`b", "longtext"), text(2, "t", "text"), text(3, "l", "longtext")];
+        let checks = ["json_valid(`a``b`)", "json_valid(`t`)", "`l` is null or json_valid(`l`)"];
+        let checks = checks.map(str::to_owned);
+        let def = definition(TableId::new("d", "t"), columns, &[], &checks).expect("is one");
+        let found: Vec<_> = def.columns.iter().map(|c| (&c.ty, c.declared.as_str())).collect();
+        let (json, text) = (ColumnType::JsonText, ColumnType::Text);
+        assert_eq!(found, [(&json, "json"), (&text, "text"), (&text, "longtext")]);
+    }
+
+    #[test]
     fn a_hidden_column_is_never_jumped_over() {
         let columns = vec![int(1, "a"), int(3, "c")];
-        let error = definition(TableId::new("d", "t"), columns, &[]).expect_err("refused");
+        let error = definition(TableId::new("d", "t"), columns, &[], &[]).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::SourceRefused);
     }
 }

@@ -109,6 +109,10 @@ pub async fn read_log(stream: &mut EventStream, mut visit: impl FnMut(&Event<'_>
                     enough |= visit(&format.read_inner(bytes).expect("well formed"));
                 }
             }
+            Body::Packed(packed) => {
+                let plain = packed.unpack(MAX_EVENT_BYTES).expect("unpacks");
+                enough |= visit(&format.read_inner(&plain).expect("well formed"));
+            }
             _ => (),
         }
         if enough {

@@ -665,7 +665,7 @@ const TYPES: &[&str] = &[
 ];
 
 async fn apply_random(mysql: &Mysql, mut random: Random) {
-    use driftless::source::ddl::apply::apply;
+    use driftless::source::ddl::apply::{Defaults, apply};
     let db = mysql.database("alter").await;
     let mut session = mysql.session().await;
     session.query_drop(format!("USE {db}")).await.expect("the database is there");
@@ -704,7 +704,8 @@ async fn apply_random(mysql: &Mysql, mut random: Random) {
         }
         applied += 1;
         let after = read(&mut session, &db).await;
-        if let Some(altered) = apply(&statement, &db, &before, Some("utf8mb4")) {
+        let defaults = Defaults { charset: Some("utf8mb4"), is_mariadb: false };
+        if let Some(altered) = apply(&statement, &db, &before, defaults) {
             understood += 1;
             let ours: Vec<_> = altered.def.columns.iter().map(shown).collect();
             let theirs: Vec<_> = after.columns.iter().map(shown).collect();

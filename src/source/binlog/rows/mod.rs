@@ -51,7 +51,7 @@ impl Plan {
         for (column, in_log) in def.columns.iter().zip(&map.columns) {
             agreement::check(def, column, in_log)?;
             let is_json = in_log.kind == column_kind::JSON;
-            steps.push(Step { width: Width::of(in_log), wanted: None, is_json });
+            steps.push(Step { width: Width::of(in_log, &column.ty), wanted: None, is_json });
         }
         let mut names = Vec::with_capacity(wanted.len());
         for (slot, &ordinal) in wanted.iter().enumerate() {
