@@ -50,6 +50,10 @@ impl Kind {
     pub const TRANSACTION_PAYLOAD: Self = Self(40);
     pub const HEARTBEAT_V2: Self = Self(41);
     pub const GTID_TAGGED: Self = Self(42);
+    pub const MARIADB_ANNOTATE_ROWS: Self = Self(160);
+    pub const MARIADB_CHECKPOINT: Self = Self(161);
+    pub const MARIADB_GTID: Self = Self(162);
+    pub const MARIADB_GTID_LIST: Self = Self(163);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ mod session;
 mod tests;
 
 pub use format_description::FormatDescription;
-pub use group::{GroupStart, XaPrepare};
+pub use group::{GroupStart, MariadbStart, XaPrepare};
 pub use rows::{RowsEvent, RowsKind, TableMapEvent};
 pub use session::{Heartbeat, Query, Rotate};
 
@@ -64,6 +64,8 @@ fn parse<'a>(header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
         Kind::GTID => Body::GroupStart(GroupStart::parse(data, true)?),
         Kind::ANONYMOUS_GTID => Body::GroupStart(GroupStart::parse(data, false)?),
         Kind::GTID_TAGGED => Body::GroupStart(GroupStart::parse_tagged(data)?),
+        Kind::MARIADB_GTID => Body::GroupStart(GroupStart::parse_mariadb(header.server_id, data)?),
+        Kind::MARIADB_GTID_LIST => Body::PreviousGtids(gtid_set::decode_list(data)?),
         Kind::PREVIOUS_GTIDS => Body::PreviousGtids(gtid_set::decode(data)?),
         Kind::QUERY => Body::Query(Query::parse(data)?),
         Kind::EXECUTE_LOAD_QUERY => Body::Query(Query::parse_load(data)?),
@@ -92,7 +94,9 @@ fn parse<'a>(header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
         | Kind::BEGIN_LOAD_QUERY
         | Kind::IGNORABLE
         | Kind::TRANSACTION_CONTEXT
-        | Kind::VIEW_CHANGE => Body::Other,
+        | Kind::VIEW_CHANGE
+        | Kind::MARIADB_ANNOTATE_ROWS
+        | Kind::MARIADB_CHECKPOINT => Body::Other,
         _ if header.is_ignorable() => Body::Other,
         unknown => return Err(unknown_kind(unknown)),
     };
@@ -105,5 +109,7 @@ fn unknown_kind(kind: Kind) -> Error {
         ErrorKind::Unsupported,
         format!("the log has an event of type {}, which is not known", kind.0),
     )
-    .with_advice("MySQL 8.0 to 9.7 are understood; report the server's version")
+    .with_advice(
+        "MySQL 8.0 to 9.7 and MariaDB 10.5 to 11.8 are understood; report the server's version",
+    )
 }
