@@ -484,7 +484,7 @@ mod tests {
     }
 
     fn met(statements: &[&str]) -> Vec<Met> {
-        let gtid = |gno| Gtid { sid: Sid::untagged([7; 16]), gno };
+        let gtid = |gno| Gtid::new(Sid::untagged([7; 16]), gno);
         let one = |(gno, statement): (u64, &&str)| Met {
             statement: (*statement).to_owned(),
             db: "d".into(),

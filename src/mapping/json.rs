@@ -42,7 +42,10 @@ pub(super) fn write_as(
             Ok(())
         }
         Form::Moment { zone, is_zero_text } => write_moment(value, ty, zone, is_zero_text, out),
-        Form::Text if let Value::JsonText(text) = *value && *ty == ColumnType::JsonText => {
+        Form::Text
+            if let Value::JsonText(text) = *value
+                && *ty == ColumnType::JsonText =>
+        {
             write_as_text(text, out)
         }
         Form::Text => {
@@ -367,11 +370,10 @@ fn write_stored_json(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     match json_text::look(check_utf8(text)?) {
         Found::Json => write_json_text(text, out),
         Found::Repeated => json_text::write_once(text, out),
-        Found::Other => {
-            Err(Error::new(ErrorKind::DocumentRefused, "its text is no JSON").with_advice(
+        Found::Other => Err(Error::new(ErrorKind::DocumentRefused, "its text is no JSON")
+            .with_advice(
                 "mend the row, or make the link with json = \"string\", which takes any text",
-            ))
-        }
+            )),
     }
 }
 

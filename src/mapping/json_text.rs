@@ -169,14 +169,20 @@ mod tests {
 
     #[test]
     fn what_is_no_json_or_has_a_key_twice_is_found() {
-        for text in ["{}", " [1, -0.5e3, \"\\u00e9\", null, {\"a\": {\"a\": true}}]", "18446744073709551616"] {
+        for text in [
+            "{}",
+            " [1, -0.5e3, \"\\u00e9\", null, {\"a\": {\"a\": true}}]",
+            "18446744073709551616",
+        ] {
             assert_eq!(look(text), Found::Json, "{text}");
         }
         for text in ["{\"a\":1,\"a\":2}", "[{\"b\":[{\"\\u0061\":1,\"a\":2}]}]"] {
             assert_eq!(look(text), Found::Repeated, "{text}");
         }
         let deep = "[".repeat(100_000);
-        for text in ["", "1.", "01", "{\"a\":1,}", "\"\\x\"", "\"a\tb\"", "NaN", "1 2", deep.as_str()] {
+        for text in
+            ["", "1.", "01", "{\"a\":1,}", "\"\\x\"", "\"a\tb\"", "NaN", "1 2", deep.as_str()]
+        {
             assert_eq!(look(text), Found::Other, "{text}");
         }
     }

@@ -237,9 +237,9 @@ impl From<&SchemaRecord> for StoredRecord {
     fn from(record: &SchemaRecord) -> Self {
         Self {
             definition: record.definition.as_ref().map(StoredDefinition::from),
-            behind: record.behind.to_string(),
-            read_at: record.read_at.to_string(),
-            skipped: record.skipped.as_ref().map(ToString::to_string),
+            behind: record.behind.stored(),
+            read_at: record.read_at.stored(),
+            skipped: record.skipped.as_ref().map(GtidSet::stored),
             rules: record.rules.clone(),
             copy: record.copy.clone(),
             reason: record.reason.clone(),

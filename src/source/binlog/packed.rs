@@ -200,13 +200,8 @@ mod tests {
         assert_eq!((query.db, query.statement), (&b"db"[..], &statement[..]));
 
         let rows = [0, 1, 2, 3, 4].repeat(100);
-        let bytes = event(
-            Kind::UPDATE_ROWS_COMPRESSED_V1,
-            UPDATE_HEAD,
-            0x83,
-            &[0, 1, 0xf4],
-            &zlib(&rows),
-        );
+        let bytes =
+            event(Kind::UPDATE_ROWS_COMPRESSED_V1, UPDATE_HEAD, 0x83, &[0, 1, 0xf4], &zlib(&rows));
         let plain = unpacked(&bytes, 1 << 20).expect("unpacks");
         let Body::Rows(event) = format.read_inner(&plain).expect("reads").body else {
             panic!("no rows")

@@ -191,11 +191,7 @@ fn read_signs(columns: &mut [MapColumn], value: &[u8]) {
 }
 
 /// The collation of most character columns, then pairs of number and collation of the others.
-fn read_default_collation(
-    columns: &mut [MapColumn],
-    value: &[u8],
-    is_mariadb: bool,
-) -> Result<()> {
+fn read_default_collation(columns: &mut [MapColumn], value: &[u8], is_mariadb: bool) -> Result<()> {
     let mut cursor = Cursor::new(value);
     let default = cursor.lenenc()?;
     let mut characters: Vec<&mut MapColumn> =

@@ -703,8 +703,12 @@ mod tests {
 
     #[test]
     fn a_default_character_set_of_the_statement_counts_for_its_columns() {
-        let altered =
-            apply("ALTER TABLE t ADD c VARCHAR(9), CHARACTER SET = latin1", "d", &table(), Defaults::default());
+        let altered = apply(
+            "ALTER TABLE t ADD c VARCHAR(9), CHARACTER SET = latin1",
+            "d",
+            &table(),
+            Defaults::default(),
+        );
         let ty = altered.expect("is read").def.columns[4].ty.clone();
         assert_eq!(ty, ColumnType::TextIn { charset: Charset::Latin1 });
     }

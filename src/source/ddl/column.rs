@@ -398,12 +398,7 @@ pub(super) fn charset_of(collation: &str) -> &str {
     collation.split('_').next().unwrap_or(collation)
 }
 
-fn finish(
-    name: String,
-    typed: Typed,
-    attributes: Attributes,
-    defaults: Defaults<'_>,
-) -> Defined {
+fn finish(name: String, typed: Typed, attributes: Attributes, defaults: Defaults<'_>) -> Defined {
     let own = attributes.charset.as_deref().or(typed.charset.as_deref());
     let charset = own.or(defaults.charset).filter(|_| typed.is_text);
     let (data_type, charset) = match charset {

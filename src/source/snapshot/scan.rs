@@ -217,9 +217,7 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         (SqlValue::Bytes(bytes), ColumnType::Bytes) => Value::Bytes(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Enum { .. }) => Value::Label(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Set { .. }) => Value::Labels(bytes),
-        (SqlValue::Bytes(bytes), ColumnType::Json | ColumnType::JsonText) => {
-            Value::JsonText(bytes)
-        }
+        (SqlValue::Bytes(bytes), ColumnType::Json | ColumnType::JsonText) => Value::JsonText(bytes),
         (SqlValue::Bytes(bytes), ColumnType::TextIn { .. }) => Value::Encoded(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Bit { .. }) => Value::UInt(bits(bytes)),
         (SqlValue::Bytes(bytes), ColumnType::Geometry) => Value::Geometry(bytes),

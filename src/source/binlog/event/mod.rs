@@ -8,7 +8,7 @@ mod session;
 mod tests;
 
 pub use format_description::FormatDescription;
-pub use group::{GroupStart, XaPrepare};
+pub use group::{GroupStart, MariadbStart, XaPrepare};
 pub use rows::{RowsEvent, RowsKind, TableMapEvent};
 pub use session::{Heartbeat, Query, Rotate};
 
@@ -61,23 +61,19 @@ pub enum Body<'a> {
 }
 
 /// The parts of one event whose checksum is already off.
-fn parse<'a>(
-    format: &FormatDescription,
-    header: Header,
-    bytes: &'a [u8],
-) -> Result<Event<'a>> {
+fn parse<'a>(format: &FormatDescription, header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
     let data = bytes.get(HEADER_LEN..).unwrap_or_default();
     let body = match header.kind {
         Kind::ROTATE => Body::Rotate(Rotate::parse(data)?),
         Kind::GTID => Body::GroupStart(GroupStart::parse(data, true)?),
         Kind::ANONYMOUS_GTID => Body::GroupStart(GroupStart::parse(data, false)?),
         Kind::GTID_TAGGED => Body::GroupStart(GroupStart::parse_tagged(data)?),
+        Kind::MARIADB_GTID => Body::GroupStart(GroupStart::parse_mariadb(header.server_id, data)?),
+        Kind::MARIADB_GTID_LIST => Body::PreviousGtids(gtid_set::decode_list(data)?),
         Kind::PREVIOUS_GTIDS => Body::PreviousGtids(gtid_set::decode(data)?),
         Kind::QUERY => Body::Query(Query::parse(data)?),
         Kind::EXECUTE_LOAD_QUERY => Body::Query(Query::parse_load(data)?),
-        Kind::TABLE_MAP => {
-            Body::TableMap(TableMapEvent::parse(data, format.is_mariadb)?)
-        },
+        Kind::TABLE_MAP => Body::TableMap(TableMapEvent::parse(data, format.is_mariadb)?),
         Kind::WRITE_ROWS
         | Kind::UPDATE_ROWS
         | Kind::DELETE_ROWS
@@ -87,7 +83,7 @@ fn parse<'a>(
         | Kind::PARTIAL_UPDATE_ROWS => Body::Rows(RowsEvent::parse(header.kind, bytes)?),
         // One byte of (truncated) length, then the text up to the end.
         Kind::ROWS_QUERY => Body::RowsQuery(data.get(1..).unwrap_or_default()),
-        Kind::ANNOTATE_ROWS => Body::RowsQuery(data),
+        Kind::MARIADB_ANNOTATE_ROWS => Body::RowsQuery(data),
         Kind::QUERY_COMPRESSED
         | Kind::WRITE_ROWS_COMPRESSED_V1
         | Kind::UPDATE_ROWS_COMPRESSED_V1
@@ -112,7 +108,7 @@ fn parse<'a>(
         | Kind::IGNORABLE
         | Kind::TRANSACTION_CONTEXT
         | Kind::VIEW_CHANGE
-        | Kind::BINLOG_CHECKPOINT => Body::Other,
+        | Kind::MARIADB_CHECKPOINT => Body::Other,
         _ if header.is_ignorable() => Body::Other,
         unknown => return Err(unknown_kind(unknown)),
     };
@@ -125,7 +121,9 @@ fn unknown_kind(kind: Kind) -> Error {
         ErrorKind::Unsupported,
         format!("the log has an event of type {}, which is not known", kind.0),
     )
-    .with_advice("MySQL 5.6 to 9.7 and MariaDB 10.5 to 11.8 are understood; report the server's version")
+    .with_advice(
+        "MySQL 5.6 to 9.7 and MariaDB 10.5 to 11.8 are understood; report the server's version",
+    )
 }
 
 /// Stands in the files of a server that encrypts its log. It sends them decrypted, and this event as none.

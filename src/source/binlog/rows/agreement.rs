@@ -16,8 +16,8 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
     use ColumnType as C;
     let kind = in_log.kind;
     let [low, high] = in_log.metadata.to_le_bytes();
-    let string =
-        matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB) || is_packed(kind);
+    let string = matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB)
+        || is_packed(kind);
     let binary = in_log.collation.is_none_or(|collation| collation == BINARY);
     let sign = |unsigned: bool| in_log.unsigned.is_none_or(|in_log| in_log == unsigned);
     // MariaDB shows that a column has its own first form of digits behind the second.

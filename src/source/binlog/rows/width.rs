@@ -38,7 +38,9 @@ impl Width {
                 Width::Counted(if metadata < 256 { 1 } else { 2 })
             }
             k::VARCHAR_COMPRESSED => Width::Counted(if metadata < 256 { 1 } else { 2 }),
-            k::TINY_BLOB..=k::BLOB | k::BLOB_COMPRESSED | k::GEOMETRY | k::JSON | k::VECTOR => Width::Counted(low),
+            k::TINY_BLOB..=k::BLOB | k::BLOB_COMPRESSED | k::GEOMETRY | k::JSON | k::VECTOR => {
+                Width::Counted(low)
+            }
             // Only NULL is left: the layout's parser refuses all others.
             _ => Width::Fixed(0),
         }
