@@ -93,6 +93,9 @@ pub enum ColumnType {
     Timestamp {
         fsp: u8,
     },
+    /// A TIMESTAMP(6) of MariaDB: until when the row was what it says, which of rows that still are so is the last moment
+    /// that there is. A table has one at most; all other rows of it are no rows to us.
+    RowEnd,
     Year,
     /// BIT(`length`), 1 to 64.
     Bit {

@@ -230,6 +230,7 @@ fn write_moment(
 
 /// The digits of a date or time, and whether it is one that the calendar has; `None` if the type is none of a moment.
 pub(super) fn moment(value: &Value<'_>, ty: &ColumnType) -> Result<Option<(Moment, bool)>> {
+    let ty = if *ty == ColumnType::RowEnd { &ColumnType::Timestamp { fsp: 6 } } else { ty };
     let found = match (*value, ty) {
         (Value::Date { year, month, day }, ColumnType::Date) => {
             let date = Date { year, month, day };
@@ -367,6 +368,9 @@ pub(super) fn write_json_text(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
 
 /// JSON as it was written: the server has looked at it then, but need not have been told to.
 fn write_stored_json(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    if text.is_empty() {
+        return write_json_text(text, out);
+    }
     match json_text::look(check_utf8(text)?) {
         Found::Json => write_json_text(text, out),
         Found::Repeated => json_text::write_once(text, out),

@@ -26,7 +26,7 @@ pub use form::{Forms, Overrides};
 pub use key::key_text;
 
 use crate::error::Span;
-use crate::table::{TableDef, TableId};
+use crate::table::{ColumnType, TableDef, TableId};
 
 /// A mapping as written: `rules` make the document, `keys` make its `_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,13 @@ impl Spec {
         };
         let rules = match columns {
             Some(columns) => columns.iter().map(|(name, span)| rule(name, *span)).collect(),
-            None => def.columns.iter().map(|column| rule(&column.name, span)).collect(),
+            // The end is the same in all rows.
+            None => def
+                .columns
+                .iter()
+                .filter(|column| column.ty != ColumnType::RowEnd)
+                .map(|column| rule(&column.name, span))
+                .collect(),
         };
         let primary = Some(&def.primary_key).filter(|key| !key.is_empty());
         let key = primary.or(def.unique_keys.first()).map_or(&[][..], Vec::as_slice);

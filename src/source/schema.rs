@@ -8,7 +8,7 @@ use crate::position::GtidSet;
 use crate::source::column_type::{Declared, column_type, plain};
 use crate::source::control;
 use crate::source::snapshot::watermark;
-use crate::table::{Column, TableDef, TableId};
+use crate::table::{Column, ColumnType, TableDef, TableId};
 
 /// Generated and invisible columns are in the row image, so they are wanted here too. The hidden columns behind
 /// functional indexes are in neither.
@@ -24,6 +24,10 @@ const UNIQUE_KEYS: &str = "SELECT index_name, column_name, sub_part, nullable \
 /// What MariaDB makes sure of when a row is written. MySQL has no column of the table's name there.
 const CHECKS: &str = "SELECT check_clause FROM information_schema.check_constraints \
     WHERE constraint_schema = ? AND table_name = ?";
+
+/// The column that says until when a row is what it is, in a table that keeps the past.
+const ROW_ENDS: &str = "SELECT column_name FROM information_schema.columns \
+    WHERE table_schema = ? AND table_name = ? AND generation_expression = 'ROW END'";
 
 type ColumnRow = (
     u64,
@@ -110,10 +114,8 @@ pub async fn read_definition(conn: &mut Conn, table: &TableId) -> Result<Option<
         .map_err(tried)?;
     let Some((db, name, kind)) = found else { return Ok(None) };
     let id = TableId { db, name };
-    if kind == "SYSTEM VERSIONED" {
-        return Err(versioned(&id));
-    }
-    if kind != "BASE TABLE" {
+    let is_versioned = kind == "SYSTEM VERSIONED";
+    if kind != "BASE TABLE" && !is_versioned {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!(
@@ -129,16 +131,30 @@ pub async fn read_definition(conn: &mut Conn, table: &TableId) -> Result<Option<
         true => conn.exec(CHECKS, named).await.map_err(tried)?,
         false => Vec::new(),
     };
-    definition(id, columns, &keys, &checks).map(Some)
+    let mut columns = columns;
+    let end = match is_versioned {
+        true => {
+            let named: Vec<String> = conn.exec(ROW_ENDS, named).await.map_err(tried)?;
+            Some(row_end(&mut columns, named.into_iter().next()))
+        }
+        false => None,
+    };
+    definition(id, columns, &keys, &checks, end.as_deref()).map(Some)
 }
 
-/// Rows that are past stay in the table and come in the log like others.
-fn versioned(id: &TableId) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!("{id} keeps the past of its rows (WITH SYSTEM VERSIONING), which is not yet read"),
-    )
-    .with_advice("map a table without system versioning")
+/// The name of the column that says until when a row is what it is. Where the table was made without such columns it has
+/// two that the dictionary does not show, behind all others.
+fn row_end(columns: &mut Vec<ColumnRow>, named: Option<String>) -> String {
+    if let Some(name) = named {
+        return name;
+    }
+    for name in ["row_start", "row_end"] {
+        let at = columns.len() as u64 + 1;
+        let (ty, declared) = ("timestamp".to_owned(), "timestamp(6)".to_owned());
+        let no = "NO".to_owned();
+        columns.push((at, name.to_owned(), ty, declared, no, None, None, Some(6), None, None));
+    }
+    "row_end".to_owned()
 }
 
 /// `json_valid(`a`)`, which is all that makes a LONGTEXT of MariaDB a JSON.
@@ -152,6 +168,7 @@ fn definition(
     rows: Vec<ColumnRow>,
     keys: &[KeyRow],
     checks: &[String],
+    row_end: Option<&str>,
 ) -> Result<TableDef> {
     // Columns that we may not see are left out, and every one behind them would be taken for its neighbour.
     let has_gap = rows.iter().enumerate().any(|(at, row)| row.0 != at as u64 + 1);
@@ -167,12 +184,20 @@ fn definition(
         )));
     }
     let json: Vec<String> = checks.iter().filter_map(|check| json_column(check)).collect();
-    let columns: Vec<Column> = rows.into_iter().map(|row| column(row, &json)).collect();
+    let mut columns: Vec<Column> = rows.into_iter().map(|row| column(row, &json)).collect();
+    if let Some(end) = columns.iter_mut().find(|column| Some(column.name.as_str()) == row_end) {
+        if end.ty != (ColumnType::Timestamp { fsp: 6 }) {
+            return Err(by_transaction(&id));
+        }
+        end.ty = ColumnType::RowEnd;
+    }
     let mut def = TableDef { id, columns, primary_key: Vec::new(), unique_keys: Vec::new() };
     for key in keys.chunk_by(|one, next| one.0 == next.0) {
         let parts: Option<Vec<usize>> =
             key.iter().map(|part| def.ordinal(part.1.as_deref()?)).collect();
-        let Some(parts) = parts else { continue };
+        let Some(mut parts) = parts else { continue };
+        // Of rows that have not ended all have the same.
+        parts.retain(|ordinal| def.columns[*ordinal].ty != ColumnType::RowEnd);
         let is_primary = key.iter().all(|part| part.0 == "PRIMARY");
         let is_whole = key.iter().all(|part| part.2.is_none());
         let is_nullable = key.iter().any(|part| part.3.as_deref() == Some("YES"));
@@ -184,6 +209,17 @@ fn definition(
         }
     }
     Ok(def)
+}
+
+fn by_transaction(id: &TableId) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "{id} keeps the past of its rows by transaction (ROW START and ROW END are BIGINTs), and the server logs its \
+             changes as statements"
+        ),
+    )
+    .with_advice("map a table whose ROW START and ROW END are TIMESTAMP(6)")
 }
 
 /// `json` are the columns of which the server checks that they hold JSON.
@@ -209,7 +245,6 @@ fn column(row: ColumnRow, json: &[String]) -> Column {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::ColumnType;
 
     fn int(at: u64, name: &str) -> ColumnRow {
         let text = |text: &str| text.to_owned();
@@ -232,7 +267,7 @@ mod tests {
             part("of_expression", None, None, ""),
             part("whole", Some("c"), None, ""),
         ];
-        let def = definition(TableId::new("d", "t"), columns, &keys, &[]).expect("is one");
+        let def = definition(TableId::new("d", "t"), columns, &keys, &[], None).expect("is one");
         assert_eq!(def.primary_key, [1, 0]);
         assert_eq!(def.unique_keys, [vec![1, 0], vec![2]]);
     }
@@ -248,16 +283,34 @@ mod tests {
             vec![text(1, "a`b", "longtext"), text(2, "t", "text"), text(3, "l", "longtext")];
         let checks = ["json_valid(`a``b`)", "json_valid(`t`)", "`l` is null or json_valid(`l`)"];
         let checks = checks.map(str::to_owned);
-        let def = definition(TableId::new("d", "t"), columns, &[], &checks).expect("is one");
+        let def = definition(TableId::new("d", "t"), columns, &[], &checks, None).expect("is one");
         let found: Vec<_> = def.columns.iter().map(|c| (&c.ty, c.declared.as_str())).collect();
         let (json, text) = (ColumnType::JsonText, ColumnType::Text);
         assert_eq!(found, [(&json, "json"), (&text, "text"), (&text, "longtext")]);
     }
 
     #[test]
+    fn the_end_of_a_row_is_no_part_of_its_keys() {
+        let mut columns = vec![int(1, "a")];
+        let end = row_end(&mut columns, None);
+        let keys =
+            [part("PRIMARY", Some("a"), None, ""), part("PRIMARY", Some("row_end"), None, "")];
+        let def = definition(TableId::new("d", "t"), columns, &keys, &[], Some(&end));
+        let def = def.expect("is one");
+        assert_eq!(
+            (def.column_names().as_str(), &def.primary_key[..]),
+            ("a, row_start, row_end", &[0][..])
+        );
+        assert_eq!(def.columns[2].ty, ColumnType::RowEnd);
+        let by_number = definition(TableId::new("d", "t"), vec![int(1, "e")], &[], &[], Some("e"));
+        assert_eq!(by_number.expect_err("refused").kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
     fn a_hidden_column_is_never_jumped_over() {
         let columns = vec![int(1, "a"), int(3, "c")];
-        let error = definition(TableId::new("d", "t"), columns, &[], &[]).expect_err("refused");
+        let error =
+            definition(TableId::new("d", "t"), columns, &[], &[], None).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::SourceRefused);
     }
 }

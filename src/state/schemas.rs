@@ -172,6 +172,7 @@ enum StoredType {
     Uuid,
     Inet4,
     Inet6,
+    RowEnd,
     Bit { length: u8 },
     TextIn { charset: StoredCharset },
     Geometry,
@@ -227,7 +228,7 @@ macro_rules! same_types {
 }
 
 same_types! {
-    Float, Double, Date, Year, Text, Bytes, Json, JsonText, Uuid, Inet4, Inet6, Geometry, Vector;
+    Float, Double, Date, Year, Text, Bytes, Json, JsonText, Uuid, Inet4, Inet6, RowEnd, Geometry, Vector;
     TinyInt { unsigned }, SmallInt { unsigned }, MediumInt { unsigned }, Int { unsigned },
     BigInt { unsigned }, Decimal { precision, scale }, Time { fsp }, DateTime { fsp },
     Timestamp { fsp }, Bit { length }, Binary { length }, Enum { labels }, Set { labels }, Unsupported { reason }
@@ -410,6 +411,7 @@ mod tests {
             ColumnType::Uuid,
             ColumnType::Inet4,
             ColumnType::Inet6,
+            ColumnType::RowEnd,
             ColumnType::Unsupported { reason: "of another server".into() },
         ];
         let column = |(at, ty): (usize, ColumnType)| Column {

@@ -27,9 +27,14 @@ pub fn root(variable: &str) -> Options {
         panic!("{variable} must be host:port of a MySQL server whose root has no password")
     });
     let (host, port) = address.rsplit_once(':').expect("host:port");
+    root_at(host, port.parse().expect("a port"))
+}
+
+/// Root of the server at an address.
+pub fn root_at(host: &str, port: u16) -> Options {
     Options {
         host: host.to_owned(),
-        port: port.parse().expect("a port"),
+        port,
         user: "root".to_owned(),
         password: SecretString::from(""),
         tls: tls::Config { mode: tls::Mode::Disabled, ..tls::Config::default() },
@@ -69,6 +74,14 @@ pub async fn text(connection: &mut Connection, sql: &str) -> String {
 
 pub async fn executed(connection: &mut Connection) -> GtidSet {
     text(connection, "SELECT @@global.gtid_executed").await.parse().expect("a set")
+}
+
+/// Where the log ends.
+pub async fn from_here(connection: &mut Connection) -> DumpFrom {
+    if connection.is_mariadb() {
+        return DumpFrom::Domains(text(connection, "SELECT @@global.gtid_binlog_pos").await);
+    }
+    DumpFrom::GtidSet(gtid_set::encode(&executed(connection).await))
 }
 
 pub async fn dump(options: &Options, from: DumpFrom, heartbeat: Duration) -> EventStream {

@@ -228,11 +228,11 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         }
         (
             &SqlValue::Date(year, month, day, hours, minutes, seconds, micros),
-            ColumnType::Timestamp { fsp },
+            ColumnType::Timestamp { .. } | ColumnType::RowEnd,
         ) => Value::Timestamp {
             seconds: unix_seconds(year, month, day, hours, minutes, seconds),
             micros,
-            fsp: *fsp,
+            fsp: if let ColumnType::Timestamp { fsp } = ty { *fsp } else { 6 },
         },
         (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ty) => {
             let fsp = if let ColumnType::DateTime { fsp } = ty { *fsp } else { 0 };

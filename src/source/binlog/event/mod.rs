@@ -91,7 +91,7 @@ fn parse<'a>(format: &FormatDescription, header: Header, bytes: &'a [u8]) -> Res
         | Kind::WRITE_ROWS_COMPRESSED
         | Kind::UPDATE_ROWS_COMPRESSED
         | Kind::DELETE_ROWS_COMPRESSED => Body::Packed(Packed::parse(&header, bytes)?),
-        Kind::START_ENCRYPTION => return Err(encrypted()),
+        Kind::START_ENCRYPTION if !header.is_ignorable() => return Err(encrypted()),
         Kind::XID => Body::Xid(super::cursor::Cursor::new(data).u64()?),
         Kind::XA_PREPARE => Body::XaPrepare(XaPrepare::parse(data)?),
         Kind::HEARTBEAT => Body::Heartbeat(Heartbeat::parse(&header, data)),
@@ -126,7 +126,7 @@ fn unknown_kind(kind: Kind) -> Error {
     )
 }
 
-/// Stands in the files of a server that encrypts its log. It sends them decrypted, and this event as none.
+/// Stands in the files of a server that encrypts its log. It sends them decrypted, and this event as one to be skipped.
 #[cold]
 fn encrypted() -> Error {
     Error::new(ErrorKind::Unsupported, "the log is encrypted (START_ENCRYPTION)")

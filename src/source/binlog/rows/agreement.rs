@@ -41,6 +41,7 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
         C::Timestamp { fsp } => {
             (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && old(*fsp))
         }
+        C::RowEnd => (kind == k::TIMESTAMP2 && low == 6) || (kind == k::TIMESTAMP && old(6)),
         C::Year => kind == k::YEAR,
         C::Bit { length } => {
             kind == k::BIT && u16::from(high) * 8 + u16::from(low) == u16::from(*length)
@@ -130,7 +131,7 @@ pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
         C::Double => Read::Double,
         C::Decimal { precision, scale } => Read::Decimal { precision, scale },
         C::Date => Read::Date,
-        C::Time { fsp: 1.. } | C::DateTime { fsp: 1.. } | C::Timestamp { fsp: 1.. }
+        C::Time { fsp: 1.. } | C::DateTime { fsp: 1.. } | C::Timestamp { fsp: 1.. } | C::RowEnd
             if matches!(in_log.kind, k::TIME | k::DATETIME | k::TIMESTAMP) =>
         {
             hires(&column.ty)
@@ -141,6 +142,7 @@ pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
         C::DateTime { fsp } => Read::DateTime { fsp },
         C::Timestamp { .. } if in_log.kind == k::TIMESTAMP => Read::OldTimestamp,
         C::Timestamp { fsp } => Read::Timestamp { fsp },
+        C::RowEnd => Read::Timestamp { fsp: 6 },
         C::Year => Read::Year,
         C::Bit { .. } => Read::Bit,
         C::Text | C::TextIn { .. } | C::Bytes | C::JsonText if is_packed(in_log.kind) => {
@@ -173,6 +175,7 @@ fn hires(ty: &ColumnType) -> Read {
         ColumnType::Time { fsp } => Read::HiresTime { fsp },
         ColumnType::DateTime { fsp } => Read::HiresDateTime { fsp },
         ColumnType::Timestamp { fsp } => Read::HiresTimestamp { fsp },
+        ColumnType::RowEnd => Read::HiresTimestamp { fsp: 6 },
         // Only moments are asked for.
         _ => Read::OldTimestamp,
     }

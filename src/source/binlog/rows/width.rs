@@ -73,6 +73,7 @@ fn old_moment_len(ty: &ColumnType) -> u16 {
         ColumnType::Time { fsp } => hires_time_len(fsp),
         ColumnType::DateTime { fsp } => hires_date_time_len(fsp),
         ColumnType::Timestamp { fsp } => hires_timestamp_len(fsp),
+        ColumnType::RowEnd => hires_timestamp_len(6),
         _ => 0,
     }
 }
