@@ -1,6 +1,6 @@
 //! Statements of the log: which tables they touch, and what an ALTER makes of a definition, which must stay one.
 
-use driftless::source::ddl::apply::{apply, can_change, renames};
+use driftless::source::ddl::apply::{Defaults, apply, can_change, renames};
 use driftless::source::ddl::fate::{Named, fate};
 use driftless::source::ddl::{self, Kind};
 use driftless::source::xid::Xid;
@@ -20,8 +20,9 @@ pub fn read(input: &[u8]) {
     }
     let _ = renames(&statement, DB, &def.id);
     let _ = Xid::of_statement(&statement);
-    for charset in [None, Some("latin1")] {
-        if let Some(altered) = apply(&statement, DB, &def, charset) {
+    for (charset, is_mariadb) in [(None, false), (Some("latin1"), true)] {
+        let defaults = Defaults { charset, is_mariadb };
+        if let Some(altered) = apply(&statement, DB, &def, defaults) {
             assert_altered(&def, &altered);
         }
     }

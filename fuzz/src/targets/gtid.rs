@@ -1,6 +1,6 @@
 //! Sets of GTIDs, as text and in the log's binary form: what was read must survive being written, in both.
 
-use driftless::position::GtidSet;
+use driftless::position::{GtidSet, Sid};
 use driftless::source::binlog::gtid_set::{decode, encode};
 
 pub fn read(input: &[u8]) {
@@ -13,8 +13,11 @@ pub fn read(input: &[u8]) {
         let mut twice = set.clone();
         twice.union(set);
         assert_eq!(&twice, set);
-        assert_eq!(&decode(&encode(set)).expect("our own bytes"), set);
-        continue_each(set);
+        // Of MariaDB, and of a log without GTIDs, a set has no such form.
+        if set.iter().all(|(sid, _)| matches!(sid, Sid::Server { .. })) {
+            assert_eq!(&decode(&encode(set)).expect("our own bytes"), set);
+            continue_each(set);
+        }
     }
     if let Some(set) = from_text {
         assert_eq!(set.to_string().parse::<GtidSet>().expect("our own text"), set);
@@ -27,7 +30,7 @@ fn continue_each(set: &GtidSet) {
     for (sid, ranges) in set.iter() {
         let Some((_, last)) = ranges.last() else { continue };
         let gno = last.saturating_add(1);
-        let next = driftless::position::Gtid { sid: sid.clone(), gno };
+        let next = driftless::position::Gtid::new(sid.clone(), gno);
         longer.insert(&next);
         assert!(longer.contains(&next));
     }

@@ -19,7 +19,15 @@ const INNER_EVENT_BYTES_MAX: usize = 256 << 10;
 const INNER_EVENTS_MAX: usize = 64;
 
 pub fn read(input: &[u8]) {
-    let mut format = FormatDescription { server_version: String::new(), checksums: false };
+    // As it is before a log says itself which server wrote it.
+    for is_mariadb in [false, true] {
+        read_as(input, is_mariadb);
+    }
+}
+
+fn read_as(input: &[u8], is_mariadb: bool) {
+    let server_version = String::new();
+    let mut format = FormatDescription { server_version, checksums: false, is_mariadb };
     let mut maps = HashMap::new();
     for bytes in split(input) {
         // Even behind an event that cannot be read the next one is looked at: more is tried that way.
@@ -27,6 +35,12 @@ pub fn read(input: &[u8]) {
         match event.body {
             Body::FormatDescription(announced) => format = *announced,
             Body::Payload(payload) => read_payload(&format, &payload, &mut maps),
+            Body::Packed(packed) => {
+                let Ok(plain) = packed.unpack(INNER_EVENT_BYTES_MAX) else { continue };
+                if let Ok(event) = format.read_inner(&plain) {
+                    read_event(event, &mut maps);
+                }
+            }
             _ => read_event(event, &mut maps),
         }
     }
@@ -104,6 +118,7 @@ fn read_event(event: Event<'_>, maps: &mut HashMap<u64, TableMap>) {
         Body::GroupStart(start) => drop(start.gtid.map(|gtid| gtid.to_string())),
         Body::FormatDescription(_)
         | Body::Payload(_)
+        | Body::Packed(_)
         | Body::Rotate(_)
         | Body::RowsQuery(_)
         | Body::Xid(_)

@@ -20,9 +20,13 @@ pub fn read(input: &[u8]) {
                 assert_name(name, &text);
             }
         }
-        Ok(Statement::ShowSyncLinkById { id } | Statement::DropSyncLinkById { id }) => {
-            assert_name(&id, &text);
-        }
+        Ok(
+            Statement::ShowSyncLinkById { id }
+            | Statement::DropSyncLinkById { id }
+            | Statement::PauseLink { id }
+            | Statement::ResumeLink { id }
+            | Statement::ResetLink { id },
+        ) => assert_name(&id, &text),
         Ok(Statement::ShowSyncLink) => {}
         Err(error) => assert_error(&error, &text),
     }
