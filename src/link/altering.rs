@@ -8,6 +8,7 @@ use crate::link::copy::{Copier, Subject};
 use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::policy::OnGone;
+use crate::link::supervisor::lock;
 use crate::link::worker::Worker;
 use crate::link::{consequence, definition};
 use crate::mapping;
@@ -166,12 +167,14 @@ impl Worker {
         let walks_as_before = has_same_key(&self.setup.def, def);
         self.setup.plan = compiled(&self.setup.spec, def, &self.setup.forms)?;
         self.setup.def = Arc::new(def.clone());
+        let ended = lock(&self.setup.subject.ended).clone();
         self.setup.subject = Arc::new(Subject {
             def: self.setup.def.clone(),
             wanted: self.setup.plan.wanted().to_vec(),
             prepared: Mutex::new(self.prepared.open.clone()),
             source: self.setup.subject.source.clone(),
-            server_uuid: self.setup.subject.server_uuid.clone(),
+            ended: Mutex::new(ended),
+            server: self.setup.subject.server.clone(),
             chunk_bytes_max: self.setup.subject.chunk_bytes_max,
             live: self.setup.live.clone(),
         });

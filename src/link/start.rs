@@ -183,7 +183,7 @@ async fn set_up(
         return Err(End::Replaced);
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
-    let (began, mut input, server_uuid) = inner.join_stream(&record.id, &table, from).await?;
+    let (began, mut input, server) = inner.join_stream(&record.id, &table, from).await?;
     let (proven, history) = match &stored {
         Some(stored) => {
             let history = stored_history(inner, record, &table).await?;
@@ -196,7 +196,9 @@ async fn set_up(
             (proven, history)
         }
         None => {
-            let proven = definition::prove(&inner.parts.source, &table, began, &mut input).await?;
+            let source = &inner.parts.source;
+            let proven =
+                definition::prove(source, &server, live, &table, began, &mut input).await?;
             let history = History::beginning(SchemaRecord {
                 definition: Some(proven.def.clone()),
                 behind: Default::default(),
@@ -238,7 +240,8 @@ async fn set_up(
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
     let subject = Arc::new(Subject {
         source: inner.parts.source.clone(),
-        server_uuid,
+        server,
+        ended: Mutex::default(),
         def: def.clone(),
         wanted: plan.wanted().to_vec(),
         chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),

@@ -13,6 +13,7 @@ use crate::link::status::{State, unix_seconds};
 use crate::link::supervisor::{Inner, lock};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
 use crate::source::control;
+use crate::source::server::{Naming, Server};
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::tailer::{Durable, Subscription, Tailer};
@@ -23,7 +24,7 @@ use crate::telemetry::metrics::metrics;
 /// A tailer that was just started.
 struct Started {
     tailer: Tailer,
-    server_uuid: String,
+    server: Server,
     lost: BTreeMap<String, String>,
 }
 
@@ -38,16 +39,16 @@ impl Inner {
         link: &str,
         table: &TableId,
         from: Option<Checkpoint>,
-    ) -> Result<(Began, queue::Receiver<Vec<Item>>, String), End> {
+    ) -> Result<(Began, queue::Receiver<Vec<Item>>, Server), End> {
         let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
         let (queue, input) = queue::bounded(room);
         let (began_sender, began) = oneshot::channel();
-        let server_uuid = {
+        let server = {
             let mut run = self.run.lock().await;
             if run.tailer.as_ref().is_none_or(Tailer::has_ended) {
                 let started = self.start_tailer().await.map_err(wait_or_fail)?;
                 run.tailer = Some(started.tailer);
-                run.server_uuid = started.server_uuid;
+                run.server = Some(started.server);
                 run.lost = started.lost;
             }
             if let (Some(_), Some(reason)) = (&from, run.lost.get(link)) {
@@ -64,41 +65,49 @@ impl Inner {
                     began: began_sender,
                 })
                 .await?;
-            run.server_uuid.clone()
+            run.server.clone().expect("it came with the tailer")
         };
         let ahead = |_| {
             let what = "the stream is ahead of this link's checkpoint";
             End::Again(Error::new(ErrorKind::SourceUnreachable, what))
         };
-        Ok((began.await.map_err(ahead)?, input, server_uuid))
+        Ok((began.await.map_err(ahead)?, input, server))
     }
 
     async fn start_tailer(self: &Arc<Self>) -> Result<Started> {
         let mut conn = control::connect(&self.parts.source).await?;
-        let followable = watermark::followable(&mut conn).await?;
-        let executed = watermark::executed(&mut conn).await?;
+        let mut server = Server::of(&mut conn).await?;
+        let stored = self.checkpoints()?;
+        if stored.iter().any(|(_, checkpoint)| checkpoint.position.gtids.is_of_places())
+            && server.naming == Naming::Gtids
+        {
+            // GTIDs were switched on since. Where these links are is known by place, and stays so.
+            server.naming = Naming::Places;
+        }
+        let logged = watermark::logged(&mut conn, &server).await?;
+        let purged = watermark::purged(&mut conn, &server).await?;
+        let executed = watermark::executed(&mut conn, &server).await?;
         let record = self.parts.state.source().get()?;
         let mut lost = BTreeMap::new();
         let mut checkpoints = Vec::new();
-        for (id, checkpoint) in self.checkpoints()? {
-            match why_lost(&followable, &checkpoint.position.gtids) {
+        for (id, checkpoint) in stored {
+            match why_lost(&server, &logged, &purged, &checkpoint.position.gtids) {
                 Some(reason) => {
                     lost.insert(id, reason);
                 }
                 None => checkpoints.push(checkpoint),
             }
         }
-        let known = record.as_ref().filter(|record| record.server_uuid == executed.server_uuid);
+        let known = record.as_ref().filter(|record| record.server_uuid == server.identity);
         let start = match known.and_then(|record| earliest(&checkpoints, Epoch(record.epoch))) {
             Some(start) => start,
-            None => self.begin_epoch(&executed, record.as_ref(), &checkpoints)?,
+            None => self.begin_epoch(&server, executed, record.as_ref(), &checkpoints)?,
         };
         let epoch = start.epoch;
         metrics().source_epoch.set(epoch.0 as i64);
         let reserved = Version(self.highest_version.load(Ordering::Acquire));
-        let server_uuid = executed.server_uuid.clone();
         let (state, highest) = (self.parts.state.clone(), self.highest_version.clone());
-        let uuid = server_uuid.clone();
+        let uuid = server.identity.clone();
         let reserve = Box::new(move |wanted: Version| {
             let reserved = Version(wanted.0 + RESERVED_AHEAD);
             let record = SourceRecord {
@@ -120,10 +129,10 @@ impl Inner {
                 }
             }
         });
-        let durable = Durable { reserved, reserve };
+        let durable = Durable { reserved, reserve, dir: self.parts.state.dir() };
         let config = self.parts.source.clone();
-        let tailer = Tailer::start(config, server_uuid.clone(), start, durable, report);
-        Ok(Started { tailer, server_uuid, lost })
+        let tailer = Tailer::start(config, server.clone(), start, durable, report);
+        Ok(Started { tailer, server, lost })
     }
 
     /// The checkpoints of the links that run or are about to.
@@ -144,7 +153,8 @@ impl Inner {
 
     fn begin_epoch(
         &self,
-        executed: &watermark::Executed,
+        server: &Server,
+        executed: GtidSet,
         record: Option<&SourceRecord>,
         checkpoints: &[Checkpoint],
     ) -> Result<Checkpoint> {
@@ -153,14 +163,14 @@ impl Inner {
         let highest = record.map_or(0, |record| record.highest_version).max(assigned);
         let epoch = Epoch::begin(unix_seconds(), Version(highest));
         let new = SourceRecord {
-            server_uuid: executed.server_uuid.clone(),
+            server_uuid: server.identity.clone(),
             epoch: epoch.0,
             highest_version: epoch.0 + RESERVED_AHEAD,
         };
         self.parts.state.source().put(&new, true)?;
         self.highest_version.store(new.highest_version, Ordering::Release);
         let gtids = match checkpoints.split_first() {
-            None => executed.gtids.clone(),
+            None => executed,
             Some((first, rest)) => {
                 let both = |set: GtidSet, next: &Checkpoint| set.intersection(&next.position.gtids);
                 rest.iter().fold(first.position.gtids.clone(), both)
@@ -189,14 +199,20 @@ fn earliest(checkpoints: &[Checkpoint], epoch: Epoch) -> Option<Checkpoint> {
 }
 
 /// Why the source cannot be followed from `ours`, if it cannot.
-fn why_lost(followable: &watermark::Followable, ours: &GtidSet) -> Option<String> {
-    if !followable.known.covers(ours) {
+fn why_lost(server: &Server, logged: &GtidSet, purged: &GtidSet, ours: &GtidSet) -> Option<String> {
+    if !logged.covers(ours) && server.naming == Naming::Places {
+        return Some(format!(
+            "the source's log ({logged}) does not reach the checkpoint ({ours}), or another server wrote it: it was restored, \
+             its log was reset, or the address leads elsewhere now, and a place in the log means nothing there"
+        ));
+    }
+    if !logged.covers(ours) {
         return Some(format!(
             "the source has not executed all transactions that were applied ({ours}): it was restored, or lost a \
              fail-over"
         ));
     }
-    let has_all = ours.covers(&followable.purged);
+    let has_all = ours.covers(purged);
     (!has_all)
         .then(|| format!("the source has purged the log that follows the checkpoint ({ours})"))
 }

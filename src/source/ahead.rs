@@ -5,13 +5,15 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{EventStream, stream_ended};
-use crate::position::{Checkpoint, Epoch, Gtid, GtidSet, Position};
+use crate::position::{Gtid, GtidSet, Position};
 use crate::source::Config;
 use crate::source::binlog::event::Query;
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, FormatDescription};
 use crate::source::ddl::{self, Kind};
+use crate::source::numbering::Numbering;
 use crate::source::replication::{self, Opened};
+use crate::source::server::Server;
 use crate::table::TableId;
 
 /// A statement on the table.
@@ -28,10 +30,13 @@ pub struct Ahead {
     events: EventStream,
     silence_max: std::time::Duration,
     format: FormatDescription,
+    numbering: Numbering,
     passed: GtidSet,
     open: Option<Gtid>,
     /// BEGIN was seen: the transaction ends at its commit.
     has_begun: bool,
+    /// Its statement takes effect with another one, which will commit it.
+    concerns_nothing: bool,
     inflater: Option<Inflater>,
 }
 
@@ -45,13 +50,12 @@ impl Ahead {
     /// Begins behind the transactions `passed` of the server; None where another server is at the address.
     pub async fn open(
         config: &Config,
-        server_uuid: &str,
+        server: &Server,
         table: &TableId,
         passed: &GtidSet,
     ) -> Result<Option<Self>> {
         let position = Position { file: String::new(), offset: 0, gtids: passed.clone() };
-        let at = Checkpoint { epoch: Epoch(0), n: 0, position };
-        let events = match replication::open(config, server_uuid, &at).await? {
+        let events = match replication::open(config, server, &position).await? {
             Opened::Stream(events) => events,
             Opened::Elsewhere(_) => return Ok(None),
         };
@@ -60,9 +64,11 @@ impl Ahead {
             events,
             silence_max: std::time::Duration::from_millis(config.read_timeout_ms()),
             format: FormatDescription::assumed(),
+            numbering: Numbering::new(server.clone(), "", 0),
             passed: passed.clone(),
             open: None,
             has_begun: false,
+            concerns_nothing: false,
             inflater: None,
         }))
     }
@@ -99,13 +105,26 @@ impl Ahead {
     /// Whether it was a heartbeat.
     fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<bool> {
         let event = self.format.read(bytes)?;
+        let header = event.header;
+        let mut is_heartbeat = false;
         match event.body {
             Body::FormatDescription(format) => self.format = *format,
             Body::GroupStart(start) => {
-                self.open = start.gtid;
-                self.has_begun = false;
+                self.open = Some(self.numbering.gtid(&start)?);
+                self.has_begun = start.mariadb.is_some_and(|start| !start.is_standalone());
+                self.concerns_nothing = start.mariadb.is_some_and(|start| start.begins_alter());
+            }
+            Body::Rotate(rotate) => {
+                self.numbering.begin_file(rotate.file, rotate.offset);
+                return Ok(false);
             }
             Body::Query(query) => {
+                if self.open.is_none() && self.numbering.is_by_place() {
+                    // Before 5.7 no event goes before a transaction's first statement.
+                    self.open = Some(self.numbering.here()?);
+                    self.has_begun = false;
+                    self.concerns_nothing = false;
+                }
                 if self.take_query(&query, met) {
                     self.end();
                 }
@@ -121,21 +140,24 @@ impl Ahead {
                     "the source says that its log lost events (INCIDENT)",
                 ));
             }
-            Body::Heartbeat(_) => return Ok(true),
-            Body::Rotate(_)
-            | Body::PreviousGtids(_)
+            Body::Heartbeat(_) => is_heartbeat = true,
+            Body::PreviousGtids(_)
             | Body::TableMap(_)
             | Body::Rows(_)
             | Body::RowsQuery(_)
             | Body::Stop
             | Body::Other => {}
         }
-        Ok(false)
+        self.numbering.read(&header);
+        if self.open.is_none() {
+            self.numbering.reach(&mut self.passed);
+        }
+        Ok(is_heartbeat)
     }
 
     fn end(&mut self) {
         if let Some(gtid) = self.open.take() {
-            self.passed.insert(&gtid);
+            self.passed.pass(&gtid);
         }
     }
 
@@ -155,7 +177,9 @@ impl Ahead {
             }
             Kind::Commit | Kind::Rollback => true,
             Kind::Ddl { .. } => {
-                if let Some(gtid) = self.open.clone().filter(|_| read.names(&self.table)) {
+                if let Some(gtid) =
+                    self.open.clone().filter(|_| read.names(&self.table) && !self.concerns_nothing)
+                {
                     met.push(Met { statement: statement.into_owned(), db: db.into_owned(), gtid });
                 }
                 !self.has_begun
