@@ -422,7 +422,7 @@ async fn tagged_gtids_are_read_and_resumed_from() {
         match &event.body {
             Body::GroupStart(start) => {
                 let gtid = start.gtid.as_ref().expect("the server has GTIDs");
-                if &*gtid.sid.tag == "wire_tag" {
+                if gtid.to_string().contains(":wire_tag:") {
                     assert!(start.commit_micros > 1_600_000_000_000_000, "{start:?}");
                     assert!((200..1000).contains(&start.transaction_bytes), "{start:?}");
                     assert!(after.contains(gtid) && !before.contains(gtid), "{gtid}");
