@@ -7,8 +7,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Gtid, GtidSet, Sid, log_file, place};
-use crate::source::binlog::Header;
 use crate::source::binlog::event::GroupStart;
+use crate::source::binlog::{Header, Kind};
 use crate::source::server::{Naming, Server};
 
 pub struct Numbering {
@@ -53,9 +53,9 @@ impl Numbering {
         };
     }
 
-    /// An event was read to its end.
+    /// An event was read to its end. One that leads to another file says where it ends in its own.
     pub fn read(&mut self, header: &Header) {
-        if !header.is_artificial() {
+        if !header.is_artificial() && header.kind != Kind::ROTATE {
             self.offset = reached(self.offset, header.next_offset);
         }
     }

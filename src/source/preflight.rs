@@ -291,13 +291,19 @@ fn check_gtids(settings: &Settings, findings: &mut Vec<Finding>) {
                 step => format!("SET PERSIST gtid_mode = {step}"),
             })
             .collect();
+        let remedy = match settings.version() < (5, 7) {
+            true => "set gtid_mode=ON, enforce_gtid_consistency=ON and log_slave_updates=ON in the server's configuration, then \
+                     restart it"
+                .to_owned(),
+            false => statements.join("; "),
+        };
         findings.push(Finding::warning(
             format!(
                 "gtid_mode is {}: transactions have no names, so the source is followed by places in its log. That ends with \
                  a fail-over or a log that is reset, and copies of tables wait for transactions that are active",
                 settings.get("gtid_mode")
             ),
-            statements.join("; "),
+            remedy,
         ));
     }
 }
@@ -316,7 +322,8 @@ fn check_comfort(settings: &Settings, findings: &mut Vec<Finding>) {
             },
         ));
     }
-    if !settings.is("binlog_row_metadata", "FULL") {
+    // Before 8.0, and before MariaDB 10.5, there is none.
+    if !matches!(settings.get("binlog_row_metadata").to_uppercase().as_str(), "FULL" | "") {
         findings.push(Finding::warning(
             "binlog_row_metadata is not FULL: the log does not name the columns of its rows",
             settings.set("binlog_row_metadata", "'FULL'"),

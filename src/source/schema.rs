@@ -69,7 +69,7 @@ pub async fn look(
         .exec_first(
             "SELECT table_collation, (SELECT COUNT(*) FROM information_schema.columns c \
              WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name \
-             AND c.generation_expression <> '') \
+             AND (c.extra LIKE '%VIRTUAL GENERATED%' OR c.extra LIKE '%STORED GENERATED%')) \
              FROM information_schema.tables t WHERE table_schema = ? AND table_name = ?",
             (&table.db, &table.name),
         )

@@ -80,7 +80,7 @@ async fn another_server_without_gtids_is_no_place_to_go_on() {
         mysql.exec(sql).await;
     }
     stage.daemon.reconfigure("source.port", i64::from(other.port()));
-    stage.daemon.start_again_unready();
+    stage.daemon.start_again().await;
     until("the link says so", SECONDS_30, async || {
         let (state, message) = stage.status().await;
         let text = message.to_string();
@@ -111,7 +111,8 @@ async fn gtids_that_are_switched_on_later_do_not_stop_a_link() {
     .await;
     stage.exec("UPDATE {t} SET a = 'named' WHERE id > 15").await;
     stage.until_equal("followed", SECONDS_30).await;
-    stage.daemon.kill9();
+    // The server sends nothing any more that stands before: the checkpoint must be behind it.
+    stage.daemon.stop().await;
     stage.exec("DELETE FROM {t} WHERE id = 3").await;
     stage.daemon.start_again().await;
     stage.until_equal("resumed", SECONDS_30).await;

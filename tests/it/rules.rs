@@ -91,7 +91,8 @@ async fn rule_1(reading: Reading, options: &[&str]) {
         .collect();
     // Four transactions of at least four events each.
     until("the stream has passed the held commits", SECONDS_10, async || {
-        events().await >= before + 16.0
+        let events = events().await;
+        if events >= before + 16.0 { Ok(()) } else { Err(format!("{events} of {before} + 16")) }
     })
     .await;
     assert!(!commits.iter().any(tokio::task::JoinHandle::is_finished), "the commits are not held");
