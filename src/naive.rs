@@ -27,7 +27,7 @@ pub enum Rule {
     SilentChanges = 11,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
-    /// Naive: WITH CONSISTENT SNAPSHOT gives a consistent snapshot, under READ COMMITTED too.
+    /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
     Snapshot = 18,
 }
 

@@ -163,6 +163,12 @@ async fn a_table_of_10_11_is_copied_and_followed_over_kills_and_restarts() {
     life(servers::own_mysql(Flavour::Mariadb1011, &[]).await).await;
 }
 
+/// What the log leaves out is read again where it can be seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_that_leave_columns_out_are_followed_on_mariadb() {
+    life(servers::own_mysql(Flavour::Mariadb118, &["--binlog-row-image=MINIMAL"]).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_goes_on_by_file_and_offset_on_mariadb() {
     let server = servers::own_mysql(Flavour::Mariadb1011, &[]).await;

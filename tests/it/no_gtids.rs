@@ -24,6 +24,12 @@ async fn a_table_of_8_0_is_copied_and_followed_without_gtids() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_that_leave_columns_out_are_followed_without_gtids() {
+    let options = [OFF[0], OFF[1], "--binlog-row-image=MINIMAL"];
+    life(servers::own_mysql(Flavour::Mysql80, &options).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_waits_for_a_transaction_that_works_and_not_for_one_that_idles() {
     let server = own(Flavour::Mysql80).await;
     let stage = Stage::set(server.client(), |setup| setup).await;

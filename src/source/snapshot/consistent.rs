@@ -10,8 +10,8 @@
 //!    before E, a commit hangs in between, and it is given up and begun again; or only events that are no transactions
 //!    stand between the two, which `BINLOG_GTID_POS` of the place tells.
 //!
-//! Two things are not as they look. Under READ COMMITTED the statement does nothing at all, without a word: the session
-//! must be REPEATABLE READ, so that is said with each (rule 18). And XA COMMIT is written to the log before the engine is
+//! Two things are not as they look. Under READ COMMITTED the engine takes no snapshot, without a word, and the place means
+//! nothing for what is read behind it: our sessions are REPEATABLE READ (`control`). And XA COMMIT is written to the log before the engine is
 //! told, outside of that lock, so the place says nothing of it: `undecided` has the wait for that.
 
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ pub async fn open(conn: &mut Conn, tell: Tell<'_>) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
         let place = begin(conn).await?;
-        if is_behind(&place, &end)? || is_naive(Rule::Window) {
+        if is_behind(&place, &end)? || is_naive(Rule::Snapshot) {
             return Ok(());
         }
         let waited = started.elapsed();
@@ -68,9 +68,6 @@ async fn end(conn: &mut Conn) -> Result<(GtidSet, (String, u64))> {
 
 /// Begins a transaction, and gives the place of its snapshot.
 async fn begin(conn: &mut Conn) -> Result<(String, u64)> {
-    let level = if is_naive(Rule::Snapshot) { "READ COMMITTED" } else { "REPEATABLE READ" };
-    let level = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
-    conn.query_drop(level).await.map_err(tried)?;
     conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(tried)?;
     let told: Vec<(String, String)> = conn
         .query("SHOW STATUS WHERE variable_name LIKE 'binlog\\_snapshot\\_%'")
