@@ -13,7 +13,7 @@ use crate::mapping::{self, Rule, Spec};
 use crate::naive;
 use crate::position::GtidSet;
 use crate::source::ahead::Met;
-use crate::source::ddl::apply::{Altered, apply, can_change, renames};
+use crate::source::ddl::apply::{Altered, Defaults, apply, can_change, renames};
 use crate::source::ddl::fate::{Fate, Named, fate, is_online_copy};
 use crate::source::schema::Seen;
 use crate::source::snapshot::chunk;
@@ -138,8 +138,9 @@ pub(super) fn destroyed(table: &TableId, met: &Met) -> Error {
 fn single(standing: &Standing<'_>, met: &Met, def: &TableDef, seen: &Seen) -> Result<Step> {
     match fate(&met.statement, &met.db, standing.named) {
         Fate::Altered if standing.holds => {
-            let around =
-                Around { charset: seen.charset.as_deref(), has_generated: seen.has_generated };
+            let charset = seen.charset.as_deref();
+            let defaults = Defaults { charset, is_mariadb: seen.is_mariadb };
+            let around = Around { defaults, has_generated: seen.has_generated };
             match altered(standing, (standing.def, standing.spec), met, around, Some(def))? {
                 Some(step) => Ok(step),
                 None => by_name(standing, std::slice::from_ref(met), def),
@@ -173,7 +174,8 @@ fn chain(
         ["CHARSET", "CHARACTER", "COLLATE"].iter().any(|word| text.contains(word))
     };
     let charset = seen.charset.as_deref().filter(|_| !met.iter().any(speaks));
-    let around = Around { charset, has_generated: seen.has_generated };
+    let defaults = Defaults { charset, is_mariadb: seen.is_mariadb };
+    let around = Around { defaults, has_generated: seen.has_generated };
     let (mut def, mut spec) = (standing.def.clone(), standing.spec.clone());
     let mut records = Vec::new();
     for one in met {
@@ -202,7 +204,7 @@ fn chain(
 /// What the statement's own text does not say of the table.
 #[derive(Clone, Copy)]
 struct Around<'a> {
-    charset: Option<&'a str>,
+    defaults: Defaults<'a>,
     /// There are columns that are computed from others.
     has_generated: bool,
 }
@@ -215,7 +217,7 @@ fn altered(
     around: Around<'_>,
     server: Option<&TableDef>,
 ) -> Result<Option<Step>> {
-    let Some(altered) = apply(&met.statement, &met.db, before, around.charset) else {
+    let Some(altered) = apply(&met.statement, &met.db, before, around.defaults) else {
         return Ok(None);
     };
     if server.is_some_and(|server| !is_same(&altered.def, server)) {
@@ -516,6 +518,7 @@ mod tests {
             def: (!end.is_empty()).then(|| table(end)),
             charset: Some("utf8mb4".into()),
             has_generated: false,
+            is_mariadb: false,
             read_at: GtidSet::default(),
         };
         let records = match records(&standing, &met(statements), &seen) {

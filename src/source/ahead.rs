@@ -133,6 +133,15 @@ impl Ahead {
                 self.take_payload(&payload, met)?;
                 self.end();
             }
+            Body::Packed(packed) if packed.is_statement() => {
+                let plain = packed.unpack(INNER_EVENT_BYTES_MAX)?;
+                let format = self.format.clone();
+                if let Body::Query(query) = format.read_inner(&plain)?.body
+                    && self.take_query(&query, met)
+                {
+                    self.end();
+                }
+            }
             Body::Xid(_) | Body::XaPrepare(_) => self.end(),
             Body::Incident => {
                 return Err(Error::new(
@@ -144,6 +153,7 @@ impl Ahead {
             Body::PreviousGtids(_)
             | Body::TableMap(_)
             | Body::Rows(_)
+            | Body::Packed(_)
             | Body::RowsQuery(_)
             | Body::Stop
             | Body::Other => {}

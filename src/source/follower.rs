@@ -2,7 +2,7 @@
 //! sorts what concerns each link. Does no I/O but to hand over; knows nothing of mappings.
 //!
 //! `n` counts the uncompressed bytes of log inside transaction groups: every event from a group's GTID event to its
-//! commit, without its checksum, and the inner events of a compressed payload in the payload's place. Rotations, format
+//! commit, without its checksum, and what is compressed as it is unpacked. Rotations, format
 //! descriptions and heartbeats are in no group. So `n` grows by the same amount over the same transactions, however
 //! they are sent, split into files or compressed.
 
@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::naive::{Rule, is_naive};
 use crate::position::{Checkpoint, Gtid, GtidSet, Position, Sid};
 use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
+use crate::source::binlog::packed::Packed;
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
@@ -222,6 +223,7 @@ impl Follower {
         let header = event.header;
         match event.body {
             Body::Payload(payload) => self.follow_payload(&payload).await.map(|()| header),
+            Body::Packed(packed) => self.follow_packed(&packed).map(|()| header),
             _ => self.follow_event(event, bytes),
         }
     }
@@ -248,8 +250,8 @@ impl Follower {
                 return Ok(header);
             }
             Body::GroupStart(start) => self.begin_group(start, &header)?,
-            Body::Payload(_) => {
-                let message = "a compressed transaction lies within another";
+            Body::Payload(_) | Body::Packed(_) => {
+                let message = "what is compressed lies within a compressed transaction";
                 return Err(Error::new(ErrorKind::Undecodable, message));
             }
             Body::Query(query) => {
@@ -311,6 +313,14 @@ impl Follower {
         }
         self.inflater = Some(inflater);
         Ok(())
+    }
+
+    /// A compressed event counts as the plain one.
+    fn follow_packed(&mut self, packed: &Packed<'_>) -> Result<()> {
+        let plain = Bytes::from(packed.unpack(INNER_EVENT_BYTES_MAX)?);
+        self.keep_reserved(plain.len())?;
+        let format = self.format.clone();
+        self.follow_event(format.read_inner(&plain)?, &plain).map(|_| ())
     }
 
     fn begin_group(&mut self, start: GroupStart, header: &Header) -> Result<()> {

@@ -31,6 +31,9 @@ pub mod column_kind {
     pub const TIMESTAMP2: u8 = 17;
     pub const DATETIME2: u8 = 18;
     pub const TIME2: u8 = 19;
+    /// Of MariaDB.
+    pub const BLOB_COMPRESSED: u8 = 140;
+    pub const VARCHAR_COMPRESSED: u8 = 141;
     pub const VECTOR: u8 = 242;
     pub const JSON: u8 = 245;
     pub const NEWDECIMAL: u8 = 246;
@@ -73,7 +76,7 @@ pub struct TableMap {
 impl TableMap {
     pub fn parse(event: &TableMapEvent<'_>) -> Result<Self> {
         let table = TableId::new(event.db, event.table);
-        let columns = columns(event.columns)
+        let columns = columns(event.columns, event.is_mariadb)
             .map_err(|error| error.context(format!("the log's layout of {table}")))?;
         Ok(Self { table_id: event.table_id, table, columns, layout: event.layout.to_vec() })
     }
@@ -85,7 +88,7 @@ impl TableMap {
     }
 }
 
-fn columns(bytes: &[u8]) -> Result<Vec<MapColumn>> {
+fn columns(bytes: &[u8], is_mariadb: bool) -> Result<Vec<MapColumn>> {
     let mut cursor = Cursor::new(bytes);
     let count = cursor.lenenc()?;
     if count > MAX_COLUMNS {
@@ -117,8 +120,8 @@ fn columns(bytes: &[u8]) -> Result<Vec<MapColumn>> {
         let value = cursor.lenenc_bytes()?;
         match field {
             1 => read_signs(&mut columns, value),
-            2 => read_default_collation(&mut columns, value)?,
-            3 => read_collations(&mut columns, value)?,
+            2 => read_default_collation(&mut columns, value, is_mariadb)?,
+            3 => read_collations(&mut columns, value, is_mariadb)?,
             4 => read_names(&mut columns, value)?,
             _ => (),
         }
@@ -131,8 +134,12 @@ fn read_metadata(kind: u8, cursor: &mut Cursor<'_>) -> Result<(u8, u16)> {
         k::FLOAT | k::DOUBLE | k::TIMESTAMP2 | k::DATETIME2 | k::TIME2 => {
             (kind, cursor.u8()?.into())
         }
-        k::TINY_BLOB..=k::BLOB | k::GEOMETRY | k::JSON | k::VECTOR => (kind, cursor.u8()?.into()),
-        k::VARCHAR | k::VAR_STRING | k::NEWDECIMAL | k::BIT => (kind, cursor.u16()?),
+        k::TINY_BLOB..=k::BLOB | k::BLOB_COMPRESSED | k::GEOMETRY | k::JSON | k::VECTOR => {
+            (kind, cursor.u8()?.into())
+        }
+        k::VARCHAR | k::VARCHAR_COMPRESSED | k::VAR_STRING | k::NEWDECIMAL | k::BIT => {
+            (kind, cursor.u16()?)
+        }
         k::STRING | k::ENUM | k::SET => {
             let [real, low] = cursor.array()?;
             // Lengths over 255 hide their two highest bits, inverted, in the bits 4 and 5 of the type.
@@ -166,9 +173,14 @@ fn is_numeric(kind: u8) -> bool {
     matches!(kind, k::TINY..=k::DOUBLE | k::LONGLONG | k::INT24 | k::YEAR | k::NEWDECIMAL)
 }
 
-/// Columns that the server counts when it lists collations: a VECTOR is one, a GEOMETRY and a JSON are not.
-fn is_character(kind: u8) -> bool {
-    matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB | k::VECTOR)
+/// Columns that the server counts when it lists collations: a VECTOR is one; a JSON and in MySQL a GEOMETRY are not.
+fn is_character(kind: u8, is_mariadb: bool) -> bool {
+    match kind {
+        k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB | k::VECTOR => true,
+        k::BLOB_COMPRESSED | k::VARCHAR_COMPRESSED => true,
+        k::GEOMETRY => is_mariadb,
+        _ => false,
+    }
 }
 
 /// One bit for each numeric column (YEAR is one of them), from the highest bit on.
@@ -179,11 +191,11 @@ fn read_signs(columns: &mut [MapColumn], value: &[u8]) {
 }
 
 /// The collation of most character columns, then pairs of number and collation of the others.
-fn read_default_collation(columns: &mut [MapColumn], value: &[u8]) -> Result<()> {
+fn read_default_collation(columns: &mut [MapColumn], value: &[u8], is_mariadb: bool) -> Result<()> {
     let mut cursor = Cursor::new(value);
     let default = cursor.lenenc()?;
     let mut characters: Vec<&mut MapColumn> =
-        columns.iter_mut().filter(|column| is_character(column.kind)).collect();
+        columns.iter_mut().filter(|column| is_character(column.kind, is_mariadb)).collect();
     for column in &mut characters {
         column.collation = Some(default);
     }
@@ -196,9 +208,9 @@ fn read_default_collation(columns: &mut [MapColumn], value: &[u8]) -> Result<()>
     Ok(())
 }
 
-fn read_collations(columns: &mut [MapColumn], value: &[u8]) -> Result<()> {
+fn read_collations(columns: &mut [MapColumn], value: &[u8], is_mariadb: bool) -> Result<()> {
     let mut cursor = Cursor::new(value);
-    for column in columns.iter_mut().filter(|column| is_character(column.kind)) {
+    for column in columns.iter_mut().filter(|column| is_character(column.kind, is_mariadb)) {
         column.collation = Some(cursor.lenenc()?);
     }
     Ok(())
@@ -220,7 +232,7 @@ mod tests {
     fn signs_count_year_among_the_numbers() {
         // tinyint unsigned, year, int signed, varchar(10), bigint unsigned
         let bytes = [5, 1, 13, 3, 15, 8, 2, 40, 0, 0x1f, 1, 1, 0b1101_0000];
-        let columns = columns(&bytes).expect("well formed");
+        let columns = columns(&bytes, false).expect("well formed");
         let unsigned: Vec<_> = columns.iter().map(|column| column.unsigned).collect();
         assert_eq!(unsigned, [Some(true), Some(true), Some(false), None, Some(true)]);
     }
@@ -232,7 +244,7 @@ mod tests {
             5, 242, 15, 255, 252, 252, 6, 4, 0x8e, 2, 4, 2, 2, 0x1f, 3, 4, 63, 28, 8, 63, 7, 1, 1,
             13, 1, 3,
         ];
-        let columns = columns(&bytes).expect("well formed");
+        let columns = columns(&bytes, false).expect("well formed");
         let collations: Vec<_> = columns.iter().map(|column| column.collation).collect();
         assert_eq!(collations, [Some(63), Some(28), None, Some(8), Some(63)]);
     }
@@ -242,14 +254,26 @@ mod tests {
         // binary(255), char(255) of 1020 bytes, enum of 1 byte, set of 8 bytes
         let (high, low) = (0xfe_u8 ^ 0x30, 0xfc_u8);
         let bytes = [4, 254, 254, 254, 254, 8, 254, 255, high, low, 247, 1, 248, 8, 0];
-        let columns = columns(&bytes).expect("well formed");
+        let columns = columns(&bytes, false).expect("well formed");
         let seen: Vec<_> = columns.iter().map(|column| (column.kind, column.metadata)).collect();
         assert_eq!(seen, [(k::STRING, 255), (k::STRING, 1020), (k::ENUM, 1), (k::SET, 8)]);
     }
 
+    /// Bytes of MariaDB 11.8 for (u UUID, t TEXT COMPRESSED in latin1, g POINT, v VECTOR(3), c CHAR(5) in utf8mb4).
+    #[test]
+    fn mariadb_counts_shapes_among_the_columns_with_a_collation() {
+        let bytes = [
+            5, 254, 140, 255, 15, 254, 8, 254, 16, 2, 4, 12, 0, 254, 20, 0x1f, 2, 7, 63, 1, 8, 4,
+            0xfc, 0, 9,
+        ];
+        let columns = columns(&bytes, true).expect("well formed");
+        let collations: Vec<_> = columns.iter().map(|column| column.collation).collect();
+        assert_eq!(collations, [Some(63), Some(8), Some(63), Some(63), Some(2_304)]);
+    }
+
     #[test]
     fn an_impossible_number_of_columns_is_an_error() {
-        assert!(columns(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).is_err());
-        assert!(columns(&[5, 1, 1]).is_err());
+        assert!(columns(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], false).is_err());
+        assert!(columns(&[5, 1, 1], false).is_err());
     }
 }

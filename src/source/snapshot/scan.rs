@@ -216,7 +216,7 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         (SqlValue::Bytes(bytes), ColumnType::Bytes) => Value::Bytes(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Enum { .. }) => Value::Label(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Set { .. }) => Value::Labels(bytes),
-        (SqlValue::Bytes(bytes), ColumnType::Json) => Value::JsonText(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Json | ColumnType::JsonText) => Value::JsonText(bytes),
         (SqlValue::Bytes(bytes), ColumnType::TextIn { .. }) => Value::Encoded(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Bit { .. }) => Value::UInt(bits(bytes)),
         (SqlValue::Bytes(bytes), ColumnType::Geometry) => Value::Geometry(bytes),
@@ -227,11 +227,11 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         }
         (
             &SqlValue::Date(year, month, day, hours, minutes, seconds, micros),
-            ColumnType::Timestamp { fsp },
+            ColumnType::Timestamp { .. } | ColumnType::RowEnd,
         ) => Value::Timestamp {
             seconds: unix_seconds(year, month, day, hours, minutes, seconds),
             micros,
-            fsp: *fsp,
+            fsp: if let ColumnType::Timestamp { fsp } = ty { *fsp } else { 6 },
         },
         (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ty) => {
             let fsp = if let ColumnType::DateTime { fsp } = ty { *fsp } else { 0 };

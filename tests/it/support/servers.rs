@@ -18,6 +18,9 @@ pub enum Flavour {
     Mysql80,
     Mariadb118,
     Mariadb1011,
+    /// Of the old ones no run has one at hand: [`own_mysql`] starts one.
+    Mariadb105,
+    Mysql56,
 }
 
 impl Flavour {
@@ -26,7 +29,7 @@ impl Flavour {
     pub const MARIADB: [Flavour; 2] = [Flavour::Mariadb118, Flavour::Mariadb1011];
 
     pub fn is_mariadb(self) -> bool {
-        matches!(self, Self::Mariadb118 | Self::Mariadb1011)
+        matches!(self, Self::Mariadb118 | Self::Mariadb1011 | Self::Mariadb105)
     }
 
     pub fn name(self) -> &'static str {
@@ -35,6 +38,8 @@ impl Flavour {
             Self::Mysql80 => "mysql-8.0",
             Self::Mariadb118 => "mariadb-11.8",
             Self::Mariadb1011 => "mariadb-10.11",
+            Self::Mariadb105 => "mariadb-10.5",
+            Self::Mysql56 => "mysql-5.6",
         }
     }
 
@@ -44,6 +49,8 @@ impl Flavour {
             Self::Mysql80 => "DRIFTLESS_TEST_MYSQL_80",
             Self::Mariadb118 => "DRIFTLESS_TEST_MARIADB_118",
             Self::Mariadb1011 => "DRIFTLESS_TEST_MARIADB_1011",
+            Self::Mariadb105 => "DRIFTLESS_TEST_MARIADB_105",
+            Self::Mysql56 => "DRIFTLESS_TEST_MYSQL_56",
         }
     }
 }
