@@ -201,12 +201,14 @@ impl Worker {
         let walks_as_before = has_same_order(&self.setup.def, def);
         self.setup.plan = compiled(&self.setup.spec, def, &self.setup.forms)?;
         self.setup.def = Arc::new(def.clone());
+        let ended = lock(&self.setup.subject.ended).clone();
         self.setup.subject = Arc::new(Subject {
             def: self.setup.def.clone(),
             wanted: self.setup.plan.wanted().to_vec(),
             prepared: Mutex::new(self.prepared.open.clone()),
             source: self.setup.subject.source.clone(),
-            server_uuid: self.setup.subject.server_uuid.clone(),
+            ended: Mutex::new(ended),
+            server: self.setup.subject.server.clone(),
             chunk_bytes_max: self.setup.subject.chunk_bytes_max,
             live: self.setup.live.clone(),
         });

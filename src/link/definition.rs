@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::flow::queue;
-use crate::link::copy::Subject;
+use crate::link::copy::{Subject, Waiting};
+use crate::link::status::Live;
 use crate::position::{Checkpoint, GtidSet};
 use crate::source::ahead::{Ahead, Met};
 use crate::source::ddl::fate::{Fate, Named, fate};
 use crate::source::schema::Seen;
+use crate::source::server::Server;
+use crate::source::snapshot::view::Tell;
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::{self, control, schema};
@@ -35,6 +38,8 @@ pub(super) struct Proven {
 
 pub(super) async fn prove(
     source: &source::Config,
+    server: &Server,
+    live: &Live,
     table: &TableId,
     began: Began,
     input: &mut queue::Receiver<Vec<Item>>,
@@ -43,9 +48,12 @@ pub(super) async fn prove(
     let mut at = began.checkpoint;
     let mut first = Vec::new();
     loop {
-        let seen = schema::look(&mut conn, table, &at.position.gtids).await?;
+        let waiting = Waiting::of(live);
+        let tell = |why| waiting.tell(why);
+        let seen = schema::look(&mut conn, server, table, &at.position.gtids, &tell).await?;
+        drop(waiting);
         let (def, read_at) = (there(seen.def, table)?, seen.read_at);
-        let passed = pass((table, &mut conn), at, &read_at, first, input).await?;
+        let passed = pass((table, &mut conn, server), at, &read_at, first, input).await?;
         (at, first) = (passed.at, passed.rest);
         if !passed.met_ddl {
             let began = Began { checkpoint: at, is_exact: true };
@@ -61,32 +69,33 @@ pub(super) async fn prove(
 /// The parts of a definition are read one after the other, so a statement may come between them. Therefore the table is
 /// read again, when all that was found is executed, until no statement has come since the read before.
 async fn look_ahead(
-    source: &source::Config,
-    server_uuid: &str,
+    subject: &Subject,
     table: &TableId,
     behind: &GtidSet,
+    tell: Tell<'_>,
 ) -> Result<Option<(Seen, Vec<Met>)>> {
+    let Subject { source, server, .. } = subject;
     let mut conn = control::connect(source).await?;
-    if watermark::executed(&mut conn).await?.server_uuid != server_uuid {
+    if Server::of(&mut conn).await?.identity != server.identity {
         return Ok(None);
     }
-    let mut seen = schema::look(&mut conn, table, behind).await?;
+    let mut seen = schema::look(&mut conn, server, table, behind, tell).await?;
     if behind.covers(&seen.read_at) {
         return Ok(Some((seen, Vec::new())));
     }
-    let Some(mut ahead) = Ahead::open(source, server_uuid, table, behind).await? else {
+    let Some(mut ahead) = Ahead::open(source, server, table, behind).await? else {
         return Ok(None);
     };
     let mut met = Vec::new();
     loop {
-        let more = ahead.read(&seen.read_at, &mut conn).await?;
+        let more = ahead.read(&seen.read_at, (&mut conn, server)).await?;
         let is_clean = more.is_empty();
         met.extend(more);
         if is_clean {
             return Ok(Some((seen, met)));
         }
         // A statement stands in the log before its definition can be seen.
-        seen = schema::look(&mut conn, table, ahead.passed()).await?;
+        seen = schema::look(&mut conn, server, table, ahead.passed(), tell).await?;
     }
 }
 
@@ -95,12 +104,15 @@ pub(super) async fn look_ahead_patiently(
     subject: &Subject,
     behind: &GtidSet,
 ) -> Result<Option<(Seen, Vec<Met>)>> {
-    let Subject { source, server_uuid, live, def, .. } = subject;
+    let Subject { live, def, .. } = subject;
     let table = &def.id;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut had_trouble = false;
     loop {
-        match look_ahead(source, server_uuid, table, behind).await {
+        let waiting = Waiting::of(live);
+        let looked = look_ahead(subject, table, behind, &|why| waiting.tell(why)).await;
+        drop(waiting);
+        match looked {
             Err(error) if error.remedy() == Remedy::Retry => {
                 tracing::warn!(table = %table, error = %error.report(), "cannot look at the table yet");
                 live.wait_for(error.report());
@@ -139,7 +151,7 @@ struct Passed {
 
 /// Lets the stream pass up to the first boundary that covers `until`, but for what was rolled back meanwhile.
 async fn pass(
-    (table, conn): (&TableId, &mut mysql_async::Conn),
+    (table, conn, server): (&TableId, &mut mysql_async::Conn, &Server),
     mut at: Arc<Checkpoint>,
     until: &GtidSet,
     first: Vec<Item>,
@@ -152,7 +164,7 @@ async fn pass(
         let Some(item) = items.next() else {
             if asked.elapsed() >= watermark::ASK_EVERY {
                 asked = Instant::now();
-                until = until.intersection(&watermark::followable(conn).await?.known);
+                until = until.intersection(&watermark::logged(conn, server).await?);
             }
             let waiting = tokio::time::timeout(watermark::ASK_EVERY, input.recv());
             let Ok(more) = waiting.await else { continue };

@@ -36,9 +36,8 @@ use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::mapping;
 use crate::position::{Gtid, GtidSet, Version};
-use crate::source::control;
 use crate::source::snapshot::scan::{self, Chunk};
-use crate::source::snapshot::watermark;
+use crate::source::snapshot::view;
 use crate::source::stream::Rows;
 use crate::state::KeyPart;
 use crate::table::{Column, ColumnType};
@@ -252,19 +251,13 @@ impl Asked {
         let subject = &self.subject;
         let mut conn = match conn {
             Some(conn) => conn,
-            None => {
-                let mut conn = control::connect(&subject.source).await?;
-                let found = watermark::executed(&mut conn).await?.server_uuid;
-                if found != subject.server_uuid {
-                    return Err(scan::other_server(&subject.server_uuid, &found));
-                }
-                conn
-            }
+            None => subject.connect().await?,
         };
-        watermark::wait_until_executed(&mut conn, &self.transactions).await?;
+        subject.open(&mut conn, &self.transactions).await?;
         let wanted = &subject.wanted;
         let read = scan::read_keys(&mut conn, &subject.def, wanted, &self.key_ordinals, &self.keys);
         let chunk = read.await.map_err(|error| self.explain(error))?;
+        view::close(&mut conn, &subject.server).await?;
         Ok((conn, chunk))
     }
 

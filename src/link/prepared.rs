@@ -202,14 +202,17 @@ impl Worker {
                     self.commit_at_once(reading, &at).await?;
                 }
             }
-            Xa::Committed { xid, at } => match self.end_of(&xid) {
-                Some(Some(group)) => {
-                    self.commit(&group, &at).await?;
-                    self.prepared.ended.push(group);
+            Xa::Committed { xid, at } => {
+                self.setup.subject.note_ended(&xid);
+                match self.end_of(&xid) {
+                    Some(Some(group)) => {
+                        self.commit(&group, &at).await?;
+                        self.prepared.ended.push(group);
+                    }
+                    Some(None) => {}
+                    None => self.meet_foreign(&xid)?,
                 }
-                Some(None) => {}
-                None => self.meet_foreign(&xid)?,
-            },
+            }
             Xa::RolledBack { xid } => {
                 let group = self.end_of(&xid).flatten();
                 self.prepared.ended.extend(group);

@@ -229,7 +229,7 @@ async fn set_up(
             found => joined = Some(found?),
         }
     }
-    let (began, mut input, server_uuid) = match joined {
+    let (began, mut input, server) = match joined {
         Some(joined) => joined,
         None => {
             as_made = last_rules(inner, record, &table, as_made)?;
@@ -249,7 +249,9 @@ async fn set_up(
             (proven, history)
         }
         None => {
-            let proven = definition::prove(&inner.parts.source, &table, began, &mut input).await?;
+            let source = &inner.parts.source;
+            let proven =
+                definition::prove(source, &server, live, &table, began, &mut input).await?;
             let history = History::beginning(SchemaRecord {
                 definition: Some(proven.def.clone()),
                 behind: Default::default(),
@@ -308,7 +310,8 @@ async fn set_up(
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
     let subject = Arc::new(Subject {
         source: inner.parts.source.clone(),
-        server_uuid,
+        server,
+        ended: Mutex::default(),
         def: def.clone(),
         wanted: plan.wanted().to_vec(),
         chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),

@@ -20,6 +20,7 @@ use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
 use crate::sink::{self, Sink};
+use crate::source::server::Server;
 use crate::source::tailer::Tailer;
 use crate::source::{self, snapshot};
 use crate::state::LinkRecord;
@@ -68,7 +69,8 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Run {
     pub tailer: Option<Tailer>,
-    pub server_uuid: String,
+    /// The one that the tailer follows.
+    pub server: Option<Server>,
     /// Links whose checkpoints the source cannot be followed from, and why. It is their trouble only.
     pub lost: BTreeMap<String, Lost>,
     pub workers: BTreeMap<String, Running>,

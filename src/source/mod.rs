@@ -1,4 +1,4 @@
-//! The source: one MySQL server whose log is tailed and whose tables are copied. Knows nothing of mappings or sinks.
+//! The source: one MySQL or MariaDB server whose log is tailed and whose tables are copied. Knows nothing of mappings or sinks.
 //!
 //! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
@@ -23,9 +23,13 @@ pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]
+mod numbering;
+#[cfg(feature = "daemon")]
 mod replication;
 #[cfg(feature = "daemon")]
 pub mod schema;
+#[cfg(feature = "daemon")]
+pub mod server;
 #[cfg(feature = "daemon")]
 pub mod snapshot;
 #[cfg(feature = "daemon")]

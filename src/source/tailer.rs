@@ -15,6 +15,7 @@ use crate::source::Config;
 use crate::source::files::LogFiles;
 use crate::source::follower::{Follower, Step};
 use crate::source::replication::{self, Opened};
+use crate::source::server::Server;
 use crate::source::stream::{Began, Item};
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
@@ -38,6 +39,8 @@ pub type Reserve = Box<dyn FnMut(Version) -> Result<Version> + Send>;
 pub struct Durable {
     pub reserved: Version,
     pub reserve: Reserve,
+    /// Where files are made that no name leads to, for what does not fit into memory.
+    pub dir: std::path::PathBuf,
 }
 
 /// Told why the stream stands still, and that it goes on again.
@@ -54,15 +57,15 @@ impl Tailer {
     /// Starts tailing behind `start`. It reconnects by itself for as long as waiting can help.
     pub fn start(
         config: Config,
-        server_uuid: String,
+        server: Server,
         start: Checkpoint,
         durable: Durable,
         report: Report,
     ) -> Self {
         let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let follower = Follower::new(start, durable);
-        let run = Run { config, server_uuid, follower, requests, stopped, report };
+        let follower = Follower::new(server.clone(), start, durable);
+        let run = Run { config, server, follower, requests, stopped, report };
         Self { subscriptions, stop, task: tokio::spawn(run.run()) }
     }
 
@@ -85,7 +88,7 @@ impl Tailer {
 struct Run {
     config: Config,
     /// The server that `follower`'s position belongs to.
-    server_uuid: String,
+    server: Server,
     follower: Follower,
     requests: mpsc::Receiver<Subscription>,
     stopped: watch::Receiver<bool>,
@@ -166,11 +169,12 @@ impl Run {
             return self.follow_files(files).await;
         }
         let opened =
-            replication::open(&self.config, &self.server_uuid, self.follower.resume_at()).await?;
+            replication::open(&self.config, &self.server, &self.follower.resume_at().position)
+                .await?;
         let mut events = match opened {
             Opened::Stream(events) => events,
             Opened::Elsewhere(found) => {
-                return Ok(Followed::Elsewhere(elsewhere(&self.server_uuid, &found)));
+                return Ok(Followed::Elsewhere(elsewhere(&self.server.identity, &found)));
             }
         };
         self.follower.reconnected();
