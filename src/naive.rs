@@ -19,6 +19,8 @@ pub enum Rule {
     LateOperations = 6,
     /// Naive: today's definition is good for yesterday's events if the column types agree.
     Definitions = 8,
+    /// Naive: what stands in the log of MariaDB was committed.
+    HeldGroups = 9,
     /// Naive: TRUNCATE deletes what the index shows at that moment.
     Destructive = 10,
     /// Naive: a row changes only by its events.
@@ -27,6 +29,8 @@ pub enum Rule {
     Cascades = 12,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
+    /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
+    Snapshot = 18,
     /// Naive: every event is had whole before it is looked at.
     Memory = 22,
 }

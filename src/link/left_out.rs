@@ -35,9 +35,8 @@ use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::mapping;
 use crate::position::{Gtid, GtidSet, Version};
-use crate::source::control;
 use crate::source::snapshot::scan::{self, Chunk};
-use crate::source::snapshot::watermark;
+use crate::source::snapshot::view;
 use crate::source::stream::Rows;
 use crate::state::KeyPart;
 use crate::table::{Column, ColumnType, TableDef};
@@ -192,11 +191,13 @@ impl Worker {
 
     async fn read_left_out(&mut self) -> Result<(), End> {
         let mut waiting = std::mem::take(&mut self.left_out.waiting);
-        if !self.snapshot.done && self.snapshot.until.is_none() {
-            // The copy brings the rows that are there.
+        if self.copy_is_ahead() {
+            // It brings the rows that are there. Not once the bounds are asked for: rows above them come by the stream
+            // alone.
             waiting.retain(|_, one| one.may_be_gone);
         }
         if waiting.is_empty() {
+            self.left_out.forget();
             return Ok(());
         }
         let keys = waiting.values().map(|one| one.key.clone()).collect();
@@ -328,19 +329,13 @@ impl Asked {
         let subject = &self.subject;
         let mut conn = match conn {
             Some(conn) => conn,
-            None => {
-                let mut conn = control::connect(&subject.source).await?;
-                let found = watermark::executed(&mut conn).await?.server_uuid;
-                if found != subject.server_uuid {
-                    return Err(scan::other_server(&subject.server_uuid, &found));
-                }
-                conn
-            }
+            None => subject.connect().await?,
         };
-        watermark::wait_until_executed(&mut conn, &self.transactions).await?;
+        subject.open(&mut conn, &self.transactions).await?;
         let (def, wanted) = (&self.def, &self.wanted);
         let read = scan::read_keys(&mut conn, def, wanted, &self.key_ordinals, &self.keys);
         let chunk = read.await.map_err(|error| self.explain(error))?;
+        view::close(&mut conn, &subject.server).await?;
         Ok((conn, chunk))
     }
 

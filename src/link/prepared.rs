@@ -50,6 +50,8 @@ pub(super) type Open = BTreeMap<String, Option<String>>;
 pub(super) struct Prepared {
     /// Prepared up to the last item, and not ended.
     pub open: Arc<Open>,
+    /// The same as of the last boundary: what a checkpoint there must name.
+    pub at_boundary: Arc<Open>,
     /// The group whose rows come just now.
     reading: Option<Reading>,
     /// Groups in the state that have ended, and that the last written checkpoint may still name.
@@ -66,12 +68,28 @@ struct Reading {
     is_spilled: bool,
 }
 
+/// Stands for no document: every `_id` has a character.
+const NO_DOCUMENT: &str = "";
+
 /// What of a group is held before it is written to the state, and what is read of it at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 impl Prepared {
     pub fn new(open: Arc<Open>) -> Self {
-        Self { open, ..Self::default() }
+        Self { at_boundary: open.clone(), open, ..Self::default() }
+    }
+
+    /// What was read of the group so far.
+    fn reading_of(&mut self, group: &Arc<str>) -> Reading {
+        match self.reading.take() {
+            Some(reading) if reading.group == *group => reading,
+            _ => Reading {
+                group: group.clone(),
+                ops: BTreeMap::new(),
+                ops_bytes: 0,
+                is_spilled: false,
+            },
+        }
     }
 
     /// The groups that have ended and that a checkpoint with these open ones does not need.
@@ -159,7 +177,7 @@ impl Worker {
         let event = RowsEvent::read(&rows.event)?;
         let mut reader = rows::Reader::new(&event, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
-        let mut reading = self.reading_of(group);
+        let mut reading = self.prepared.reading_of(group);
         let keys = self.has_cascades() && !event.logs_cascades();
         let parent = self.cascades.is_own_parent(&rows.map.table).filter(|_| keys);
         let mut count = 0;
@@ -192,18 +210,6 @@ impl Worker {
         Ok(())
     }
 
-    fn reading_of(&mut self, group: &Arc<str>) -> Reading {
-        match self.prepared.reading.take() {
-            Some(reading) if reading.group == *group => reading,
-            _ => Reading {
-                group: group.clone(),
-                ops: BTreeMap::new(),
-                ops_bytes: 0,
-                is_spilled: false,
-            },
-        }
-    }
-
     /// Rows of a table that the link's rows refer to.
     fn take_prepared_parent(&mut self, rows: &Rows, group: &Arc<str>) -> Result<()> {
         let event = RowsEvent::read(&rows.event)?;
@@ -213,7 +219,7 @@ impl Worker {
             return Ok(());
         };
         self.is_at_boundary = false;
-        let mut reading = self.reading_of(group);
+        let mut reading = self.prepared.reading_of(group);
         let mut change = Change::reusable(ChangeKind::Insert);
         match self.parent_plan(at, rows)? {
             Some(plan) => {
@@ -235,6 +241,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes in a change that counts only when its transaction is committed, and that the log does not have as rows.
+    pub(super) fn take_prepared_unseen(&mut self, group: &Arc<str>) {
+        self.is_at_boundary = false;
+        if self.holding == Holding::Defined {
+            let mut reading = self.prepared.reading_of(group);
+            reading.keep(NO_DOCUMENT, PreparedOp::CopyAgain);
+            self.prepared.reading = Some(reading);
+        }
+    }
+
     fn spill(&self, reading: &mut Reading) -> Result<()> {
         self.setup.state.prepared().put(&self.setup.link, &reading.group, &reading.ops)?;
         reading.ops.clear();
@@ -250,8 +266,8 @@ impl Worker {
         let reading_of = |group: &str| reading.filter(|reading| *reading.group == *group);
         match step {
             // Its rows, if any, were not read. What it did is in the copy that follows, or it counts there as one from
-            // before the link began.
-            Xa::Prepared { .. } if self.holding != Holding::Defined => {}
+            // before the link began. Where no table has the name it has no rows of ours, for DDL waits for its locks.
+            Xa::Prepared { .. } if matches!(self.holding, Holding::Skipping(_)) => {}
             Xa::Prepared { xid, group } => {
                 let has_rows = match reading_of(&group) {
                     Some(mut reading) => self.spill(&mut reading).map(|()| true)?,
@@ -268,14 +284,17 @@ impl Worker {
                     self.commit_at_once(reading, &at).await?;
                 }
             }
-            Xa::Committed { xid, at } => match self.end_of(&xid) {
-                Some(Some(group)) => {
-                    self.commit(&group, &at).await?;
-                    self.prepared.ended.push(group);
+            Xa::Committed { xid, at } => {
+                self.setup.subject.note_ended(&xid);
+                match self.end_of(&xid) {
+                    Some(Some(group)) => {
+                        self.commit(&group, &at).await?;
+                        self.prepared.ended.push(group);
+                    }
+                    Some(None) => {}
+                    None => self.meet_foreign(&xid)?,
                 }
-                Some(None) => {}
-                None => self.meet_foreign(&xid)?,
-            },
+            }
             Xa::RolledBack { xid } => {
                 let group = self.end_of(&xid).flatten();
                 self.prepared.ended.extend(group);
@@ -286,7 +305,11 @@ impl Worker {
 
     /// What was remembered of a transaction that ends now; None for one that was prepared before the link began.
     fn end_of(&mut self, xid: &Xid) -> Option<Option<String>> {
-        Arc::make_mut(&mut self.prepared.open).remove(xid.as_str())
+        let ended = Arc::make_mut(&mut self.prepared.open).remove(xid.as_str());
+        if !self.snapshot.done {
+            *lock(&self.setup.subject.prepared) = self.prepared.open.clone();
+        }
+        ended
     }
 
     async fn commit_at_once(&mut self, mut reading: Reading, at: &Commit) -> Result<(), End> {
@@ -319,6 +342,7 @@ impl Worker {
     ) -> Result<(), End> {
         self.first_commit_us.get_or_insert(at.committed_at_us);
         let version = self.at.epoch.version(at.n, 0);
+        let mut copies_again = false;
         for (id, op) in ops {
             if let Some(window) = self.copying.window()
                 && *op != PreparedOp::Children
@@ -328,6 +352,10 @@ impl Worker {
             let (action, body) = match op {
                 PreparedOp::Upsert(body) => (Action::Upsert, body.as_slice()),
                 PreparedOp::Delete => (Action::Delete, &[][..]),
+                PreparedOp::CopyAgain => {
+                    copies_again = true;
+                    continue;
+                }
                 PreparedOp::Children => {
                     let place = Place { n: at.n, version, gtid: at.gtid.as_ref() };
                     for hit in named_hits(&self.cascades, id) {
@@ -349,6 +377,10 @@ impl Worker {
             if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }
+        }
+        if copies_again {
+            let what = "an XA transaction has changes that were logged as statements, not as rows";
+            self.take_unfollowable(Error::new(ErrorKind::Unsupported, what))?;
         }
         Ok(())
     }

@@ -158,7 +158,7 @@ impl Worker {
             Err(End::Stopped) if !*self.setup.stop.borrow() => self.setup.lanes.why_closed().await,
             Err(end) => end,
         };
-        let is_clean = matches!(end, End::Stopped)
+        let is_clean = matches!(end, End::Stopped | End::Finished)
             || matches!(&end, End::Failed(error) if is_of_the_source(error));
         if is_clean && let Err(other) = self.setup.lanes.drain().await {
             tracing::warn!(link = self.setup.link, end = ?other, "the last writes were not acknowledged");
@@ -215,6 +215,7 @@ impl Worker {
                 self.catch_up(boundary.version()).await?;
                 self.at = boundary;
                 self.is_at_boundary = true;
+                self.prepared.at_boundary = self.prepared.open.clone();
                 self.end_skipping()?;
                 self.end_learning()?;
                 self.note_mark();
@@ -225,7 +226,12 @@ impl Worker {
                 self.take_ddl(ddl.clone()).await?;
                 self.take_ddl_of_keys(&ddl).await
             }
-            Item::Unfollowable(why) => self.take_unfollowable(why),
+            Item::Unfollowable(_, Some(group)) => Ok(self.take_prepared_unseen(&group)),
+            Item::Unfollowable(why, None) => self.take_unfollowable(why),
+            Item::Ended => {
+                self.acknowledged().await?;
+                Err(End::Finished)
+            }
             Item::Broken(error) => Err(broken(&error)),
         }
     }
@@ -332,7 +338,7 @@ impl Worker {
         let reached = self.setup.lanes.reached();
         let first_commit_us = self.first_commit_us.take();
         let (checkpoint, snapshot) = (self.at.clone(), self.snapshot.clone());
-        let prepared = self.prepared.open.clone();
+        let prepared = self.prepared.at_boundary.clone();
         let merged = self.acks.replace_newest(
             |newest| {
                 newest.checkpoint = checkpoint.clone();

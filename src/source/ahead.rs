@@ -1,18 +1,25 @@
 //! Reads the log ahead of a link, over a connection of its own, for the statements on one table: rows and everything
 //! else are stepped over undecoded. Knows nothing of what a statement means.
 
+use std::time::Instant;
+
 use bytes::Bytes;
+use mysql_async::Conn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{EventStream, stream_ended};
-use crate::position::{Checkpoint, Epoch, Gtid, GtidSet, Position};
+use crate::position::{Gtid, GtidSet, Position};
 use crate::source::Config;
 use crate::source::binlog::event::{Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, FormatDescription, Header, TableMap};
+use crate::source::ddl::temporary::Temporaries;
 use crate::source::ddl::{self, Kind};
 use crate::source::from_table_map;
+use crate::source::numbering::Numbering;
 use crate::source::replication::{self, Opened};
+use crate::source::server::Server;
+use crate::source::snapshot::watermark;
 use crate::table::{TableDef, TableId};
 
 /// A statement on the table.
@@ -32,11 +39,15 @@ pub struct Ahead {
     events: EventStream,
     silence_max: std::time::Duration,
     format: FormatDescription,
+    numbering: Numbering,
     passed: GtidSet,
     open: Option<Gtid>,
     /// BEGIN was seen: the transaction ends at its commit.
     has_begun: bool,
+    /// Its statement takes effect with another one, which will commit it.
+    concerns_nothing: bool,
     inflater: Option<Inflater>,
+    temporaries: Temporaries,
 }
 
 /// The server's own bound of an event.
@@ -49,13 +60,12 @@ impl Ahead {
     /// Begins behind the transactions `passed` of the server; None where another server is at the address.
     pub async fn open(
         config: &Config,
-        server_uuid: &str,
+        server: &Server,
         table: &TableId,
         passed: &GtidSet,
     ) -> Result<Option<Self>> {
         let position = Position { file: String::new(), offset: 0, gtids: passed.clone() };
-        let at = Checkpoint { epoch: Epoch(0), n: 0, position };
-        let events = match replication::open(config, server_uuid, &at).await? {
+        let events = match replication::open(config, server, &position).await? {
             Opened::Stream(events) => events,
             Opened::Elsewhere(_) => return Ok(None),
         };
@@ -64,10 +74,13 @@ impl Ahead {
             events,
             silence_max: std::time::Duration::from_millis(config.read_timeout_ms()),
             format: FormatDescription::assumed(),
+            numbering: Numbering::new(server.clone(), "", 0),
             passed: passed.clone(),
             open: None,
             has_begun: false,
+            concerns_nothing: false,
             inflater: None,
+            temporaries: Temporaries::default(),
         }))
     }
 
@@ -76,22 +89,25 @@ impl Ahead {
         &self.passed
     }
 
-    /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order.
+    /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order. `conn`
+    /// tells now and then which of those transactions were rolled back, and will never come.
     /// What the first rows announce goes to the last of `met`, if that has nothing yet.
-    pub async fn read(&mut self, until: &GtidSet, met: &mut Vec<Met>) -> Result<()> {
-        /// The server sends a heartbeat where it has nothing else to send.
-        const IDLE_MAX: u32 = 3;
-        let mut idle = 0;
-        while self.open.is_some() || !self.passed.covers(until) {
+    pub async fn read(
+        &mut self,
+        until: &GtidSet,
+        (conn, server): (&mut Conn, &Server),
+        met: &mut Vec<Met>,
+    ) -> Result<()> {
+        let (mut until, mut asked) = (until.clone(), Instant::now());
+        while self.open.is_some() || !self.passed.covers(&until) {
             let event = tokio::time::timeout(self.silence_max, self.events.next(&is_wanted))
                 .await
                 .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
                 .ok_or_else(stream_ended)?;
-            let is_heartbeat = self.take(&event, met)?;
-            idle = if is_heartbeat { idle + 1 } else { 0 };
-            if idle > IDLE_MAX {
-                let what = "a transaction that the source was about to commit does not come";
-                return Err(Error::new(ErrorKind::SourceUnreachable, what));
+            self.take(&event, met)?;
+            if asked.elapsed() >= watermark::ASK_EVERY {
+                asked = Instant::now();
+                until = until.intersection(&watermark::logged(conn, server).await?);
             }
             if met.len() > STATEMENTS_MAX {
                 let what = format!("{} has more statements than can be followed", self.table);
@@ -101,19 +117,32 @@ impl Ahead {
         Ok(())
     }
 
-    /// Whether it was a heartbeat.
-    fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<bool> {
+    fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<()> {
         if !is_wanted(bytes) {
-            return Ok(false);
+            // Of a large one the beginning alone is there.
+            self.numbering.read(&Header::parse_beginning(bytes)?);
+            return Ok(());
         }
         let event = self.format.read(bytes)?;
+        let header = event.header;
         match event.body {
             Body::FormatDescription(format) => self.format = *format,
             Body::GroupStart(start) => {
-                self.open = start.gtid;
-                self.has_begun = false;
+                self.open = Some(self.numbering.gtid(&start)?);
+                self.has_begun = start.mariadb.is_some_and(|start| !start.is_standalone());
+                self.concerns_nothing = start.mariadb.is_some_and(|start| start.begins_alter());
+            }
+            Body::Rotate(rotate) => {
+                self.numbering.begin_file(rotate.file, rotate.offset);
+                return Ok(());
             }
             Body::Query(query) => {
+                if self.open.is_none() && self.numbering.is_by_place() {
+                    // Before 5.7 no event goes before a transaction's first statement.
+                    self.open = Some(self.numbering.here()?);
+                    self.has_begun = false;
+                    self.concerns_nothing = false;
+                }
                 if self.take_query(&query, met) {
                     self.end();
                 }
@@ -121,6 +150,15 @@ impl Ahead {
             Body::Payload(payload) => {
                 self.take_payload(&payload, met)?;
                 self.end();
+            }
+            Body::Packed(packed) if packed.is_statement() => {
+                let plain = packed.unpack(INNER_EVENT_BYTES_MAX)?;
+                let format = self.format.clone();
+                if let Body::Query(query) = format.read_inner(&plain)?.body
+                    && self.take_query(&query, met)
+                {
+                    self.end();
+                }
             }
             Body::Xid(_) | Body::XaPrepare(_) => self.end(),
             Body::Incident => {
@@ -130,20 +168,24 @@ impl Ahead {
                 ));
             }
             Body::TableMap(map) => self.take_map(&map, met)?,
-            Body::Heartbeat(_) => return Ok(true),
-            Body::Rotate(_)
+            Body::Heartbeat(_)
             | Body::PreviousGtids(_)
             | Body::Rows(_)
+            | Body::Packed(_)
             | Body::RowsQuery(_)
             | Body::Stop
             | Body::Other => {}
         }
-        Ok(false)
+        self.numbering.read(&header);
+        if self.open.is_none() {
+            self.numbering.reach(&mut self.passed);
+        }
+        Ok(())
     }
 
     fn end(&mut self) {
         if let Some(gtid) = self.open.take() {
-            self.passed.insert(&gtid);
+            self.passed.pass(&gtid);
         }
     }
 
@@ -153,9 +195,10 @@ impl Ahead {
             self.has_begun = true;
             return false;
         }
-        let (db, statement) =
-            (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
+        let (db, statement) = (String::from_utf8_lossy(query.db), ddl::text::statement(query));
         let read = ddl::read(&statement, &db);
+        let is_hidden = self.temporaries.hides(query.thread_id, &self.table);
+        self.temporaries.note(query.thread_id, &read, &statement, &db);
         match read.kind {
             Kind::Begin | Kind::XaStart(_) => {
                 self.has_begun = true;
@@ -163,7 +206,8 @@ impl Ahead {
             }
             Kind::Commit | Kind::Rollback => true,
             Kind::Ddl { .. } => {
-                if let Some(gtid) = self.open.clone().filter(|_| read.names(&self.table)) {
+                let concerns = read.names(&self.table) && !is_hidden && !self.concerns_nothing;
+                if let Some(gtid) = self.open.clone().filter(|_| concerns) {
                     met.push(Met {
                         statement: statement.into_owned(),
                         db: db.into_owned(),
@@ -178,6 +222,7 @@ impl Ahead {
             | Kind::XaCommit
             | Kind::XaRollback
             | Kind::Dml
+            | Kind::Temporary { .. }
             | Kind::Other => !self.has_begun,
         }
     }

@@ -1,8 +1,10 @@
 //! Connections for questions to the source: options, session, and what its errors ask of us. Must not know the
 //! questions.
 
+use mysql_async::prelude::Queryable as _;
 use mysql_async::{
-    ClientIdentity, Conn, DriverError, Error as MysqlError, IoError, Opts, OptsBuilder, SslOpts,
+    ClientIdentity, Conn, DriverError, Error as MysqlError, IoError, Opts, OptsBuilder, Row,
+    SslOpts,
 };
 use secrecy::ExposeSecret as _;
 
@@ -23,6 +25,19 @@ const SESSION: [&str; 3] = [
 /// A new session. Passwords, privileges and certificates that do not do are `SourceRefused`; what time may mend is
 /// `SourceUnreachable`.
 pub async fn connect(config: &Config) -> Result<Conn> {
+    if let Some(dir) = config.files() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "what follows in {} takes a server that can be asked for rows or definitions",
+                dir.display()
+            ),
+        )
+        .with_advice(
+            "from files alone, the log must have binlog_row_image = FULL and no statement that \
+             alters, renames or drops a mapped table",
+        ));
+    }
     let encrypted = options(config, config.tls.mode != Mode::Disabled)?;
     match open(config, encrypted).await {
         Err(MysqlError::Driver(DriverError::NoClientSslFlagFromServer))
@@ -156,7 +171,8 @@ fn class(code: u16) -> (ErrorKind, Option<&'static str>) {
         3118 => (ErrorKind::SourceRefused, Some("ALTER USER … ACCOUNT UNLOCK for the account")),
         3159 => (ErrorKind::SourceRefused, Some("set `tls.mode` to `required` or stricter")),
         // No such database, table or column: the definition that the question was made from is no longer true.
-        1049 | 1051 | 1054 | 1146 => (ErrorKind::Schema, None),
+        // Or its tablespace is discarded, until another is imported.
+        1049 | 1051 | 1054 | 1146 | 1812 | 1814 => (ErrorKind::Schema, None),
         // Full, going down, broken off, timed out, deadlocked, killed, redefined under our hands.
         1040
         | 1053
@@ -189,6 +205,19 @@ fn is_about_certificates(text: &str) -> bool {
 fn without_full_stop(text: String) -> String {
     text.trim_end_matches('.').to_owned()
 }
+
+/// The end of the log and what is left out of it; the statement has two names.
+pub(super) async fn log_status(conn: &mut Conn) -> Result<Option<Row>, MysqlError> {
+    match conn.query_first("SHOW MASTER STATUS").await {
+        Err(cause) if code(&cause) == Some(SYNTAX) => {
+            conn.query_first("SHOW BINARY LOG STATUS").await
+        }
+        answered => answered,
+    }
+}
+
+/// ER_PARSE_ERROR: the server does not know the statement.
+pub(super) const SYNTAX: u16 = 1064;
 
 /// A name as it stands in a statement.
 pub fn quoted(name: &str) -> String {

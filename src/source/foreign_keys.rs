@@ -21,7 +21,8 @@ const KEYS: &str = "SELECT k.constraint_name, k.column_name, k.referenced_table_
 
 type KeyRow = (String, String, String, String, String, String, String, Option<String>);
 
-/// Whether the server logs what foreign keys do to other rows (9.6 and later, unless it is told otherwise).
+/// Whether the server logs what foreign keys do to other rows: MySQL from 9.6 on, unless it is told otherwise. MySQL before
+/// that and MariaDB have no such setting, and never do.
 pub async fn are_logged(conn: &mut Conn) -> Result<bool> {
     let found: Option<(String, String)> = conn
         .query_first("SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'")

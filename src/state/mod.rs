@@ -18,7 +18,7 @@ mod schemas;
 mod sealing;
 mod source;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
@@ -125,6 +125,12 @@ impl State {
     pub fn open(dir: &Path, sealing_key: SealingKey) -> Result<Self> {
         let db = open::open(dir)?;
         Ok(Self { inner: Arc::new(Inner { db, sealing_key }) })
+    }
+
+    /// The state directory.
+    pub fn dir(&self) -> PathBuf {
+        let db = self.inner.db.path();
+        db.parent().unwrap_or(db).to_owned()
     }
 
     pub fn links(&self) -> Links<'_> {

@@ -18,6 +18,8 @@ pub enum PreparedOp {
     Delete,
     /// The log left columns of the row with this key out: what it is behind the commit must be read.
     ReadAgain(Vec<KeyPart>),
+    /// What the group did to the table is not known: the table must be copied. Of no document.
+    CopyAgain,
     /// No document: rows that refer to a key that goes, which the text in the place of the id names.
     Children,
 }
@@ -27,7 +29,7 @@ impl PreparedOp {
     pub fn size_bytes(&self) -> usize {
         match self {
             Self::Upsert(body) => body.len(),
-            Self::Delete | Self::Children => 0,
+            Self::Delete | Self::CopyAgain | Self::Children => 0,
             Self::ReadAgain(key) => key.iter().map(KeyPart::size_bytes).sum(),
         }
     }
@@ -36,6 +38,7 @@ impl PreparedOp {
         match self {
             Self::Upsert(body) => [&[UPSERT], body.as_slice()].concat(),
             Self::Delete => vec![DELETE],
+            Self::CopyAgain => vec![COPY_AGAIN],
             Self::Children => vec![CHILDREN],
             Self::ReadAgain(key) => {
                 let mut bytes = vec![READ_AGAIN];
@@ -49,6 +52,7 @@ impl PreparedOp {
         match bytes.split_first()? {
             (&UPSERT, body) => Some(Self::Upsert(body.to_vec())),
             (&DELETE, []) => Some(Self::Delete),
+            (&COPY_AGAIN, []) => Some(Self::CopyAgain),
             (&CHILDREN, []) => Some(Self::Children),
             (&READ_AGAIN, key) => serde_json::from_slice(key).ok().map(Self::ReadAgain),
             _ => None,
@@ -60,7 +64,8 @@ impl PreparedOp {
 const UPSERT: u8 = 1;
 const DELETE: u8 = 2;
 const READ_AGAIN: u8 = 3;
-const CHILDREN: u8 = 4;
+const COPY_AGAIN: u8 = 4;
+const CHILDREN: u8 = 5;
 
 pub struct Prepared<'s> {
     pub(super) state: &'s State,

@@ -10,6 +10,9 @@ pub enum Statement {
     ShowSyncLink,
     ShowSyncLinkById { id: Name },
     DropSyncLinkById { id: Name },
+    PauseLink { id: Name },
+    ResumeLink { id: Name },
+    ResetLink { id: Name },
 }
 
 /// A name as it is meant (quotes and escapes undone), and the bytes of the text that wrote it.

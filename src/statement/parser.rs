@@ -3,6 +3,7 @@
 
 use super::ast::{Name, Statement};
 use super::lexer::{Kind, Lexer, Token, shortened};
+use super::links::{self, link_statement};
 use super::procedures::{Argument, id, sync_by_map, sync_by_table};
 use crate::error::{Error, ErrorKind, Result, Span, nearest};
 
@@ -51,6 +52,10 @@ pub fn parse(text: &str) -> Result<Statement> {
         return Err(Error::input(message));
     }
     let mut lexer = Lexer::new(text);
+    if let Some(statement) = link_statement(&mut lexer)? {
+        expect_end(&mut lexer)?;
+        return Ok(statement);
+    }
     expect_call(&mut lexer)?;
     let procedure = read_procedure(&mut lexer)?;
     let (arguments, parentheses) = read_arguments(&mut lexer)?;
@@ -71,7 +76,8 @@ fn expect_call(lexer: &mut Lexer<'_>) -> Result<()> {
 
 fn possible() -> String {
     let names = PROCEDURES.iter().map(|p| format!("{}({})", p.name, p.arguments.join(", ")));
-    format!("this version knows CALL {SCHEMA}.{}", names.collect::<Vec<_>>().join(", "))
+    let names = names.collect::<Vec<_>>().join(", ");
+    format!("this version knows CALL {SCHEMA}.{names}; {}", links::forms())
 }
 
 fn read_procedure(lexer: &mut Lexer<'_>) -> Result<&'static Procedure> {

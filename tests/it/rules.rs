@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::mariadb;
 use crate::support::daemon::Setup;
 use crate::support::model::{Behaviour, Model};
 use crate::support::proxy::Request;
@@ -48,8 +49,8 @@ fn assert_only_right_holds(reading: Reading, held: Result<(), String>) {
 }
 
 /// Commits hang between log and engine while a snapshot begins: what the stream passed is not yet to be seen.
-async fn rule_1(reading: Reading) {
-    let server = servers::own_mysql(Flavour::Mysql97, &[]).await;
+async fn rule_1(reading: Reading, options: &[&str]) {
+    let server = servers::own_mysql(Flavour::Mysql97, options).await;
     let stage = Stage::set(server.client(), reading.of("rule1")).await;
     stage.exec("INSERT INTO {t} WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT i, 'old', 'old' FROM n").await;
     // Another link, so that the stream runs and passes the held commits before the snapshot begins.
@@ -63,6 +64,11 @@ async fn rule_1(reading: Reading) {
         .await;
     let statement = stage.statement().replace(&stage.index, &other).replace(".t.", ".other.");
     stage.daemon.sql(&statement).await;
+    let question = format!("CALL dbms_etl.show_sync_link_by_id('{other}')");
+    until("the other link runs", SECONDS_30, async || {
+        stage.daemon.sql(&question).await.cell(0, "Message").contains("\"running\"")
+    })
+    .await;
     let events =
         || async { stage.daemon.metric("driftless_source_events_total").await.unwrap_or(0.0) };
     for sql in [
@@ -90,7 +96,8 @@ async fn rule_1(reading: Reading) {
         .collect();
     // Four transactions of at least four events each.
     until("the stream has passed the held commits", SECONDS_10, async || {
-        events().await >= before + 16.0
+        let events = events().await;
+        if events >= before + 16.0 { Ok(()) } else { Err(format!("{events} of {before} + 16")) }
     })
     .await;
     assert!(!commits.iter().any(tokio::task::JoinHandle::is_finished), "the commits are not held");
@@ -104,8 +111,11 @@ async fn rule_1(reading: Reading) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_1_commits_held_between_log_and_engine_are_not_lost() {
-    rule_1(Reading::Right).await;
-    rule_1(Reading::Naive).await;
+    let options: [&[&str]; 2] = [&[], &["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]];
+    for options in options {
+        rule_1(Reading::Right, options).await;
+        rule_1(Reading::Naive, options).await;
+    }
 }
 
 /// One rows event deletes and writes the same keys.
@@ -177,7 +187,7 @@ async fn rule_3(reading: Reading, flavour: Flavour) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_3_rows_count_when_their_xa_transaction_is_committed() {
-    for flavour in Flavour::ALL {
+    for flavour in Flavour::ALL.into_iter().chain(Flavour::MARIADB) {
         rule_3(Reading::Right, flavour).await;
         rule_3(Reading::Naive, flavour).await;
     }
@@ -322,6 +332,73 @@ async fn rule_8(reading: Reading) {
 async fn rule_8_columns_that_changed_places_are_not_mixed_up() {
     rule_8(Reading::Right).await;
     rule_8(Reading::Naive).await;
+}
+
+/// MariaDB logs transactions that were rolled back, as a whole or to a savepoint.
+async fn rule_9(reading: Reading, flavour: Flavour) {
+    use mysql_async::prelude::Queryable as _;
+    let stage = Stage::set(servers::mysql(flavour), reading.of("rule9")).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'old', 'x'), (2, 'old', 'x'), (3, 'old', 'x')").await;
+    stage
+        .mysql
+        .exec(format!("CREATE TABLE {}.m (id INT PRIMARY KEY) ENGINE = MyISAM", stage.db))
+        .await;
+    stage.link().await;
+    stage.settle().await;
+    let scripts: [&[&str]; 2] = [
+        &[
+            "BEGIN",
+            "INSERT INTO {t} VALUES (10, 'never', 'x')",
+            "UPDATE {t} SET a = 'never' WHERE id = 1",
+            "DELETE FROM {t} WHERE id = 2",
+            "CREATE TEMPORARY TABLE {db}.passing (id INT)",
+            "ROLLBACK",
+        ],
+        &[
+            "BEGIN",
+            "INSERT INTO {t} VALUES (20, 'kept', 'x')",
+            "SAVEPOINT a",
+            "INSERT INTO {t} VALUES (21, 'never', 'x')",
+            "INSERT INTO {db}.m VALUES (1)",
+            "SAVEPOINT b",
+            "DELETE FROM {t} WHERE id = 3",
+            "ROLLBACK TO a",
+            "INSERT INTO {t} VALUES (22, 'kept', 'x')",
+            "COMMIT",
+        ],
+    ];
+    for script in scripts {
+        let mut session = stage.mysql.session().await;
+        for sql in script {
+            let sql = sql.replace("{t}", &format!("{}.t", stage.db)).replace("{db}", &stage.db);
+            session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+    assert_only_right_holds(reading, holds(&stage, reading).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_9_what_mariadb_rolled_back_is_not_delivered() {
+    for flavour in Flavour::MARIADB {
+        rule_9(Reading::Right, flavour).await;
+        rule_9(Reading::Naive, flavour).await;
+    }
+}
+
+/// Commits of MariaDB hang between log and engine, and a copy begins.
+async fn rule_18(reading: Reading, flavour: Flavour) {
+    let server = servers::own_mysql(flavour, &[]).await;
+    let stage = Stage::set(server.client(), reading.of("rule18")).await;
+    mariadb::held_commits(&stage, &mariadb::HOLD, mariadb::RELEASE).await;
+    assert_only_right_holds(reading, holds(&stage, reading).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_18_a_snapshot_of_mariadb_is_taken_again_until_it_shows_what_was_delivered() {
+    for flavour in Flavour::MARIADB {
+        rule_18(Reading::Right, flavour).await;
+        rule_18(Reading::Naive, flavour).await;
+    }
 }
 
 /// A row is on its way to the index when its table is emptied; and a temporary table of the same name is dropped.

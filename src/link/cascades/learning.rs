@@ -10,13 +10,14 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::altering::Holding;
-use crate::link::copy::Subject;
+use crate::link::copy::{Subject, Waiting};
 use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::naive::{Rule, is_naive};
 use crate::position::GtidSet;
 use crate::source::ddl;
-use crate::source::snapshot::watermark;
+use crate::source::server::Server;
+use crate::source::snapshot::{view, watermark};
 use crate::source::stream::Ddl;
 use crate::source::{control, foreign_keys};
 use crate::state::FamilyRecord;
@@ -139,13 +140,15 @@ fn names(tables: BTreeSet<TableId>) -> String {
 /// The keys as the server shows them when it has executed `behind`, and what can have shown in them.
 async fn read(subject: &Subject, behind: &GtidSet) -> Result<(Family, GtidSet)> {
     let mut conn = control::connect(&subject.source).await?;
-    if watermark::executed(&mut conn).await?.server_uuid != subject.server_uuid {
+    if Server::of(&mut conn).await?.identity != subject.server.identity {
         let what = "the source's address leads to another server now";
         return Err(Error::new(ErrorKind::SourceLost, what));
     }
-    watermark::wait_until_executed(&mut conn, behind).await?;
+    let waiting = Waiting::of(&subject.live);
+    view::wait(&mut conn, &subject.server, behind, &|why| waiting.tell(why)).await?;
+    drop(waiting);
     let family = foreign_keys::read(&mut conn, &subject.def.id).await?;
-    Ok((family, watermark::followable(&mut conn).await?.known))
+    Ok((family, watermark::logged(&mut conn, &subject.server).await?))
 }
 
 async fn read_patiently(subject: &Subject, behind: &GtidSet) -> Result<(Family, GtidSet), End> {

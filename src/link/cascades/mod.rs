@@ -82,7 +82,7 @@ impl Worker {
     }
 
     /// The copy that is to come reads everything as it is then.
-    fn copy_is_ahead(&self) -> bool {
+    pub(super) fn copy_is_ahead(&self) -> bool {
         !self.snapshot.done
             && matches!(self.copying, Copying::Ready)
             && self.snapshot.until.is_none()

@@ -32,7 +32,8 @@ pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
 /// first, then the primary key's.
 pub fn select_keys(def: &TableDef, wanted: &[usize], key: &[usize], count: usize) -> String {
     let name = |ordinal: &usize| quoted(&def.columns[*ordinal].name);
-    let columns: Vec<_> = wanted.iter().chain(&def.primary_key).map(name).collect();
+    let values = wanted.iter().map(|ordinal| value(&def.columns[*ordinal]));
+    let columns: Vec<_> = values.chain(def.primary_key.iter().map(name)).collect();
     let places: Vec<_> = key.iter().map(|at| placeholder(&def.columns[*at])).collect();
     let (names, place) = match key {
         [one] => (name(one), places.join("")),
@@ -138,7 +139,7 @@ pub fn check_key(def: &TableDef) -> Result<()> {
                 "it sorts by number and compares by label"
             }
             ColumnType::Float | ColumnType::Double => "its values cannot be compared exactly",
-            ColumnType::Json => "JSON has no order to walk along",
+            ColumnType::Json | ColumnType::JsonText => "JSON has no order to walk along",
             ColumnType::Unsupported { reason } => reason,
             _ => continue,
         };

@@ -107,8 +107,9 @@ pub async fn read_chunk(
     })
 }
 
-/// Reads the rows with these keys, as far as there are any, and proves that the wanted columns are still those of `def`.
-/// The table cannot be altered between the two: the transaction holds on to its definition.
+/// Reads the rows with these keys, as far as there are any, and proves that the wanted columns are still those of `def`. To
+/// be called within a transaction: the table cannot be altered between the two, for the transaction holds on to its
+/// definition.
 pub async fn read_keys(
     conn: &mut Conn,
     def: &TableDef,
@@ -123,10 +124,8 @@ pub async fn read_keys(
     let fill = keys.last().into_iter().cycle().take(count - keys.len());
     let params: Vec<_> = keys.iter().chain(fill).flatten().map(bind).collect();
     let statement = chunk::select_keys(def, wanted, key, count);
-    conn.query_drop("START TRANSACTION READ ONLY").await.map_err(tried)?;
     let rows: Vec<Row> = conn.exec(statement, Params::Positional(params)).await.map_err(tried)?;
-    let now = schema::read_definition(conn, &def.id).await?;
-    conn.query_drop("COMMIT").await.map_err(tried)?;
+    let now = schema::read_if_table(conn, &def.id).await?;
     let of = |def: &TableDef, at: &usize| def.columns.get(*at).cloned();
     let is_same = |now: &TableDef| {
         wanted.iter().chain(key).all(|at| of(now, at) == of(def, at))
@@ -217,7 +216,7 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         (SqlValue::Bytes(bytes), ColumnType::Bytes) => Value::Bytes(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Enum { .. }) => Value::Label(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Set { .. }) => Value::Labels(bytes),
-        (SqlValue::Bytes(bytes), ColumnType::Json) => Value::JsonText(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Json | ColumnType::JsonText) => Value::JsonText(bytes),
         (SqlValue::Bytes(bytes), ColumnType::TextIn { .. }) => Value::Encoded(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Bit { .. }) => Value::UInt(bits(bytes)),
         (SqlValue::Bytes(bytes), ColumnType::Geometry) => Value::Geometry(bytes),
@@ -228,11 +227,11 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         }
         (
             &SqlValue::Date(year, month, day, hours, minutes, seconds, micros),
-            ColumnType::Timestamp { fsp },
+            ColumnType::Timestamp { .. } | ColumnType::RowEnd,
         ) => Value::Timestamp {
             seconds: unix_seconds(year, month, day, hours, minutes, seconds),
             micros,
-            fsp: *fsp,
+            fsp: if let ColumnType::Timestamp { fsp } = ty { *fsp } else { 6 },
         },
         (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ty) => {
             let fsp = if let ColumnType::DateTime { fsp } = ty { *fsp } else { 0 };
@@ -263,16 +262,6 @@ fn unix_seconds(year: u16, month: u8, day: u8, hours: u8, minutes: u8, seconds: 
     }
     days += u32::from(day) - 1;
     days * 86_400 + u32::from(hours) * 3_600 + u32::from(minutes) * 60 + u32::from(seconds)
-}
-
-/// The error of a snapshot that met another server than the tailer's.
-pub fn other_server(expected: &str, found: &str) -> Error {
-    Error::new(
-        ErrorKind::SourceUnreachable,
-        format!(
-            "the snapshot's connection reached server {found}, the stream comes from {expected}"
-        ),
-    )
 }
 
 #[cfg(test)]
