@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 
+use crate::no_gtids;
 use crate::support::daemon::Setup;
 use crate::support::mysql::Mysql;
 use crate::support::servers::{self, Flavour};
@@ -63,6 +64,62 @@ fn copied(stage: &Stage) -> usize {
 
 const NATIVE: &[&str] = &["--innodb-native-foreign-keys=ON"];
 
+/// Each kind of change.
+async fn every_change(mysql: Mysql) {
+    let stage = linked(mysql, |setup| setup).await;
+    for statements in [
+        &["UPDATE {db}.p SET x = 1"][..],
+        &["UPDATE {db}.p SET code = 'uno' WHERE id = 1"],
+        &["UPDATE {db}.p SET id = 20, code = 'zwei' WHERE id = 2"],
+        &["DELETE FROM {db}.p WHERE code = 'FÜNF'"],
+        // The rows of p, and by them those of t, and by those more of t.
+        &["DELETE FROM {db}.g WHERE id = 1"],
+        &["UPDATE {db}.g SET id = 20 WHERE id = 2"],
+        &["DELETE FROM {db}.g WHERE id = 20"],
+        &["DELETE FROM {t} WHERE id = 6"],
+        &[
+            "INSERT INTO {t} (id, a, b, p, up) VALUES (6, 'again', 'six', 6, NULL), (7, 'again', 'vier', NULL, 6)",
+        ],
+        // In one transaction: gone with the parent, and there again.
+        &[
+            "BEGIN",
+            "DELETE FROM {db}.p WHERE id = 6",
+            "INSERT INTO {db}.p VALUES (0, 6, 3, 'six')",
+            "INSERT INTO {t} (id, a, b, p, up) VALUES (6, 'behind', 'six', 6, NULL)",
+            "COMMIT",
+        ],
+        &[
+            "BEGIN",
+            "INSERT INTO {t} (id, a, p) VALUES (30, 'short', 6)",
+            "DELETE FROM {db}.p WHERE id = 6",
+            "COMMIT",
+        ],
+        // A parent that went with its own parent comes back, before anybody could look.
+        &[
+            "INSERT INTO {db}.p VALUES (0, 40, 4, 'forty')",
+            "INSERT INTO {t} (id, a, b, p) VALUES (40, 'a', NULL, 40), (41, 'a', 'forty', NULL)",
+            "BEGIN",
+            "DELETE FROM {db}.g WHERE id = 4",
+            "INSERT INTO {db}.p VALUES (0, 40, NULL, 'forty')",
+            "COMMIT",
+        ],
+        &["REPLACE INTO {db}.p VALUES (0, 7, NULL, 'sieben')"],
+        &[
+            "SET foreign_key_checks = 0",
+            "DELETE FROM {db}.p WHERE id = 4",
+            "INSERT INTO {db}.p VALUES (0, 4, 3, 'vier')",
+            "SET foreign_key_checks = 1",
+            "DELETE FROM {db}.g WHERE id = 3",
+        ],
+    ] {
+        together(&stage, statements).await;
+        stage.until_equal(statements.last().expect("is there"), SECONDS_30).await;
+    }
+    assert_eq!(copied(&stage), 0, "only what was changed was read");
+    let state = stage.until_state("running").await;
+    assert_eq!(state["restart_times"], "0");
+}
+
 /// Each kind of change, on a server that does not log what follows (8.0, and 9.7 where it is told so) and on one that does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_a_foreign_key_changes_are_read_again_two_levels_deep() {
@@ -70,58 +127,18 @@ async fn rows_that_a_foreign_key_changes_are_read_again_two_levels_deep() {
     let servers =
         [servers::mysql(Flavour::Mysql80), native.client(), servers::mysql(Flavour::Mysql97)];
     for mysql in servers {
-        let stage = linked(mysql, |setup| setup).await;
-        for statements in [
-            &["UPDATE {db}.p SET x = 1"][..],
-            &["UPDATE {db}.p SET code = 'uno' WHERE id = 1"],
-            &["UPDATE {db}.p SET id = 20, code = 'zwei' WHERE id = 2"],
-            &["DELETE FROM {db}.p WHERE code = 'FÜNF'"],
-            // The rows of p, and by them those of t, and by those more of t.
-            &["DELETE FROM {db}.g WHERE id = 1"],
-            &["UPDATE {db}.g SET id = 20 WHERE id = 2"],
-            &["DELETE FROM {db}.g WHERE id = 20"],
-            &["DELETE FROM {t} WHERE id = 6"],
-            &[
-                "INSERT INTO {t} (id, a, b, p, up) VALUES (6, 'again', 'six', 6, NULL), (7, 'again', 'vier', NULL, 6)",
-            ],
-            // In one transaction: gone with the parent, and there again.
-            &[
-                "BEGIN",
-                "DELETE FROM {db}.p WHERE id = 6",
-                "INSERT INTO {db}.p VALUES (0, 6, 3, 'six')",
-                "INSERT INTO {t} (id, a, b, p, up) VALUES (6, 'behind', 'six', 6, NULL)",
-                "COMMIT",
-            ],
-            &[
-                "BEGIN",
-                "INSERT INTO {t} (id, a, p) VALUES (30, 'short', 6)",
-                "DELETE FROM {db}.p WHERE id = 6",
-                "COMMIT",
-            ],
-            // A parent that went with its own parent comes back, before anybody could look.
-            &[
-                "INSERT INTO {db}.p VALUES (0, 40, 4, 'forty')",
-                "INSERT INTO {t} (id, a, b, p) VALUES (40, 'a', NULL, 40), (41, 'a', 'forty', NULL)",
-                "BEGIN",
-                "DELETE FROM {db}.g WHERE id = 4",
-                "INSERT INTO {db}.p VALUES (0, 40, NULL, 'forty')",
-                "COMMIT",
-            ],
-            &["REPLACE INTO {db}.p VALUES (0, 7, NULL, 'sieben')"],
-            &[
-                "SET foreign_key_checks = 0",
-                "DELETE FROM {db}.p WHERE id = 4",
-                "INSERT INTO {db}.p VALUES (0, 4, 3, 'vier')",
-                "SET foreign_key_checks = 1",
-                "DELETE FROM {db}.g WHERE id = 3",
-            ],
-        ] {
-            together(&stage, statements).await;
-            stage.until_equal(statements.last().expect("is there"), SECONDS_30).await;
-        }
-        assert_eq!(copied(&stage), 0, "only what was changed was read");
-        let state = stage.until_state("running").await;
-        assert_eq!(state["restart_times"], "0");
+        every_change(mysql).await;
+    }
+}
+
+/// MariaDB logs nothing of it, and a server without GTIDs is read in another way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_a_foreign_key_changes_are_read_again_on_mariadb_and_without_gtids() {
+    let plain = (Flavour::Mysql80, &no_gtids::OFF[..]);
+    let maria = Flavour::MARIADB.map(|flavour| (flavour, &[][..]));
+    for (flavour, options) in maria.into_iter().chain([plain]) {
+        let server = servers::own_mysql(flavour, options).await;
+        every_change(server.client()).await;
     }
 }
 

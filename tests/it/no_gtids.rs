@@ -7,7 +7,7 @@ use crate::support::servers::{self, Flavour, OwnMysql};
 use crate::support::stage::Stage;
 use crate::support::{SECONDS_10, SECONDS_30, until};
 
-const OFF: [&str; 2] = ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"];
+pub const OFF: [&str; 2] = ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"];
 
 async fn own(flavour: Flavour) -> OwnMysql {
     servers::own_mysql(flavour, &OFF).await

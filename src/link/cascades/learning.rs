@@ -51,7 +51,10 @@ impl Worker {
     /// Reads the keys again behind a statement that concerns them.
     pub(in crate::link) async fn take_ddl_of_keys(&mut self, ddl: &Ddl) -> Result<(), End> {
         let own = self.setup.def.id.clone();
+        // Files have no server that could be asked.
+        let cannot_ask = self.setup.subject.source.files().is_some();
         if is_naive(Rule::Cascades)
+            || cannot_ask
             || !concerns(&self.cascades.family, &own, &ddl.statement, &ddl.db)
         {
             return Ok(());
