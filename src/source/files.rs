@@ -2,7 +2,7 @@
 //! that are had already, and never a part of a transaction. Knows nothing of what the events mean for a link.
 //!
 //! The last file may still grow. Where it ends, be it in the middle of an event or of a transaction, the stream has an end
-//! for now ([`LogFiles::next`] gives none) and goes on there when more has come.
+//! for now ([`LogFiles::next_event`] gives none) and goes on there when more has come.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -85,7 +85,7 @@ impl LogFiles {
     }
 
     /// The next whole event; None where there is none for now.
-    pub fn next(&mut self) -> Result<Option<Bytes>> {
+    pub fn next_event(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(event) = self.made_up.pop_front() {
                 return Ok(Some(event));
@@ -239,7 +239,7 @@ pub fn identity(dir: &Path) -> Result<String> {
 pub fn first_definition(dir: &Path, table: &TableId) -> Result<TableDef> {
     let mut files = LogFiles::open(dir, &gtids_before_first(dir)?)?;
     let mut inflater = Inflater::new(EVENT_BYTES_MAX)?;
-    while let Some(event) = files.next()? {
+    while let Some(event) = files.next_event()? {
         let is_looked_at = matches!(kind(&event), Kind::TABLE_MAP | Kind::TRANSACTION_PAYLOAD);
         if !is_looked_at {
             continue;
@@ -434,7 +434,7 @@ mod tests {
     /// What comes until there is nothing for now: a transaction by its number, a file by its name.
     fn read(files: &mut LogFiles) -> Vec<String> {
         let mut seen = Vec::new();
-        while let Some(bytes) = files.next().expect("is readable") {
+        while let Some(bytes) = files.next_event().expect("is readable") {
             match files.format.read(&bytes).expect("is an event").body {
                 Body::GroupStart(start) => seen.push(start.gtid.expect("has one").gno.to_string()),
                 Body::Rotate(rotate) => seen.push(rotate.file.to_owned()),
@@ -498,7 +498,7 @@ mod tests {
         fs::write(dir.path().join("b.000002"), head(&format!("{A}:1"))).expect("writes");
         let mut files = LogFiles::open(dir.path(), &GtidSet::default()).expect("opens");
         let error = loop {
-            match files.next() {
+            match files.next_event() {
                 Ok(event) => assert!(event.is_some(), "the damage was not seen"),
                 Err(error) => break error,
             }
