@@ -420,8 +420,8 @@ mod tests {
     fn transaction(gno: u64) -> Vec<u8> {
         let commit = event(Kind::XID, &gno.to_le_bytes());
         let mut data = vec![0];
-        let set: GtidSet = format!("{A}:1").parse().expect("a set");
-        data.extend_from_slice(&set.iter().next().expect("one server").0.uuid);
+        let uuid = crate::position::parse_uuid(A).expect("a server");
+        data.extend_from_slice(&uuid);
         data.extend_from_slice(&gno.to_le_bytes());
         data.push(2);
         data.extend_from_slice(&[0; 16]);
