@@ -25,10 +25,14 @@ pub enum Rule {
     Destructive = 10,
     /// Naive: a row changes only by its events.
     SilentChanges = 11,
+    /// Naive: what a foreign key does to a row is in the log.
+    Cascades = 12,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
     /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
     Snapshot = 18,
+    /// Naive: every event is had whole before it is looked at.
+    Memory = 22,
 }
 
 /// Whether the naive reading of `rule` is in force. Always false in a release build.

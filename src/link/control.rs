@@ -51,6 +51,7 @@ impl Control {
         inner.refuse_twice(&id, &record.index).map_err(|error| vec![error])?;
         // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
+        inner.parts.state.families().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.links().put(&record).map_err(|error| vec![error])?;
         inner.remember(record, State::Scheduled);
         inner.start_worker(&id).await;
@@ -70,6 +71,7 @@ impl Control {
         let state = &inner.parts.state;
         state.links().delete(id)?;
         state.checkpoints().delete(id)?;
+        state.families().delete(id)?;
         if let Some(rule) = record.rules.first() {
             state.schemas().delete(id, &TableId::new(&rule.db, &rule.table))?;
         }

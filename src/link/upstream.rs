@@ -1,6 +1,6 @@
 //! The one stream that all links of the source share: where it must begin, in which epoch, and how a link joins it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -67,6 +67,7 @@ impl Inner {
         self: &Arc<Self>,
         link: &str,
         table: &TableId,
+        others: &BTreeSet<TableId>,
         from: Option<Checkpoint>,
     ) -> Result<(Began, queue::Receiver<Vec<Item>>, Server), End> {
         let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
@@ -92,6 +93,7 @@ impl Inner {
                 .subscribe(Subscription {
                     link: link.to_owned(),
                     table: table.clone(),
+                    others: others.iter().cloned().collect(),
                     from,
                     queue,
                     began: began_sender,
@@ -182,17 +184,23 @@ impl Inner {
             return Ok(Look { server, logged, purged: before.clone(), executed: before });
         }
         let mut conn = control::connect(&self.parts.source).await?;
-        let mut server = Server::of(&mut conn).await?;
-        if stored.iter().any(|(_, checkpoint)| checkpoint.position.gtids.is_of_places())
-            && server.naming == Naming::Gtids
-        {
-            // GTIDs were switched on since. Where these links are is known by place, and stays so.
-            server.naming = Naming::Places;
-        }
+        let server = self.server_of(&mut conn).await?;
         let logged = watermark::logged(&mut conn, &server).await?;
         let purged = watermark::purged(&mut conn, &server).await?;
         let executed = watermark::executed(&mut conn, &server).await?;
         Ok(Look { server, logged, purged, executed })
+    }
+
+    /// The source's server. Where links are known by place, they stay so, even if GTIDs were switched on since.
+    pub async fn server_of(&self, conn: &mut mysql_async::Conn) -> Result<Server> {
+        let mut server = Server::of(conn).await?;
+        if server.naming == Naming::Gtids {
+            let stored = self.checkpoints()?;
+            if stored.iter().any(|(_, stored)| stored.position.gtids.is_of_places()) {
+                server.naming = Naming::Places;
+            }
+        }
+        Ok(server)
     }
 
     /// The checkpoints of the links that run or are about to.

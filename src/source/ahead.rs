@@ -10,16 +10,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{EventStream, stream_ended};
 use crate::position::{Gtid, GtidSet, Position};
 use crate::source::Config;
-use crate::source::binlog::event::Query;
+use crate::source::binlog::event::{Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
-use crate::source::binlog::{Body, FormatDescription};
+use crate::source::binlog::{Body, FormatDescription, Header, TableMap};
 use crate::source::ddl::temporary::Temporaries;
 use crate::source::ddl::{self, Kind};
+use crate::source::from_table_map;
 use crate::source::numbering::Numbering;
 use crate::source::replication::{self, Opened};
 use crate::source::server::Server;
 use crate::source::snapshot::watermark;
-use crate::table::TableId;
+use crate::table::{TableDef, TableId};
 
 /// A statement on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub struct Met {
     pub statement: String,
     pub db: String,
     pub gtid: Gtid,
+    /// The table as the first rows behind the statement announce it, before any other statement; None where there are
+    /// none, or where the log does not say what its columns are.
+    pub announced: Option<Box<TableDef>>,
 }
 
 /// The log behind a position, and how far it was read.
@@ -87,18 +91,20 @@ impl Ahead {
 
     /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order. `conn`
     /// tells now and then which of those transactions were rolled back, and will never come.
+    /// What the first rows announce goes to the last of `met`, if that has nothing yet.
     pub async fn read(
         &mut self,
         until: &GtidSet,
         (conn, server): (&mut Conn, &Server),
-    ) -> Result<Vec<Met>> {
-        let (mut met, mut until, mut asked) = (Vec::new(), until.clone(), Instant::now());
+        met: &mut Vec<Met>,
+    ) -> Result<()> {
+        let (mut until, mut asked) = (until.clone(), Instant::now());
         while self.open.is_some() || !self.passed.covers(&until) {
-            let event = tokio::time::timeout(self.silence_max, self.events.next())
+            let event = tokio::time::timeout(self.silence_max, self.events.next(&is_wanted))
                 .await
                 .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
                 .ok_or_else(stream_ended)?;
-            self.take(&event, &mut met)?;
+            self.take(&event, met)?;
             if asked.elapsed() >= watermark::ASK_EVERY {
                 asked = Instant::now();
                 until = until.intersection(&watermark::logged(conn, server).await?);
@@ -108,10 +114,15 @@ impl Ahead {
                 return Err(Error::new(ErrorKind::Unsupported, what));
             }
         }
-        Ok(met)
+        Ok(())
     }
 
     fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<()> {
+        if !is_wanted(bytes) {
+            // Of a large one the beginning alone is there.
+            self.numbering.read(&Header::parse_beginning(bytes)?);
+            return Ok(());
+        }
         let event = self.format.read(bytes)?;
         let header = event.header;
         match event.body {
@@ -156,9 +167,9 @@ impl Ahead {
                     "the source says that its log lost events (INCIDENT)",
                 ));
             }
+            Body::TableMap(map) => self.take_map(&map, met)?,
             Body::Heartbeat(_)
             | Body::PreviousGtids(_)
-            | Body::TableMap(_)
             | Body::Rows(_)
             | Body::Packed(_)
             | Body::RowsQuery(_)
@@ -197,7 +208,12 @@ impl Ahead {
             Kind::Ddl { .. } => {
                 let concerns = read.names(&self.table) && !is_hidden && !self.concerns_nothing;
                 if let Some(gtid) = self.open.clone().filter(|_| concerns) {
-                    met.push(Met { statement: statement.into_owned(), db: db.into_owned(), gtid });
+                    met.push(Met {
+                        statement: statement.into_owned(),
+                        db: db.into_owned(),
+                        gtid,
+                        announced: None,
+                    });
                 }
                 !self.has_begun
             }
@@ -211,6 +227,18 @@ impl Ahead {
         }
     }
 
+    fn take_map(&self, event: &TableMapEvent<'_>, met: &mut [Met]) -> Result<()> {
+        let is_ours = event.table == self.table.name && event.db == self.table.db;
+        if let Some(last) = met.last_mut()
+            && is_ours
+            && last.announced.is_none()
+        {
+            last.announced =
+                from_table_map::definition(&TableMap::parse(event)?).ok().map(Box::new);
+        }
+        Ok(())
+    }
+
     fn take_payload(&mut self, payload: &Payload<'_>, met: &mut Vec<Met>) -> Result<()> {
         let mut inflater = match self.inflater.take() {
             Some(inflater) => inflater,
@@ -220,11 +248,20 @@ impl Ahead {
         let mut events = inflater.open(payload)?;
         while let Some(inner) = events.next()? {
             let inner = Bytes::copy_from_slice(inner);
-            if let Body::Query(query) = format.read_inner(&inner)?.body {
-                self.take_query(&query, met);
+            match format.read_inner(&inner)?.body {
+                Body::Query(query) => {
+                    self.take_query(&query, met);
+                }
+                Body::TableMap(map) => self.take_map(&map, met)?,
+                _ => {}
             }
         }
         self.inflater = Some(inflater);
         Ok(())
     }
+}
+
+/// Rows are stepped over, and need not be had whole.
+fn is_wanted(beginning: &[u8]) -> bool {
+    !Header::parse_beginning(beginning).is_ok_and(|header| header.kind.is_rows())
 }

@@ -16,9 +16,12 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::mysql::READ_BYTES;
 use crate::naive::{Rule, is_naive};
 use crate::position::{Checkpoint, Gtid, GtidSet, Position, Sid};
-use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
+use crate::source::binlog::checksum::CHECKSUM_LEN;
+use crate::source::binlog::event::{GroupStart, Query, RowsEvent, TableMapEvent};
+use crate::source::binlog::header::HEADER_LEN;
 use crate::source::binlog::packed::Packed;
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
@@ -48,7 +51,7 @@ const INNER_EVENT_BYTES_MAX: usize = 1 << 30;
 const HAND_OVER_BYTES: usize = 256 << 10;
 
 /// A smaller event is copied out of the buffer of the connection, a quarter of which it does not fill.
-const COPIED_BYTES: usize = 128 << 10;
+const COPIED_BYTES: usize = READ_BYTES / 4;
 
 pub struct Follower {
     /// The last boundary.
@@ -89,7 +92,7 @@ struct Group {
     concerns_nothing: bool,
 }
 
-struct Table {
+pub(super) struct Table {
     map: Arc<TableMap>,
     /// Indices of the subscribers that want it; empty for a table that nobody mapped.
     subscribers: Vec<usize>,
@@ -203,6 +206,20 @@ impl Follower {
         Ok(Step::Boundary)
     }
 
+    /// The tables that are followed, for [`is_wanted`].
+    pub(super) fn tables(&self) -> &HashMap<u64, Table> {
+        &self.tables
+    }
+
+    /// Counts an event that was not wanted, of which the beginning alone is there.
+    fn step_over(&mut self, header: Header) -> Header {
+        let checksum = if self.format.checksums { CHECKSUM_LEN as u64 } else { 0 };
+        if self.group.is_some() {
+            self.n += u64::from(header.event_size).saturating_sub(checksum);
+        }
+        header
+    }
+
     /// No transaction is open.
     fn reach_boundary(&mut self) {
         let position = &mut self.at.position;
@@ -222,6 +239,10 @@ impl Follower {
     }
 
     async fn follow_whole(&mut self, bytes: &Bytes) -> Result<Header> {
+        let header = Header::parse_beginning(bytes)?;
+        if header.event_size as usize > bytes.len() && !is_wanted(&self.tables, bytes) {
+            return Ok(self.step_over(header));
+        }
         let event = self.format.read(bytes)?;
         let header = event.header;
         match event.body {
@@ -266,7 +287,7 @@ impl Follower {
                 return Ok(header);
             }
             Body::TableMap(table) => self.follow_table_map(&table)?,
-            Body::Rows(rows) => self.follow_rows(rows.table_id, whole.slice_ref(event.bytes)),
+            Body::Rows(rows) => self.follow_rows(&rows, whole.slice_ref(event.bytes)),
             Body::Xid(_) => {
                 self.n += counted;
                 self.end_group();
@@ -417,10 +438,12 @@ impl Follower {
             }
             ddl::Kind::Dml | ddl::Kind::Ddl { .. } => {
                 for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
-                    let table = &subscriber.subscription.table;
-                    if !read.names(table) || self.temporaries.hides(query.thread_id, table) {
+                    let is_meant = |table: &&TableId| {
+                        read.names(table) && !self.temporaries.hides(query.thread_id, table)
+                    };
+                    let Some(table) = subscriber.subscription.tables().find(is_meant) else {
                         continue;
-                    }
+                    };
                     let item = match (&read.kind, &gtid) {
                         (ddl::Kind::Ddl { .. }, Some(gtid)) => Item::Ddl(Ddl {
                             statement: statement.clone().into_owned(),
@@ -472,8 +495,8 @@ impl Follower {
             return Ok(());
         }
         let wants = |(at, subscriber): (usize, &Subscriber)| {
-            let table = &subscriber.subscription.table;
-            (table.name == event.table && table.db == event.db).then_some(at)
+            let is = |table: &TableId| table.name == event.table && table.db == event.db;
+            subscriber.subscription.tables().any(is).then_some(at)
         };
         let subscribers: Vec<_> = self.subscribers.iter().enumerate().filter_map(wants).collect();
         if subscribers.is_empty() {
@@ -486,32 +509,39 @@ impl Follower {
         Ok(())
     }
 
-    fn follow_rows(&mut self, table_id: u64, event: Bytes) {
-        let (Some(table), Some(group)) = (self.tables.get(&table_id), &mut self.group) else {
+    fn follow_rows(&mut self, rows: &RowsEvent<'_>, event: Bytes) {
+        let (Some(table), Some(group)) = (self.tables.get(&rows.table_id), &mut self.group) else {
             return;
         };
         group.has_rows = true;
         // A slice keeps the whole buffer that it was read into, of which other tables' rows may have the rest.
-        let event = if event.len() < COPIED_BYTES { Bytes::copy_from_slice(&event) } else { event };
-        let wants = |at: &&usize| self.subscribers[**at].wants(group.gtid.as_ref());
+        let (event, held_bytes) = match event.len() {
+            length if length < COPIED_BYTES => (Bytes::copy_from_slice(&event), length),
+            length => (event, length.max(READ_BYTES)),
+        };
+        let logs_cascades = rows.logs_cascades();
         let rows = Rows {
             map: table.map.clone(),
             event,
+            held_bytes,
             n: self.n,
             committed_at_us: group.committed_at_us,
             gtid: group.gtid.clone(),
         };
+        let subscribers = &self.subscribers;
+        let wants = |at: &&usize| {
+            let subscriber = &subscribers[**at];
+            let is_own = subscriber.subscription.table == rows.map.table;
+            // Other tables are followed for what the log does not say of their children.
+            subscriber.wants(rows.gtid.as_ref()) && (is_own || !logs_cascades)
+        };
+        let wanting: Vec<usize> = table.subscribers.iter().filter(wants).copied().collect();
         if group.is_held && group.xa.is_none() {
-            let wanting: Vec<usize> = table.subscribers.iter().filter(wants).copied().collect();
             return self.held.take(rows, wanting);
         }
-        for at in &table.subscribers {
-            let subscriber = &mut self.subscribers[*at];
-            if !subscriber.wants(group.gtid.as_ref()) {
-                continue;
-            }
+        for at in wanting {
             let rows = rows.clone();
-            subscriber.push(match &group.xa {
+            self.subscribers[at].push(match &group.xa {
                 Some(gtid) => Item::Prepared(rows, gtid.clone()),
                 None => Item::Rows(rows),
             });
@@ -626,6 +656,21 @@ impl Follower {
         for subscription in std::mem::take(&mut self.joining) {
             let _ = subscription.queue.send(vec![item()], 1).await;
         }
+    }
+}
+
+/// Whether an event that begins so must be had whole: rows of a table that nobody follows need not, which may be larger
+/// than memory.
+pub(super) fn is_wanted(tables: &HashMap<u64, Table>, beginning: &[u8]) -> bool {
+    const TABLE_ID_BYTES: usize = 6;
+    let kind = Header::parse_beginning(beginning).map(|header| header.kind);
+    let body = beginning.get(HEADER_LEN..).and_then(|body| body.get(..TABLE_ID_BYTES));
+    match (kind, body) {
+        (Ok(kind), Some(id)) if kind.is_rows() && !is_naive(Rule::Memory) => {
+            let id = id.iter().rev().fold(0, |id, byte| id << 8 | u64::from(*byte));
+            tables.contains_key(&id)
+        }
+        _ => true,
     }
 }
 

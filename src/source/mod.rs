@@ -3,6 +3,8 @@
 //! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
 //! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions (and
+//! [`from_table_map`] those that the log itself announces), [`foreign_keys`] the keys between tables, [`preflight`] says
+//! what is wrong with a server. [`xid`] names XA transactions.
 //! [`from_table_map`] those that the log itself announces),
 //! [`files`] is a folder of log files in the place of a server. [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
@@ -19,6 +21,8 @@ pub mod ddl;
 pub mod files;
 #[cfg(feature = "daemon")]
 mod follower;
+#[cfg(feature = "daemon")]
+pub mod foreign_keys;
 pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod preflight;

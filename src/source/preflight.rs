@@ -10,6 +10,7 @@ use mysql_async::{Conn, Row};
 
 use crate::error::{Result, nearest};
 use crate::source::control::{self, quoted};
+use crate::source::foreign_keys;
 use crate::table::{TableDef, TableId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub async fn preflight(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<Findin
     }
     for (at, table) in tables.iter().enumerate() {
         if !tables[..at].contains(table) {
-            check_table(conn, table, &settings, &account, &mut findings).await?;
+            check_table(conn, table, &account, &mut findings).await?;
         }
     }
     if findings.iter().any(|finding| finding.remedy.starts_with("GRANT")) {
@@ -73,7 +74,7 @@ impl Settings {
                 "SHOW GLOBAL VARIABLES WHERE variable_name IN ('version', 'log_bin', 'binlog_format', \
                  'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', \
                  'enforce_gtid_consistency', 'server_id', 'binlog_expire_logs_seconds', \
-                 'binlog_expire_logs_auto_purge', 'log_replica_updates', 'innodb_native_foreign_keys', \
+                 'binlog_expire_logs_auto_purge', 'log_replica_updates', \
                  'binlog_order_commits', 'replica_parallel_workers', 'slave_parallel_workers', \
                  'replica_preserve_commit_order', 'slave_preserve_commit_order', 'log_slave_updates', \
                  'expire_logs_days', 'gtid_strict_mode')",
@@ -518,7 +519,6 @@ fn unlogged(tables: &[TableId], only: &str, ignored: &str) -> Vec<Finding> {
 async fn check_table(
     conn: &mut Conn,
     table: &TableId,
-    settings: &Settings,
     account: &Account,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
@@ -585,10 +585,7 @@ async fn check_table(
             format!("ALTER TABLE {name} ADD PRIMARY KEY (…), or ADD COLUMN id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY"),
         ));
     }
-    // A server that runs cascades in SQL logs what they change (9.x); the storage engine alone does not.
-    if !settings.is("innodb_native_foreign_keys", "OFF") {
-        findings.extend(cascades(conn, table, &name).await.map_err(tried)?);
-    }
+    findings.extend(unreadable_parents(conn, table, account).await?);
     Ok(())
 }
 
@@ -624,44 +621,28 @@ fn shortened(names: &[String]) -> String {
     if names.len() > SHOWN_MAX { format!("{shown}, …") } else { shown }
 }
 
-/// Foreign keys by which another table's change changes this one without a word in the log (rule 12).
-async fn cascades(
+/// Tables whose changes reach into this one by foreign keys: what they are must be known too (rule 12).
+async fn unreadable_parents(
     conn: &mut Conn,
     table: &TableId,
-    name: &str,
-) -> Result<Vec<Finding>, mysql_async::Error> {
-    let keys: Vec<(String, String, String, String)> = conn
-        .exec(
-            "SELECT constraint_name, referenced_table_name, delete_rule, update_rule \
-             FROM information_schema.referential_constraints \
-             WHERE constraint_schema = ? AND table_name = ?",
-            (&table.db, &table.name),
-        )
-        .await?;
-    let changes = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
-    let finding = |(key, parent, on_delete, on_update): (String, String, String, String)| {
-        let mut rules = Vec::new();
-        if changes(&on_delete) {
-            rules.push(format!("ON DELETE {on_delete}"));
-        }
-        if changes(&on_update) {
-            rules.push(format!("ON UPDATE {on_update}"));
-        }
-        let is_silent = !rules.is_empty();
-        is_silent.then(|| {
-            Finding::error(
-                format!(
-                    "the foreign key {key} of {table} has {}: what a change of {parent} does to {table} is not in the log",
-                    rules.join(" and ")
-                ),
-                format!(
-                    "ALTER TABLE {name} DROP FOREIGN KEY {}, and add it again with RESTRICT; let the application change both tables",
-                    quoted(&key)
-                ),
-            )
-        })
+    account: &Account,
+) -> Result<Vec<Finding>> {
+    if foreign_keys::are_logged(conn).await? {
+        return Ok(Vec::new());
+    }
+    let family = foreign_keys::read(conn, table).await?;
+    let parents = family.tables(table).into_iter();
+    let unreadable = parents.filter(|parent| family.ancestor(parent).is_none());
+    let finding = |parent: TableId| {
+        let name = format!("{}.{}", quoted(&parent.db), quoted(&parent.name));
+        let what = format!(
+            "the account {} may not read {parent}, whose changes change rows of {table} by foreign keys, without a word in \
+             the log",
+            account.name
+        );
+        Finding::error(what, format!("GRANT SELECT ON {name} TO {}", account.name))
     };
-    Ok(keys.into_iter().filter_map(finding).collect())
+    Ok(unreadable.map(finding).collect())
 }
 
 #[cfg(test)]

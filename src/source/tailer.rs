@@ -13,7 +13,7 @@ use crate::mysql::stream_ended;
 use crate::position::{Checkpoint, Version};
 use crate::source::Config;
 use crate::source::files::LogFiles;
-use crate::source::follower::{Follower, Step};
+use crate::source::follower::{Follower, Step, is_wanted};
 use crate::source::replication::{self, Opened};
 use crate::source::server::Server;
 use crate::source::stream::{Began, Item};
@@ -24,11 +24,20 @@ use crate::telemetry::metrics::metrics;
 pub struct Subscription {
     pub link: String,
     pub table: TableId,
+    /// Tables whose changes reach into `table`: their rows are delivered too.
+    pub others: Vec<TableId>,
     /// The link's checkpoint: transactions in it are not delivered again. `None`: from the next boundary on.
     pub from: Option<Checkpoint>,
     pub queue: queue::Sender<Vec<Item>>,
     /// Told the boundary at which the delivery begins.
     pub began: oneshot::Sender<Began>,
+}
+
+impl Subscription {
+    /// The link's own table first.
+    pub fn tables(&self) -> impl Iterator<Item = &TableId> {
+        std::iter::once(&self.table).chain(&self.others)
+    }
 }
 
 /// Called, rarely, before versions above the last reservation are given out; returns the new bound. It must be durable
@@ -186,7 +195,9 @@ impl Run {
         self.admit(None);
         self.follower.boundary().await;
         loop {
-            let event = match events.next_buffered()? {
+            let tables = self.follower.tables();
+            let wanted = |beginning: &[u8]| is_wanted(tables, beginning);
+            let event = match events.next_buffered(&wanted)? {
                 Some(event) => event,
                 None => tokio::select! {
                     biased;
@@ -196,7 +207,7 @@ impl Run {
                         self.follower.boundary().await;
                         continue;
                     }
-                    event = tokio::time::timeout(silence_max, events.next()) => {
+                    event = tokio::time::timeout(silence_max, events.next(&wanted)) => {
                         event.map_err(|_| was_silent(silence_max))??.ok_or_else(stream_ended)?
                     }
                 },

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cascades;
 mod charsets;
 mod cli;
 mod config;

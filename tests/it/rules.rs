@@ -483,6 +483,33 @@ async fn rule_11_what_statements_changed_without_rows_is_copied_again() {
     rule_11(Reading::Naive).await;
 }
 
+/// The parent's delete is in the log, what it does to the children is not.
+async fn rule_12(reading: Reading) {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql80), reading.of("rule12")).await;
+    let parents = format!("{}.parents", stage.db);
+    for sql in [
+        format!("CREATE TABLE {parents} (code VARCHAR(200) PRIMARY KEY) CHARSET utf8mb4"),
+        format!("INSERT INTO {parents} VALUES (''), ('x'), ('y')"),
+        format!(
+            "ALTER TABLE {{t}} ADD FOREIGN KEY (b) REFERENCES {parents} (code) ON DELETE CASCADE ON UPDATE CASCADE"
+        ),
+        "INSERT INTO {t} VALUES (1, 'a1', 'x'), (2, 'a2', 'y'), (3, 'a3', NULL)".to_owned(),
+    ] {
+        stage.exec(&sql).await;
+    }
+    stage.link().await;
+    stage.until_equal("the rows are documents", SECONDS_30).await;
+    stage.exec(&format!("DELETE FROM {parents} WHERE code = 'x'")).await;
+    stage.exec(&format!("UPDATE {parents} SET code = 'z' WHERE code = 'y'")).await;
+    assert_only_right_holds(reading, holds(&stage, reading).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_12_what_a_foreign_key_does_to_rows_reaches_their_documents() {
+    rule_12(Reading::Right).await;
+    rule_12(Reading::Naive).await;
+}
+
 /// The index is closed for writes, then deleted: neither is a row's fault.
 async fn rule_14(reading: Reading) {
     let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule14")).await;
@@ -518,4 +545,42 @@ async fn rule_14(reading: Reading) {
 async fn rule_14_a_deleted_index_is_not_made_again_by_a_write() {
     rule_14(Reading::Right).await;
     rule_14(Reading::Naive).await;
+}
+
+/// Events that are larger than the limit: of a table that nobody mapped, and with a column that nobody mapped.
+async fn rule_22(reading: Reading) {
+    const MIB: f64 = 1_048_576.0;
+    let options = ["--max-allowed-packet=1G", "--innodb-redo-log-capacity=4G"];
+    let server = servers::own_mysql(Flavour::Mysql80, &options).await;
+    let limit = reading.of("rule22");
+    let stage =
+        Stage::set(server.client(), |setup| limit(setup.set("memory_limit_bytes", 16 << 20))).await;
+    // No redo log to be filled.
+    stage.exec("CREATE TABLE {t}_big (id INT PRIMARY KEY, v LONGBLOB) ENGINE = MyISAM").await;
+    stage.exec("ALTER TABLE {t} ADD v LONGBLOB INVISIBLE").await;
+    stage.link().await;
+    stage.settle().await;
+    let idle = stage.daemon.most_resident_bytes();
+    stage.exec("INSERT INTO {t}_big VALUES (1, REPEAT('x', 300 << 20))").await;
+    stage.settle().await;
+    let grown = (stage.daemon.most_resident_bytes() - idle) / MIB;
+    eprintln!("{reading:?}: {grown:.0} MiB more for 300 MiB that nobody wants");
+    assert_only_right_holds(reading, if grown < 64.0 { Ok(()) } else { Err(grown.to_string()) });
+    if reading == Reading::Right {
+        let wide = "INSERT INTO {t} (id, a, b, v) VALUES (5, 'wide', 'x', REPEAT('x', 100 << 20))";
+        stage.exec(wide).await;
+        stage.exec("UPDATE {t} SET a = 'wider' WHERE id = 5").await;
+        stage.settle().await;
+        stage.until_equal("the wide row is a document", SECONDS_30).await;
+        let grown = (stage.daemon.most_resident_bytes() - idle) / MIB;
+        eprintln!("{grown:.0} MiB more for events of 100 and 200 MiB");
+        // The update has both images. One event is worked at while the next is read.
+        assert!(grown < 100.0 + 200.0 + 64.0, "{grown} MiB");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_22_a_large_event_takes_no_memory_that_nobody_needs() {
+    rule_22(Reading::Right).await;
+    rule_22(Reading::Naive).await;
 }

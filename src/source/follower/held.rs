@@ -71,7 +71,7 @@ impl Held {
             self.tables.push((rows.map.clone(), subscribers.into()));
             self.tables.len() - 1
         });
-        self.bytes += rows.event.len() + size_of::<HeldRows>();
+        self.bytes += rows.held_bytes + size_of::<HeldRows>();
         self.rows.push(HeldRows { rows, subscribers: self.tables[table].1.clone(), table });
     }
 
@@ -105,7 +105,7 @@ impl Held {
         } else {
             self.rows.truncate(rows);
         }
-        let size = |row: &HeldRows| row.rows.event.len() + size_of::<HeldRows>();
+        let size = |row: &HeldRows| row.rows.held_bytes + size_of::<HeldRows>();
         self.bytes = self.rows.iter().map(size).sum();
         true
     }
@@ -190,7 +190,8 @@ impl Released {
                 file.read_exact(&mut event).await.map_err(unread)?;
                 *left = left.saturating_sub((HEAD_LEN + event.len()) as u64);
                 let (map, subscribers) = self.tables.get(table).cloned().ok_or_else(damaged)?;
-                let rows = Rows { map, n, event: event.into(), ..like.clone() };
+                let held_bytes = event.len();
+                let rows = Rows { map, n, event: event.into(), held_bytes, ..like.clone() };
                 Ok(Some(HeldRows { rows, subscribers, table }))
             }
             _ => Ok(self.rows.next()),
@@ -253,6 +254,7 @@ mod tests {
         Rows {
             map,
             event: Bytes::from_static(event.as_bytes()),
+            held_bytes: event.len(),
             n: 7,
             committed_at_us: 1,
             gtid: None,
