@@ -41,6 +41,20 @@ pub(super) struct Lost {
     reason: String,
     /// The source's transactions are not those that were applied.
     has_diverged: bool,
+    /// Nor has it any of them: it is hardly the source that was meant.
+    is_foreign: bool,
+}
+
+impl Lost {
+    fn error(&self) -> Error {
+        match self.is_foreign {
+            true => Error::new(ErrorKind::SourceRefused, self.reason.clone()).with_advice(
+                "check the source's address; if this is the server that is meant, RESET LINK copies its table",
+            ),
+            false => Error::new(ErrorKind::SourceLost, self.reason.clone())
+                .with_advice("RESET LINK copies the table again"),
+        }
+    }
 }
 
 /// Events of a link that wait to be decoded. They are there to bridge the moments in which the link waits for a lane; a
@@ -69,10 +83,7 @@ impl Inner {
             }
             match (&from, run.lost.get(link)) {
                 (Some(_), Some(lost)) => {
-                    let error = Error::new(ErrorKind::SourceLost, lost.reason.clone());
-                    return Err(End::Failed(
-                        error.with_advice("drop the link and create it again"),
-                    ));
+                    return Err(End::Failed(lost.error()));
                 }
                 (None, Some(_)) => drop(run.lost.remove(link)),
                 (_, None) => {}
@@ -267,9 +278,10 @@ fn why_lost(look: &Look, ours: &GtidSet) -> Option<Lost> {
                  fail-over"
             ),
         };
-        return Some(Lost { reason, has_diverged: true });
+        let is_foreign = logged.intersection(ours).is_empty();
+        return Some(Lost { reason, has_diverged: true, is_foreign });
     }
     let reason = || format!("the source has purged the log that follows the checkpoint ({ours})");
     let has_all = ours.covers(&look.purged);
-    (!has_all).then(|| Lost { reason: reason(), has_diverged: false })
+    (!has_all).then(|| Lost { reason: reason(), has_diverged: false, is_foreign: false })
 }

@@ -234,7 +234,7 @@ impl Run {
         self.follower.boundary().await;
         let mut boundary_sent = Instant::now();
         loop {
-            let Some(event) = files.next()? else {
+            let Some(event) = files.next_event()? else {
                 self.admit(None);
                 self.follower.boundary().await;
                 if self.config.until_end {

@@ -11,6 +11,7 @@ mod decoder;
 mod delivery;
 mod demo;
 mod embedded;
+mod files;
 mod forms;
 mod harness;
 mod images;

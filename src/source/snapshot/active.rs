@@ -13,7 +13,8 @@
 //! *The list may be old.* The server keeps what `innodb_trx` shows for as long as it is asked again within 100 ms, by
 //! anybody. Such an answer may be from before the delivery and proves nothing. So the question is asked within a transaction
 //! of our own, which is listed with the text of its statement, and the statement has a number in it. Only a list with our
-//! own number on it counts: it was made while we asked.
+//! own number on it counts: it was made while we asked. For the same reason all links of the process share one list: each would
+//! keep the server from making a new one for the others. A list serves everybody who wanted one before it was asked for.
 //!
 //! *A transaction that idles* is on the list for as long as its session leaves it open. But a session that waits for its
 //! client is not within COMMIT. It was listed when what we wait for had been delivered already, so the commit that wrote
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::source::control;
@@ -51,7 +53,7 @@ struct Active {
 /// Returns when every later SELECT shows all that was delivered before the call.
 pub async fn wait(conn: &mut Conn, tell: Tell<'_>) -> Result<()> {
     let started = Instant::now();
-    let mut waited_for = list(conn, tell).await?;
+    let mut waited_for = list_after(conn, started, tell).await?;
     loop {
         if !waited_for.is_empty() {
             let idle = idle_sessions(conn).await?;
@@ -70,9 +72,32 @@ pub async fn wait(conn: &mut Conn, tell: Tell<'_>) -> Result<()> {
             ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
-        let listed = list(conn, tell).await?;
+        let listed = list_after(conn, Instant::now(), tell).await?;
         waited_for.retain(|active| listed.iter().any(|still| still.id == active.id));
     }
+}
+
+/// The last list, and when it was asked for and answered.
+struct Shared {
+    asked: Instant,
+    answered: Instant,
+    list: Vec<Active>,
+}
+
+/// Transactions that are active at some moment behind `since`.
+async fn list_after(conn: &mut Conn, since: Instant, tell: Tell<'_>) -> Result<Vec<Active>> {
+    static SHARED: Mutex<Option<Shared>> = Mutex::const_new(None);
+    let mut shared = SHARED.lock().await;
+    if let Some(last) = &*shared {
+        if last.asked >= since {
+            return Ok(last.list.clone());
+        }
+        tokio::time::sleep(LIST_IS_OLD.saturating_sub(last.answered.elapsed())).await;
+    }
+    let asked = Instant::now();
+    let list = list(conn, tell).await?;
+    *shared = Some(Shared { asked, answered: Instant::now(), list: list.clone() });
+    Ok(list)
 }
 
 /// The transactions that are active while this is called.
