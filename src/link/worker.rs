@@ -226,7 +226,10 @@ impl Worker {
                 self.take_ddl(ddl.clone()).await?;
                 self.take_ddl_of_keys(&ddl).await
             }
-            Item::Unfollowable(_, Some(group)) => Ok(self.take_prepared_unseen(&group)),
+            Item::Unfollowable(_, Some(group)) => {
+                self.take_prepared_unseen(&group);
+                Ok(())
+            }
             Item::Unfollowable(why, None) => self.take_unfollowable(why),
             Item::Ended => {
                 self.acknowledged().await?;
