@@ -210,8 +210,8 @@ impl From<&FamilyRecord> for Stored {
             ancestors: ancestors
                 .map(|def| (def.id.db.clone(), def.id.name.clone(), def.into()))
                 .collect(),
-            behind: record.behind.to_string(),
-            read_at: record.read_at.to_string(),
+            behind: record.behind.stored(),
+            read_at: record.read_at.stored(),
         }
     }
 }

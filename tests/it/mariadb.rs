@@ -78,9 +78,11 @@ async fn change_until(
     db: String,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
 ) -> u32 {
+    // Where rows must be read again, a copy beside a writer that never rests has no end.
+    const CHANGES_MAX: u32 = 1_500;
     let mut count = 0;
     let mut session = mysql.session().await;
-    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+    while count < CHANGES_MAX && !stop.load(std::sync::atomic::Ordering::Relaxed) {
         let id = 1 + count * 37 % 4_000;
         for sql in [
             "BEGIN".to_owned(),
