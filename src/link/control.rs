@@ -116,9 +116,15 @@ impl Control {
         }
         live.begin_again(State::Paused);
         self.inner.stop_worker(id).await;
-        self.inner.store_record(id, |record| record.is_reset = true);
+        self.inner.store_record(id, |record| {
+            record.is_reset = true;
+            record.state = State::Scheduled.as_str().to_owned();
+            record.reason = String::new();
+        });
         live.forget_snapshot();
-        self.go_on(id, &live).await;
+        live.begin_again(State::Scheduled);
+        // What somebody else has written may have a version above those of the place where the stream is.
+        self.inner.ask_new_epoch(id, &live);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! rows itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -399,6 +399,12 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
 }
 
 impl Inner {
+    /// Has the stream begin again, under versions above all that were ever given out.
+    pub fn ask_new_epoch(&self, id: &str, live: &Live) {
+        let highest = Version(self.highest_version.load(Ordering::Acquire));
+        self.ask_restart(id, live, Restart { above: Some(highest) });
+    }
+
     fn ask_restart(&self, id: &str, live: &Live, restart: Restart) {
         let restarts = live.count_restart();
         self.store_record(id, |record| record.restarts = restarts);
