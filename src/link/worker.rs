@@ -163,8 +163,7 @@ impl Worker {
         if is_clean && let Err(other) = self.setup.lanes.drain().await {
             tracing::warn!(link = self.setup.link, end = ?other, "the last writes were not acknowledged");
         }
-        self.take_acks();
-        if let Err(error) = self.write_checkpoint(true) {
+        if let Err(error) = self.take_acks().and_then(|()| self.write_checkpoint(true)) {
             tracing::error!(link = self.setup.link, error = %error.report(), "the last checkpoint was not written");
         }
         self.setup.lanes.abort().await;
@@ -187,7 +186,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Ok(End::Stopped),
                 progress = self.setup.lanes.progress() => {
                     progress?;
-                    self.take_acks();
+                    self.take_acks()?;
                     self.setup.lanes.send_to_idle().await?;
                 }
                 _ = self.tick.tick() => {
@@ -359,7 +358,7 @@ impl Worker {
 
     /// What must happen every now and then, also while a lane takes nothing.
     fn tend(&mut self) -> Result<()> {
-        self.take_acks();
+        self.take_acks()?;
         let metrics = &self.setup.live.metrics;
         metrics.queue_events_bytes.set(self.setup.input.bytes() as i64);
         metrics.queue_lanes_bytes.set(self.setup.lanes.waiting_bytes() as i64);
@@ -380,7 +379,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
                 progress = self.setup.lanes.progress() => {
                     progress?;
-                    self.take_acks();
+                    self.take_acks()?;
                     self.setup.lanes.send_to_idle().await?;
                 }
                 _ = self.tick.tick() => {
@@ -400,7 +399,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
                 drained = self.setup.lanes.drain() => {
                     drained?;
-                    self.take_acks();
+                    self.take_acks()?;
                     return Ok(());
                 }
                 _ = self.tick.tick() => self.tend()?,
@@ -426,15 +425,20 @@ impl Worker {
         }
     }
 
-    fn take_acks(&mut self) {
+    fn take_acks(&mut self) -> Result<()> {
         let done = self.setup.lanes.done();
         let age_ms = |us: u64| (unix_millis() - (us / 1_000) as i64).max(0);
         if let Some(mark) = self.acks.take_done(&done) {
             if let Some(committed_at_us) = mark.first_commit_us {
                 self.setup.live.set_acked_after_ms(age_ms(committed_at_us));
             }
+            let is_copied = mark.snapshot.done && !self.snapshot_is_acked;
             self.snapshot_is_acked = mark.snapshot.done;
             self.acked = Some(mark);
+            // What is shown as copied is not copied again after a crash.
+            if is_copied {
+                self.write_checkpoint(false)?;
+            }
         }
         let oldest =
             self.acks.iter().find_map(|mark| mark.first_commit_us).or(self.first_commit_us);
@@ -449,6 +453,7 @@ impl Worker {
         } else {
             self.setup.live.set_phase(State::Snapshotting);
         }
+        Ok(())
     }
 
     /// Not fsynced but at the end: what a power failure takes away is replayed.
