@@ -25,6 +25,8 @@ pub enum Rule {
     SilentChanges = 11,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
+    /// Naive: a document that differs from its row at one look is wrong.
+    Verification = 16,
 }
 
 /// Whether the naive reading of `rule` is in force. Always false in a release build.

@@ -14,3 +14,4 @@ mod page;
 pub mod search;
 pub mod spec;
 pub mod table;
+mod verification;

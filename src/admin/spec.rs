@@ -13,7 +13,8 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         Statement::SyncByTable(table) => by_table(table),
         Statement::ShowSyncLink
         | Statement::ShowSyncLinkById { .. }
-        | Statement::DropSyncLinkById { .. } => return None,
+        | Statement::DropSyncLinkById { .. }
+        | Statement::VerifyLink(_) => return None,
     };
     let types = mapping::Overrides::default();
     let statement = text.to_owned();

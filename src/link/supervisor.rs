@@ -51,6 +51,8 @@ pub(super) struct Inner {
     pub highest_version: Arc<AtomicU64>,
     restarts: mpsc::Sender<Restart>,
     pub keeper: Mutex<Option<JoinHandle<()>>>,
+    /// True from the moment when everything is to end for good.
+    pub ending: watch::Sender<bool>,
 }
 
 /// A link as the doors see it.
@@ -104,6 +106,7 @@ impl Supervisor {
             highest_version: Arc::new(AtomicU64::new(highest)),
             restarts,
             keeper: Mutex::default(),
+            ending: watch::Sender::new(false),
             parts,
         });
         for record in inner.parts.state.links().list()? {

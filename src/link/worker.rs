@@ -20,6 +20,7 @@ use crate::link::altering::Holding;
 use crate::link::copy::{Copier, Subject};
 use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
+use crate::link::inquiry::Inquiries;
 use crate::link::lane::Route;
 use crate::link::lanes::Lanes;
 use crate::link::left_out::{LeftOut, is_incomplete};
@@ -92,6 +93,7 @@ pub(super) struct Worker {
     pub(super) holding: Holding,
     pub(super) prepared: Prepared,
     pub(super) left_out: LeftOut,
+    pub(super) inquiries: Inquiries,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
@@ -118,6 +120,8 @@ impl Worker {
     pub fn new(setup: Setup) -> Self {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (inquiries_open, inquiries) = Inquiries::open();
+        setup.live.open_inquiries(inquiries_open);
         let copying = if setup.snapshot.done { Copying::Done } else { Copying::Ready };
         Self {
             decoder: Decoder::default(),
@@ -128,6 +132,7 @@ impl Worker {
             holding: setup.holding.clone(),
             prepared: Prepared::new(setup.prepared.clone()),
             left_out: LeftOut::default(),
+            inquiries,
             copying,
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
@@ -183,6 +188,7 @@ impl Worker {
                     self.setup.lanes.show_to_busy()?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
+                inquiry = self.inquiries.next() => self.take_inquiry(inquiry).await?,
                 items = self.setup.input.recv() => {
                     let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
                     for item in items {
@@ -205,7 +211,8 @@ impl Worker {
                 self.is_at_boundary = true;
                 self.end_skipping()?;
                 self.note_mark();
-                self.at_boundary().await
+                self.at_boundary().await?;
+                self.answer_at_boundary().await
             }
             Item::Ddl(ddl) => {
                 self.fill_left_out().await?;
@@ -370,6 +377,7 @@ impl Worker {
 
     fn take_acks(&mut self) {
         let done = self.setup.lanes.done();
+        self.inquiries.take_done(&done);
         let age_ms = |us: u64| (unix_millis() - (us / 1_000) as i64).max(0);
         if let Some(mark) = self.acks.take_done(&done) {
             if let Some(committed_at_us) = mark.first_commit_us {

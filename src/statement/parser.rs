@@ -1,9 +1,11 @@
-//! The grammar of statements: `CALL dbms_etl.<procedure>(<strings>)`; what the strings mean is said in `procedures`.
+//! The grammar of statements: `CALL dbms_etl.<procedure>(<strings>)`, what the strings mean being said in `procedures`; or
+//! a statement of its own, by its first word.
 //! Without recursion, so no input can exhaust the stack.
 
 use super::ast::{Name, Statement};
 use super::lexer::{Kind, Lexer, Token, shortened};
 use super::procedures::{Argument, id, sync_by_map, sync_by_table};
+use super::verify;
 use crate::error::{Error, ErrorKind, Result, Span, nearest};
 
 /// Far above any mapping that a person writes, and small enough to be read at once.
@@ -51,6 +53,11 @@ pub fn parse(text: &str) -> Result<Statement> {
         return Err(Error::input(message));
     }
     let mut lexer = Lexer::new(text);
+    if is_word(&lexer.clone().next()?, verify::VERB) {
+        let statement = verify::read(&mut lexer, text)?;
+        expect_end(&mut lexer)?;
+        return Ok(Statement::VerifyLink(statement));
+    }
     expect_call(&mut lexer)?;
     let procedure = read_procedure(&mut lexer)?;
     let (arguments, parentheses) = read_arguments(&mut lexer)?;
@@ -71,7 +78,12 @@ fn expect_call(lexer: &mut Lexer<'_>) -> Result<()> {
 
 fn possible() -> String {
     let names = PROCEDURES.iter().map(|p| format!("{}({})", p.name, p.arguments.join(", ")));
-    format!("this version knows CALL {SCHEMA}.{}", names.collect::<Vec<_>>().join(", "))
+    let names = names.collect::<Vec<_>>().join(", ");
+    format!("this version knows CALL {SCHEMA}.{names}, and {}", verify::FORM)
+}
+
+pub(super) fn is_word(token: &Token, word: &str) -> bool {
+    matches!(&token.kind, Kind::Word(found) if found.eq_ignore_ascii_case(word))
 }
 
 fn read_procedure(lexer: &mut Lexer<'_>) -> Result<&'static Procedure> {

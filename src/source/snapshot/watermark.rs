@@ -93,6 +93,24 @@ pub async fn wait_until_executed(conn: &mut Conn, gtids: &GtidSet) -> Result<()>
     }
 }
 
+/// How long a look at commits that hang waits for the next one.
+const SETTLE_EVERY: Duration = Duration::from_millis(5);
+
+/// Everything that can be seen by now, or stands in the log by now, of which a link that streams may have written it: and
+/// returns when the server has executed it. A change can be seen before it counts as executed, and stands in the log
+/// before it can be seen; all that time its transaction is owned. One that was owned and is rolled back drops out.
+pub async fn settled(conn: &mut Conn) -> Result<GtidSet> {
+    let mut known = followable(conn).await?.known;
+    loop {
+        let executed = executed(conn).await?.gtids;
+        if executed.covers(&known) {
+            return Ok(known);
+        }
+        tokio::time::sleep(SETTLE_EVERY).await;
+        known = known.intersection(&followable(conn).await?.known);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,347 @@
+//! The two ways of a verification that find suspects: rows in chunks along the primary key against their documents, and
+//! ids of the index in pages against the table.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use mysql_async::Conn;
+use tokio::task::JoinSet;
+
+use super::expected::Maker;
+use super::{Kind, SUSPECTS_MAX, Suspect, Verifier, keys};
+use crate::change::Row;
+use crate::document::IdHasher;
+use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::link::inquiry::Standing;
+use crate::link::left_out;
+use crate::naive::{Rule, is_naive};
+use crate::position::Version;
+use crate::sink::Older;
+use crate::source::snapshot::scan::Chunk;
+use crate::source::snapshot::{chunk, scan};
+use crate::state::KeyPart;
+
+/// Rows of a piece, whose documents are asked for together.
+const PIECE_ROWS: usize = 500;
+const PIECE_BYTES: usize = 2 << 20;
+
+/// Pieces that are compared at once.
+const PIECES_MAX: usize = 4;
+
+/// A row as the mapping makes a document of it.
+struct Mapped {
+    id: String,
+    key: Vec<KeyPart>,
+    body: Vec<u8>,
+}
+
+/// What was found at one look.
+struct Seen {
+    rows: usize,
+    suspects: Vec<(Suspect, Kind, Vec<String>)>,
+}
+
+type Compared = (Arc<Vec<Mapped>>, Result<Seen>);
+
+impl Verifier<'_> {
+    pub(super) async fn walk_rows(&mut self) -> Result<()> {
+        let Some(until) = self.last_key().await? else { return Ok(()) };
+        let mut after = None;
+        let mut size = chunk::Size::new(&self.link.standing.snapshot);
+        let mut comparing = JoinSet::new();
+        let mut pieces = VecDeque::new();
+        let mut is_last = false;
+        while !is_last || !pieces.is_empty() || !comparing.is_empty() {
+            while comparing.len() < PIECES_MAX
+                && let Some(piece) = pieces.pop_front()
+            {
+                self.compare_in_a_task(&mut comparing, piece)?;
+            }
+            // The next chunk is read while the pieces of this one are compared.
+            if !is_last && pieces.is_empty() {
+                let chunk = self.read_chunk(after.as_deref(), &until, size.rows()).await?;
+                size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
+                is_last = chunk.is_last;
+                after = chunk.last_key.clone().or(after);
+                pieces = cut(&self.link.standing, &chunk)?;
+                continue;
+            }
+            if let Some(compared) = comparing.join_next().await {
+                let broke =
+                    |cause| Error::new(ErrorKind::Io, "a comparison broke off").caused_by(cause);
+                pieces.extend(self.take_compared(compared.map_err(broke)?).await?);
+            }
+            if self.suspects.len() >= SUSPECTS_MAX {
+                self.judge().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_in_a_task(
+        &self,
+        comparing: &mut JoinSet<Compared>,
+        piece: Arc<Vec<Mapped>>,
+    ) -> Result<()> {
+        let standing = self.link.standing.clone();
+        let maker = Maker::new(standing, self.order, self.link.pipeline()?)?;
+        comparing.spawn(async move {
+            let seen = compare(&maker, &piece).await;
+            (piece, seen)
+        });
+        Ok(())
+    }
+
+    /// Gives the piece back where it must be compared once more.
+    async fn take_compared(&mut self, (piece, seen): Compared) -> Result<Option<Arc<Vec<Mapped>>>> {
+        match seen {
+            Ok(seen) => {
+                self.verdict.counts.rows += seen.rows as u64;
+                self.live.metrics.verify_rows.inc_by(seen.rows as u64);
+                self.take_suspects(seen.suspects)?;
+                self.show();
+                Ok(None)
+            }
+            Err(error) if error.remedy() == Remedy::Retry => {
+                self.recover(error).await?;
+                Ok(Some(piece))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The naive reading believes what it sees.
+    fn take_suspects(&mut self, suspects: Vec<(Suspect, Kind, Vec<String>)>) -> Result<()> {
+        for (suspect, kind, fields) in suspects {
+            if is_naive(Rule::Verification) {
+                self.record(kind, suspect.id, fields, false)?;
+            } else {
+                self.suspects.push(suspect);
+            }
+        }
+        Ok(())
+    }
+
+    async fn last_key(&mut self) -> Result<Option<Vec<KeyPart>>> {
+        let def = self.link.standing.subject.def.clone();
+        loop {
+            let read = match self.conn().await {
+                Ok(conn) => scan::last_key(conn, &def).await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_chunk(
+        &mut self,
+        after: Option<&[KeyPart]>,
+        until: &[KeyPart],
+        rows_max: u32,
+    ) -> Result<Chunk> {
+        let subject = self.link.standing.subject.clone();
+        let most = (rows_max, subject.chunk_bytes_max);
+        let condition = self.condition();
+        loop {
+            let (def, wanted) = (&subject.def, &subject.wanted);
+            let read = match self.conn().await {
+                Ok(conn) => {
+                    let keys = (after, until);
+                    scan::read_chunk_where(conn, def, wanted, keys, most, condition.as_deref())
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            match read {
+                Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
+                read => return read,
+            }
+        }
+    }
+
+    /// The order's condition and its lot, which the server draws.
+    fn condition(&self) -> Option<String> {
+        let lot = self.order.sample_ppm.map(|ppm| format!("RAND() < {ppm} / 1000000"));
+        match (&self.order.condition, lot) {
+            (Some(condition), Some(lot)) => Some(format!("({condition}\n) AND {lot}")),
+            (condition, lot) => condition.clone().or(lot),
+        }
+    }
+
+    pub(super) async fn walk_ids(&mut self) -> Result<()> {
+        // Another lot each time.
+        let seed = crate::link::status::unix_millis();
+        let mut page = self.ids_after(None).await?;
+        loop {
+            let ids = std::mem::take(&mut page.ids);
+            let count = ids.len() as u64;
+            let drawn: Vec<String> = ids.into_iter().filter(|id| self.is_drawn(id, seed)).collect();
+            let next = page.next.take();
+            self.look_up(drawn).await?;
+            self.verdict.counts.documents += count;
+            self.live.metrics.verify_documents.inc_by(count);
+            self.show();
+            if self.suspects.len() >= SUSPECTS_MAX {
+                self.judge().await?;
+            }
+            let Some(next) = next else { return Ok(()) };
+            page = self.ids_after(Some(&next)).await?;
+        }
+    }
+
+    fn is_drawn(&self, id: &str, seed: i64) -> bool {
+        let ppm = self.order.sample_ppm.unwrap_or(1_000_000);
+        ppm >= 1_000_000 || IdHasher.key(&format!("{seed} {id}")) % 1_000_000 < u128::from(ppm)
+    }
+
+    /// Where the index has lost the place, its ids are read from the beginning.
+    async fn ids_after(&mut self, mut after: Option<&str>) -> Result<Older> {
+        loop {
+            let route = self.link.standing.route.clone();
+            match route.sink.older(&route.target, Version(u64::MAX), after).await {
+                Err(error) if error.remedy() == Remedy::Retry => {
+                    self.recover(error).await?;
+                    after = None;
+                    self.verdict.counts.documents = 0;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// Makes suspects of the ids that have no row.
+    async fn look_up(&mut self, ids: Vec<String>) -> Result<()> {
+        let plan = self.link.standing.plan.clone();
+        let mut keyed: HashMap<String, Vec<KeyPart>> = HashMap::with_capacity(ids.len());
+        let mut foreign = Vec::new();
+        for id in ids {
+            match keys::key_of(&plan, &id) {
+                Some(key) => {
+                    keyed.insert(id, key);
+                }
+                None => foreign.push(id),
+            }
+        }
+        loop {
+            let standing = self.link.standing.clone();
+            let looked = match self.conn().await {
+                Ok(conn) => without_rows(conn, &standing, &mut keyed, &mut foreign).await,
+                Err(error) => Err(error),
+            };
+            match looked {
+                Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
+                looked => break looked?,
+            }
+        }
+        let extra = keyed.into_iter().map(|(id, key)| (Suspect::new(id, Some(key)), Kind::Extra));
+        let foreign = foreign.into_iter().map(|id| (Suspect::new(id, None), Kind::Foreign));
+        let all = extra.chain(foreign).map(|(suspect, kind)| (suspect, kind, Vec::new()));
+        let known = |id: &str| self.recorded.contains(&IdHasher.key(id));
+        let new: Vec<_> = all.filter(|(suspect, ..)| !known(&suspect.id)).collect();
+        self.take_suspects(new)
+    }
+}
+
+/// The rows of a chunk as documents, in pieces.
+fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec<Mapped>>>> {
+    let (plan, def) = (&standing.plan, &standing.subject.def);
+    let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
+    let mut pieces = VecDeque::new();
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    for row in 0..chunk.len() {
+        let mapped = chunk.with_row(row, &types, |values| {
+            let (mut id, mut body) = (String::new(), Vec::new());
+            plan.id(values, &mut id)?;
+            plan.body(values, &mut body)?;
+            let row = Row { values: values.to_vec(), offset: 0 };
+            Ok(Mapped { id, key: left_out::key_of(plan, &row)?, body })
+        })?;
+        bytes += mapped.body.len();
+        piece.push(mapped);
+        if piece.len() >= PIECE_ROWS || bytes >= PIECE_BYTES {
+            pieces.push_back(Arc::new(std::mem::take(&mut piece)));
+            bytes = 0;
+        }
+    }
+    if !piece.is_empty() {
+        pieces.push_back(Arc::new(piece));
+    }
+    Ok(pieces)
+}
+
+/// Reads the documents of rows that were read, and compares.
+async fn compare(maker: &Maker, piece: &[Mapped]) -> Result<Seen> {
+    let ids: Vec<&str> = piece.iter().map(|row| row.id.as_str()).collect();
+    let bodies = piece.iter().map(|row| (row.id.as_str(), row.body.clone())).collect();
+    let route = &maker.standing.route;
+    let (expected, found) =
+        tokio::try_join!(maker.make(bodies), route.sink.read(&route.target, &ids))?;
+    let mut suspects = Vec::new();
+    for ((row, expected), found) in piece.iter().zip(&expected).zip(&found) {
+        if let Some((kind, fields)) = maker.judge(Some(expected), found.as_ref(), true) {
+            suspects.push((Suspect::new(row.id.clone(), Some(row.key.clone())), kind, fields));
+        }
+    }
+    Ok(Seen { rows: piece.len(), suspects })
+}
+
+/// Takes out of `keyed` what has a row. What the server refuses to compare with is no key, and goes over to `foreign`.
+async fn without_rows(
+    conn: &mut Conn,
+    standing: &Standing,
+    keyed: &mut HashMap<String, Vec<KeyPart>>,
+    foreign: &mut Vec<String>,
+) -> Result<()> {
+    if keyed.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<Vec<KeyPart>> = keyed.values().cloned().collect();
+    match ids_of(conn, standing, &all).await {
+        Ok(found) => {
+            found.iter().for_each(|id| drop(keyed.remove(id)));
+            return Ok(());
+        }
+        Err(error) if is_about_a_value(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let each: Vec<(String, Vec<KeyPart>)> =
+        keyed.iter().map(|(id, key)| (id.clone(), key.clone())).collect();
+    for (id, key) in each {
+        match ids_of(conn, standing, std::slice::from_ref(&key)).await {
+            Ok(found) => found.iter().for_each(|id| drop(keyed.remove(id))),
+            Err(error) if is_about_a_value(&error) => {
+                keyed.remove(&id);
+                foreign.push(id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_about_a_value(error: &Error) -> bool {
+    error.kind() == ErrorKind::SourceRefused
+}
+
+/// The ids of the rows that these keys find.
+async fn ids_of(
+    conn: &mut Conn,
+    standing: &Standing,
+    keys: &[Vec<KeyPart>],
+) -> Result<Vec<String>> {
+    let (plan, def) = (&standing.plan, &standing.subject.def);
+    let key: Vec<usize> = plan.key_ordinals().collect();
+    let found = scan::find(conn, def, &key, &key, keys).await?;
+    let types: Vec<_> = key.iter().map(|at| &def.columns[*at].ty).collect();
+    let id_of = |row| {
+        found.with_row(row, &types, |values| {
+            let mut id = String::new();
+            plan.id_of_key(values, &mut id).map(|()| id)
+        })
+    };
+    (0..found.len()).map(id_of).collect()
+}
