@@ -3,9 +3,11 @@
 //! for is `verify`'s to say.
 //!
 //! *Written again.* Rows are read again by their keys while the stream stands at a boundary B and the server has executed
-//! everything up to B, and are written with the version of B; a document without a row is deleted with it. Whatever is in
-//! a lane by then has a lower version, and a document has one operation in flight. What was read may be newer than B:
-//! then the change lies behind B, and follows with a higher version. So a repair never ends in an older state.
+//! everything up to B, and are written with the highest version that is below all that will come from behind B; a document
+//! without a row is deleted with it. Whatever is in a lane by then has a lower version, and a document has one operation in
+//! flight. What was read may be newer than B: then the change lies behind B, and follows with a higher version. So a repair
+//! never ends in an older state. The highest, because another writer that gives no version has raised that of the document
+//! by one each time; where this is not enough, an epoch above it is asked for.
 
 use std::sync::Arc;
 
@@ -23,11 +25,14 @@ use crate::link::left_out::Asked;
 use crate::link::policy::Policy;
 use crate::link::worker::Worker;
 use crate::mapping;
-use crate::position::GtidSet;
+use crate::position::{GtidSet, Version};
 use crate::source::snapshot;
 use crate::state::KeyPart;
 
 pub(super) type Keys = HashSet<Key, KeyHasher>;
+
+/// Who waits for an answer that names the plan of that moment.
+type Told = oneshot::Sender<Result<Arc<mapping::Plan>>>;
 
 pub(super) enum Inquiry {
     Describe(oneshot::Sender<Result<Standing>>),
@@ -39,14 +44,19 @@ pub(super) enum Inquiry {
     /// Told when all that is covered was taken in, and everything that was taken in by then is acknowledged.
     Settle {
         covers: GtidSet,
-        told: oneshot::Sender<Result<Arc<mapping::Plan>>>,
+        told: Told,
     },
     /// Told which of the watched documents were operated on.
     Touched(oneshot::Sender<Keys>),
+    /// The index holds a version, this one or one that cannot be known, above what can be written: the link's run ends,
+    /// and an epoch above it begins.
+    Outgrow {
+        above: Version,
+    },
     /// Told when it is acknowledged.
     Rewrite {
         rows: Rewrite,
-        told: oneshot::Sender<Result<Arc<mapping::Plan>>>,
+        told: Told,
     },
 }
 
@@ -74,11 +84,10 @@ const WAITING_MAX: usize = 4;
 pub(super) struct Inquiries {
     incoming: mpsc::Receiver<Inquiry>,
     /// Wait for a boundary.
-    settling: Vec<(GtidSet, oneshot::Sender<Result<Arc<mapping::Plan>>>)>,
-    rewriting: Vec<(Rewrite, oneshot::Sender<Result<Arc<mapping::Plan>>>)>,
+    settling: Vec<(GtidSet, Told)>,
+    rewriting: Vec<(Rewrite, Told)>,
     /// Wait for the lanes, with the batches that they wait for.
-    acknowledging:
-        Vec<(Vec<Number>, oneshot::Sender<Result<Arc<mapping::Plan>>>, Arc<mapping::Plan>)>,
+    acknowledging: Vec<(Vec<Number>, Told, Arc<mapping::Plan>)>,
 }
 
 impl Inquiries {
@@ -127,6 +136,14 @@ impl Worker {
             Inquiry::Touched(told) => {
                 let _ = told.send(self.setup.lanes.touched());
             }
+            Inquiry::Outgrow { above } => {
+                let reason = format!(
+                    "documents of {} hold versions that another writer has given them",
+                    self.setup.route.index
+                );
+                let above = above.max(self.at.highest_version());
+                return Err(End::NewEpoch { above, reason });
+            }
             Inquiry::Settle { covers, told } => self.inquiries.settling.push((covers, told)),
             Inquiry::Rewrite { rows, told } => self.inquiries.rewriting.push((rows, told)),
         }
@@ -172,11 +189,11 @@ impl Worker {
             self.tell_when_acknowledged(told);
         }
         for (rows, told) in std::mem::take(&mut self.inquiries.rewriting) {
-            if self.why_not_settled().is_none() {
-                if let Err(error) = self.rewrite(rows).await? {
-                    let _ = told.send(Err(error));
-                    continue;
-                }
+            if self.why_not_settled().is_none()
+                && let Err(error) = self.rewrite(rows).await?
+            {
+                let _ = told.send(Err(error));
+                continue;
             }
             self.tell_when_acknowledged(told);
         }
@@ -185,7 +202,7 @@ impl Worker {
         Ok(())
     }
 
-    fn tell_when_acknowledged(&mut self, told: oneshot::Sender<Result<Arc<mapping::Plan>>>) {
+    fn tell_when_acknowledged(&mut self, told: Told) {
         if let Some(error) = self.why_not_settled() {
             let _ = told.send(Err(error));
             return;
@@ -209,7 +226,7 @@ impl Worker {
         };
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
         let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
-        let version = self.at.version();
+        let version = self.at.highest_version();
         let mut wanted: HashSet<String> = rows.documents.into_iter().map(|(id, _)| id).collect();
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {

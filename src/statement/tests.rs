@@ -159,12 +159,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id)
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id), and VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id)
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id), and VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
       line 1, column 1
       | DROP TABLE x
       | ^^^^
@@ -472,7 +472,7 @@ fn the_statements_of_the_page_are_read() {
         let block = block.split("```").next().expect("a split has a first part");
         statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
     }
-    assert_eq!(statements.len(), 3, "{statements:?}");
+    assert_eq!(statements.len(), 4, "{statements:?}");
     for statement in statements {
         parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
     }
@@ -574,5 +574,20 @@ fn a_wrong_verification_is_pointed_at() {
         "VERIFY LINK a REPAIR REPAIR",
         "VERIFY LINK a REPAIR; VERIFY LINK a",
     ];
-    insta::assert_snapshot!(texts.iter().map(say).collect::<Vec<_>>().join("\n"), @"");
+    insta::assert_snapshot!(texts.iter().map(say).collect::<Vec<_>>().join("\n"), @r"
+    expected LINK behind VERIFY, found `products` [products]
+    expected the id of a link, found the end []
+    expected a clause or the end of the statement, found `b` [b]
+    the condition is empty [WHERE]
+    this parenthesis is not closed [(]
+    this parenthesis closes nothing [)]
+    this version does not read comments that are to be executed [/*]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [5]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [0%]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [101%]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [x%]
+    expected VECTORS behind WITH, found `REPAIR` [REPAIR]
+    REPAIR is given twice [REPAIR]
+    one statement at a time [VERIFY]
+    ");
 }

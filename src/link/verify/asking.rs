@@ -14,7 +14,7 @@ use crate::link::pipeline_mode::Way;
 use crate::link::status::{Live, State, Verification};
 use crate::mapping;
 use crate::pipeline::Pipeline;
-use crate::position::GtidSet;
+use crate::position::{GtidSet, Version};
 
 /// How often a link that does not run is asked whether it runs again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -88,6 +88,13 @@ impl Asking {
     pub async fn rewrite(&self, rows: Rewrite) -> Result<()> {
         let plan = self.ask(|told| Inquiry::Rewrite { rows, told }).await?;
         self.is_the_plan(plan)
+    }
+
+    /// Has the link begin again with versions above this one.
+    pub async fn outgrow(&self, above: Version) -> Result<()> {
+        self.inquiries.send(Inquiry::Outgrow { above }).await.map_err(|_| ended())?;
+        self.inquiries.closed().await;
+        Err(ended())
     }
 
     fn is_the_plan(&self, plan: Result<Arc<mapping::Plan>>) -> Result<()> {

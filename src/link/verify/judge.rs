@@ -10,16 +10,19 @@ use super::{Kind, Suspect, Verifier};
 use crate::document::IdHasher;
 use crate::error::{Remedy, Result};
 use crate::link::inquiry::{Keys, Rewrite};
+use crate::position::Version;
+use crate::sink::Stored;
 use crate::source::snapshot::{scan, watermark};
 use crate::state::KeyPart;
 
-/// Suspects that are judged at once.
-const JUDGED_MAX: usize = 500;
+/// Suspects that are judged at once: a round takes as long as the link is behind, however many there are.
+const JUDGED_MAX: usize = 2_000;
 
 /// Rounds after which a document that changes in each of them is given up.
-const ROUNDS_MAX: u32 = 30;
+const ROUNDS_MAX: u32 = 12;
 
-/// How often a document is written anew before it is said that this does not help.
+/// How often a document is written anew before it is said that this does not help. Behind the first time the link takes
+/// versions above the document's.
 const REWRITTEN_MAX: u32 = 3;
 
 /// Rows that are written anew at once; the stream stands still while they are read.
@@ -28,7 +31,8 @@ const REWRITTEN_AT_ONCE: usize = 256;
 /// What a round says of one suspect.
 enum Finding {
     Right,
-    Wrong(Kind, Vec<String>),
+    /// Also the version of the document that is there.
+    Wrong(Kind, Vec<String>, Version),
     /// It was operated on meanwhile.
     Changing,
 }
@@ -71,13 +75,16 @@ impl Verifier<'_> {
         let route = &maker.standing.route;
         let found = route.sink.read(&route.target, &all).await?;
         let touched = self.link.touched().await?;
-        let finding = |(suspect, found): (&Suspect, &Option<_>)| {
+        let finding = |(suspect, found): (&Suspect, &Option<Stored>)| {
             let id = suspect.id.as_str();
             let expected = expected.get(id).copied();
             match maker.judge(expected, found.as_ref(), suspect.key.is_some()) {
                 None => Finding::Right,
                 Some(_) if touched.contains(&IdHasher.key(id)) => Finding::Changing,
-                Some((kind, fields)) => Finding::Wrong(kind, fields),
+                Some((kind, fields)) => {
+                    let version = found.as_ref().map(|found| found.version);
+                    Finding::Wrong(kind, fields, version.unwrap_or_default())
+                }
             }
         };
         Ok(batch.iter().zip(&found).map(finding).collect())
@@ -110,6 +117,7 @@ impl Verifier<'_> {
 
     async fn take_findings(&mut self, batch: Vec<Suspect>, findings: Vec<Finding>) -> Result<()> {
         let (mut again, mut wrong) = (Vec::new(), Vec::new());
+        let mut above = None;
         for (mut suspect, finding) in batch.into_iter().zip(findings) {
             match (finding, suspect.found.take()) {
                 (Finding::Right, None) => {}
@@ -128,11 +136,19 @@ impl Verifier<'_> {
                 (Finding::Changing, None) => {
                     self.record(Kind::Unjudged, suspect.id, Vec::new(), false)?;
                 }
-                (Finding::Wrong(kind, fields), found) => {
+                (Finding::Wrong(kind, fields, version), found) => {
+                    if suspect.rewritten > 0 {
+                        above = above.max(Some(version));
+                    }
                     suspect.found = Some(found.unwrap_or((kind, fields)));
                     wrong.push(suspect);
                 }
             }
+        }
+        if let Some(above) = above.filter(|_| !std::mem::replace(&mut self.has_outgrown, true))
+            && let Err(error) = self.link.outgrow(above).await
+        {
+            self.recover(error).await?;
         }
         let wrong = self.rewrite(wrong).await?;
         for suspect in wrong {

@@ -230,6 +230,8 @@ struct Verifier<'a> {
     verdict: Verdict,
     /// Documents whose difference is counted.
     recorded: HashSet<Key, KeyHasher>,
+    /// The link was asked for versions above those of documents that could not be written.
+    has_outgrown: bool,
     /// Why documents without a row are not deleted, if they are not.
     why_kept: Option<String>,
     shown: Verification,
@@ -275,6 +277,7 @@ impl<'a> Verifier<'a> {
             suspects: Vec::new(),
             verdict: Verdict::default(),
             recorded: HashSet::default(),
+            has_outgrown: false,
             why_kept: None,
             shown: Verification::default(),
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(5)),

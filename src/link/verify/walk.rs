@@ -68,9 +68,7 @@ impl Verifier<'_> {
                 continue;
             }
             if let Some(compared) = comparing.join_next().await {
-                let broke =
-                    |cause| Error::new(ErrorKind::Io, "a comparison broke off").caused_by(cause);
-                pieces.extend(self.take_compared(compared.map_err(broke)?).await?);
+                pieces.extend(self.take_compared(compared.map_err(broke_off)?).await?);
             }
             if self.suspects.len() >= SUSPECTS_MAX {
                 self.judge().await?;
@@ -175,12 +173,26 @@ impl Verifier<'_> {
     pub(super) async fn walk_ids(&mut self) -> Result<()> {
         // Another lot each time.
         let seed = crate::link::status::unix_millis();
-        let mut page = self.ids_after(None).await?;
-        loop {
-            let ids = std::mem::take(&mut page.ids);
-            let count = ids.len() as u64;
-            let drawn: Vec<String> = ids.into_iter().filter(|id| self.is_drawn(id, seed)).collect();
-            let next = page.next.take();
+        let mut pages = JoinSet::new();
+        self.ask_page(&mut pages, None);
+        while let Some(page) = pages.join_next().await {
+            let page = match page.map_err(broke_off)? {
+                Err(error) if error.remedy() == Remedy::Retry => {
+                    // Where the index has lost the place, its ids are read from the beginning.
+                    self.recover(error).await?;
+                    self.verdict.counts.documents = 0;
+                    self.ask_page(&mut pages, None);
+                    continue;
+                }
+                page => page?,
+            };
+            // The next page comes while this one is looked up.
+            if page.next.is_some() {
+                self.ask_page(&mut pages, page.next);
+            }
+            let count = page.ids.len() as u64;
+            let is_drawn = |id: &String| self.is_drawn(id, seed);
+            let drawn: Vec<String> = page.ids.into_iter().filter(is_drawn).collect();
             self.look_up(drawn).await?;
             self.verdict.counts.documents += count;
             self.live.metrics.verify_documents.inc_by(count);
@@ -188,29 +200,21 @@ impl Verifier<'_> {
             if self.suspects.len() >= SUSPECTS_MAX {
                 self.judge().await?;
             }
-            let Some(next) = next else { return Ok(()) };
-            page = self.ids_after(Some(&next)).await?;
         }
+        Ok(())
+    }
+
+    /// A page of the index's ids, all of them below a version that none has.
+    fn ask_page(&self, pages: &mut JoinSet<Result<Older>>, after: Option<String>) {
+        let route = self.link.standing.route.clone();
+        pages.spawn(async move {
+            route.sink.older(&route.target, Version(u64::MAX), after.as_deref()).await
+        });
     }
 
     fn is_drawn(&self, id: &str, seed: i64) -> bool {
         let ppm = self.order.sample_ppm.unwrap_or(1_000_000);
         ppm >= 1_000_000 || IdHasher.key(&format!("{seed} {id}")) % 1_000_000 < u128::from(ppm)
-    }
-
-    /// Where the index has lost the place, its ids are read from the beginning.
-    async fn ids_after(&mut self, mut after: Option<&str>) -> Result<Older> {
-        loop {
-            let route = self.link.standing.route.clone();
-            match route.sink.older(&route.target, Version(u64::MAX), after).await {
-                Err(error) if error.remedy() == Remedy::Retry => {
-                    self.recover(error).await?;
-                    after = None;
-                    self.verdict.counts.documents = 0;
-                }
-                read => return read,
-            }
-        }
     }
 
     /// Makes suspects of the ids that have no row.
@@ -321,6 +325,10 @@ async fn without_rows(
         }
     }
     Ok(())
+}
+
+fn broke_off(cause: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Io, "a part of the verification broke off").caused_by(cause)
 }
 
 fn is_about_a_value(error: &Error) -> bool {

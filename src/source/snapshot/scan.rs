@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Params, Row, Value as SqlValue};
+use mysql_async::{Conn, DriverError, Params, Row, Value as SqlValue};
 
 use crate::change::Value;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,11 +61,16 @@ pub async fn last_key(conn: &mut Conn, def: &TableDef) -> Result<Option<Vec<KeyP
 /// only read.
 pub async fn check_condition(conn: &mut Conn, def: &TableDef, condition: &str) -> Result<()> {
     let statement = chunk::select_nothing(def, condition);
+    let wrong = |reason: &str| {
+        Error::input(format!("the source does not understand the condition: {reason}"))
+    };
     match conn.exec_drop(statement, ()).await {
         Ok(()) => Ok(()),
+        Err(mysql_async::Error::Driver(DriverError::StmtParamsMismatch { .. })) => {
+            Err(wrong("it holds a `?`, and there is nothing to be put there"))
+        }
         Err(cause) if control::code(&cause).is_some() => {
-            let reason = control::error(cause).report();
-            Err(Error::input(format!("the source does not understand the condition: {reason}")))
+            Err(wrong(&control::error(cause).report()))
         }
         Err(cause) => Err(control::error(cause).context("cannot ask the source for a condition")),
     }
