@@ -225,24 +225,29 @@ impl Shop {
     }
 }
 
-/// Changes, makes and deletes rows without pause until it is told to stop.
-pub struct Load {
+/// Changes, makes and deletes rows until it is told to stop.
+struct Load {
     stop: Arc<AtomicBool>,
-    pub statements: Arc<AtomicU64>,
+    statements: Arc<AtomicU64>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
+/// Statements of a writer between two looks at how far the link is behind.
+const UNPACED: u64 = 50;
+
 impl Load {
-    /// `statement` makes the n-th statement of a writer.
-    pub fn start(
+    /// `statement` makes the n-th one. With the link's `lag` a writer waits now and then until the link has almost caught
+    /// up, so that not every row is on its way all the time; without it there is no pause.
+    fn start(
         mysql: &Mysql,
-        writers: u64,
+        lag: Option<Lag>,
         statement: impl Fn(u64) -> String + Clone + Send + 'static,
     ) -> Self {
+        const WRITERS: u64 = 2;
         let stop = Arc::new(AtomicBool::new(false));
         let statements = Arc::new(AtomicU64::new(0));
         let write = |writer: u64| {
-            let (mysql, statement) = (mysql.clone(), statement.clone());
+            let (mysql, lag, statement) = (mysql.clone(), lag.clone(), statement.clone());
             let (stop, statements) = (stop.clone(), statements.clone());
             tokio::spawn(async move {
                 let mut session = mysql.session().await;
@@ -250,16 +255,22 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let sql = statement(number);
                     session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-                    number += writers;
+                    number += WRITERS;
                     statements.fetch_add(1, Ordering::Relaxed);
+                    if let Some(lag) = lag.as_ref().filter(|_| number / WRITERS % UNPACED == 0) {
+                        until("the link has almost caught up", MINUTES_2, async || {
+                            stop.load(Ordering::Relaxed) || lag.ms().await < 100.0
+                        })
+                        .await;
+                    }
                 }
             })
         };
-        let tasks = (0..writers).map(write).collect();
+        let tasks = (0..WRITERS).map(write).collect();
         Self { stop, statements, tasks }
     }
 
-    pub async fn finish(self) -> u64 {
+    async fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.expect("the load ends");
@@ -268,11 +279,40 @@ impl Load {
     }
 }
 
+/// How far a link is behind.
+#[derive(Clone)]
+struct Lag {
+    client: reqwest::Client,
+    url: String,
+    series: String,
+}
+
+impl Lag {
+    /// In milliseconds; nothing while there is no daemon.
+    async fn ms(&self) -> f64 {
+        let Ok(response) = self.client.get(&self.url).send().await else { return 0.0 };
+        let text = response.text().await.unwrap_or_default();
+        let found = text.lines().find_map(|line| line.strip_prefix(&self.series));
+        found.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+    }
+}
+
+/// On fewer rows a load without pause would change each of them several times a second.
+const ROWS_FOR_FULL_LOAD: u64 = 50_000;
+
 impl Shop {
+    fn lag(&self) -> Lag {
+        let client = crate::support::http_client();
+        let url = format!("{}/metrics", self.daemon.url());
+        let series = format!("driftless_link_lag_ms{{link=\"{}\"}} ", self.index);
+        Lag { client, url, series }
+    }
+
     /// On the rows below the planted ones.
     fn load(&self) -> Load {
         let (table, rows) = (self.table.clone(), self.rows - 1_100);
-        Load::start(&self.mysql, 2, move |number| {
+        let lag = (self.rows < ROWS_FOR_FULL_LOAD).then(|| self.lag());
+        Load::start(&self.mysql, lag, move |number| {
             let id = (number.wrapping_mul(6_364_136_223_846_793_005) >> 33) % rows + 2;
             match number % 8 {
                 0 => format!("DELETE FROM {table} WHERE id = {id}"),

@@ -19,7 +19,7 @@ use crate::state::KeyPart;
 const JUDGED_MAX: usize = 2_000;
 
 /// Rounds after which a document that changes in each of them is given up.
-const ROUNDS_MAX: u32 = 12;
+const ROUNDS_MAX: u32 = 30;
 
 /// How often a document is written anew before it is said that this does not help. Behind the first time the link takes
 /// versions above the document's.
@@ -38,9 +38,9 @@ enum Finding {
 }
 
 impl Verifier<'_> {
-    /// Until there are no suspects.
-    pub(super) async fn judge(&mut self) -> Result<()> {
-        while !self.suspects.is_empty() {
+    /// Until no more suspects than these are left. Those that are changing are judged again with the next ones.
+    pub(super) async fn judge(&mut self, left_max: usize) -> Result<()> {
+        while self.suspects.len() > left_max {
             let rest = self.suspects.split_off(self.suspects.len().min(JUDGED_MAX));
             let batch = std::mem::replace(&mut self.suspects, rest);
             match self.round(&batch).await {

@@ -6,8 +6,8 @@
 //!
 //! *Where the suspects come from.* The rows are read in chunks along the primary key, and their documents by id, realtime
 //! (`walk`). A document that equals its row is right: the row was read first, so the index had everything that had been
-//! done to it. All others are suspects. Then the ids of the index are read page by page, turned back into keys, and looked
-//! for in the table; those without a row are suspects.
+//! done to it. All others are suspects. Meanwhile the ids of the index are read page by page, turned back into keys, and
+//! looked for in the table; those without a row are suspects.
 //!
 //! *What proves a difference* (`judge`). For some suspects at once:
 //!
@@ -54,8 +54,9 @@ use crate::document::{IdHasher, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
+use crate::link::copy::Subject;
 use crate::link::inquiry::Inquiry;
-use crate::link::status::{Live, Verification};
+use crate::link::status::{Live, Verification, unix_millis};
 use crate::link::supervisor::lock;
 use crate::source::control;
 use crate::source::snapshot::{scan, watermark};
@@ -235,6 +236,8 @@ struct Verifier<'a> {
     /// Why documents without a row are not deleted, if they are not.
     why_kept: Option<String>,
     shown: Verification,
+    /// Draws other documents each time.
+    seed: i64,
     backoff: Backoff,
 }
 
@@ -280,6 +283,7 @@ impl<'a> Verifier<'a> {
             has_outgrown: false,
             why_kept: None,
             shown: Verification::default(),
+            seed: unix_millis(),
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(5)),
         };
         verifier.why_kept = verifier.why_kept().await?;
@@ -294,13 +298,8 @@ impl<'a> Verifier<'a> {
                 done => break done?,
             }
         }
-        self.walk_rows().await?;
-        self.judge().await?;
-        if self.order.condition.is_none() {
-            self.verdict.has_looked_for_extras = true;
-            self.walk_ids().await?;
-            self.judge().await?;
-        }
+        self.walk().await?;
+        self.judge(0).await?;
         loop {
             match self.settle_now().await {
                 Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
@@ -328,15 +327,9 @@ impl<'a> Verifier<'a> {
         self.link.settle(covers, &self.live, &mut self.shown).await
     }
 
-    /// A connection to the server that the stream comes from.
     async fn conn(&mut self) -> Result<&mut Conn> {
         if self.conn.is_none() {
-            let subject = &self.link.standing.subject;
-            let mut conn = control::connect(&subject.source).await?;
-            let found = watermark::executed(&mut conn).await?.server_uuid;
-            if found != subject.server_uuid {
-                return Err(scan::other_server(&subject.server_uuid, &found));
-            }
+            let conn = connect(&self.link.standing.subject).await?;
             self.conn = Some(conn);
         }
         Ok(self.conn.as_mut().expect("it was just opened"))
@@ -441,6 +434,16 @@ impl<'a> Verifier<'a> {
                 "REPAIR writes it".to_owned()
             }
         }
+    }
+}
+
+/// A connection to the server that the stream comes from.
+async fn connect(subject: &Subject) -> Result<Conn> {
+    let mut conn = control::connect(&subject.source).await?;
+    let found = watermark::executed(&mut conn).await?.server_uuid;
+    match found == subject.server_uuid {
+        true => Ok(conn),
+        false => Err(scan::other_server(&subject.server_uuid, &found)),
     }
 }
 

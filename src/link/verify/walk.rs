@@ -9,7 +9,7 @@ use mysql_async::Conn;
 use tokio::task::JoinSet;
 
 use super::expected::Maker;
-use super::{Kind, SUSPECTS_MAX, Suspect, Verifier, keys};
+use super::{Kind, SUSPECTS_MAX, Suspect, Verifier, connect, keys};
 use crate::change::Row;
 use crate::document::IdHasher;
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -44,36 +44,126 @@ struct Seen {
 
 type Compared = (Arc<Vec<Mapped>>, Result<Seen>);
 
+/// What is next of the index's ids.
+enum Next {
+    First,
+    After(String),
+    Nothing,
+}
+
+/// A page of ids that was looked up, and the page behind it, which was asked for meanwhile.
+struct Stepped {
+    conn: Option<Conn>,
+    looked: Result<Looked>,
+    page: Option<Result<Older>>,
+}
+
+/// What was found of a page's ids.
+struct Looked {
+    documents: usize,
+    without_rows: Vec<Suspect>,
+}
+
 impl Verifier<'_> {
-    pub(super) async fn walk_rows(&mut self) -> Result<()> {
-        let Some(until) = self.last_key().await? else { return Ok(()) };
+    /// Both ways at once: the one waits for the index most of the time, the other for the table.
+    pub(super) async fn walk(&mut self) -> Result<()> {
+        let until = self.last_key().await?;
         let mut after = None;
         let mut size = chunk::Size::new(&self.link.standing.snapshot);
-        let mut comparing = JoinSet::new();
+        let (mut comparing, mut paging) = (JoinSet::new(), JoinSet::new());
         let mut pieces = VecDeque::new();
-        let mut is_last = false;
-        while !is_last || !pieces.is_empty() || !comparing.is_empty() {
+        let mut is_last = until.is_none();
+        if self.order.condition.is_none() {
+            self.verdict.has_looked_for_extras = true;
+            self.step(&mut paging, None, Vec::new(), Next::First);
+        }
+        loop {
             while comparing.len() < PIECES_MAX
                 && let Some(piece) = pieces.pop_front()
             {
                 self.compare_in_a_task(&mut comparing, piece)?;
             }
             // The next chunk is read while the pieces of this one are compared.
-            if !is_last && pieces.is_empty() {
-                let chunk = self.read_chunk(after.as_deref(), &until, size.rows()).await?;
+            if let Some(until) = until.as_ref().filter(|_| !is_last && pieces.is_empty()) {
+                let chunk = self.read_chunk(after.as_deref(), until, size.rows()).await?;
                 size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
                 is_last = chunk.is_last;
                 after = chunk.last_key.clone().or(after);
                 pieces = cut(&self.link.standing, &chunk)?;
                 continue;
             }
-            if let Some(compared) = comparing.join_next().await {
-                pieces.extend(self.take_compared(compared.map_err(broke_off)?).await?);
+            tokio::select! {
+                Some(compared) = comparing.join_next() => {
+                    pieces.extend(self.take_compared(compared.map_err(broke_off)?).await?);
+                }
+                Some(stepped) = paging.join_next() => {
+                    self.take_step(&mut paging, stepped.map_err(broke_off)?).await?;
+                }
+                else => return Ok(()),
             }
             if self.suspects.len() >= SUSPECTS_MAX {
-                self.judge().await?;
+                self.judge(SUSPECTS_MAX / 2).await?;
             }
         }
+    }
+
+    /// Looks a page of ids up, and asks for the next one meanwhile.
+    fn step(
+        &self,
+        paging: &mut JoinSet<Stepped>,
+        mut conn: Option<Conn>,
+        ids: Vec<String>,
+        next: Next,
+    ) {
+        let (standing, ppm) = (self.link.standing.clone(), self.order.sample_ppm);
+        let seed = self.seed;
+        paging.spawn(async move {
+            let after = match next {
+                Next::First => Some(None),
+                Next::After(place) => Some(Some(place)),
+                Next::Nothing => None,
+            };
+            let route = &standing.route;
+            let asking = async {
+                let after = after?;
+                // Below a version that none has.
+                let highest = Version(u64::MAX);
+                Some(route.sink.older(&route.target, highest, after.as_deref()).await)
+            };
+            let drawn = |id: &String| is_drawn(id, ppm, seed);
+            let (looked, page) = tokio::join!(look_up(&standing, &mut conn, ids, drawn), asking);
+            Stepped { conn, looked, page }
+        });
+    }
+
+    async fn take_step(&mut self, paging: &mut JoinSet<Stepped>, stepped: Stepped) -> Result<()> {
+        let Stepped { conn, looked, page } = stepped;
+        let both = looked.and_then(|looked| Ok((looked, page.transpose()?)));
+        let (looked, page) = match both {
+            Ok(both) => both,
+            Err(error) if error.remedy() == Remedy::Retry => {
+                // Where the index has lost the place, its ids are read from the beginning.
+                self.recover(error).await?;
+                self.verdict.counts.documents = 0;
+                self.step(paging, None, Vec::new(), Next::First);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(page) = page {
+            let next = page.next.map_or(Next::Nothing, Next::After);
+            self.step(paging, conn, page.ids, next);
+        }
+        self.verdict.counts.documents += looked.documents as u64;
+        self.live.metrics.verify_documents.inc_by(looked.documents as u64);
+        let is_new = |suspect: &Suspect| !self.recorded.contains(&IdHasher.key(&suspect.id));
+        let named = |suspect: Suspect| {
+            let kind = if suspect.key.is_some() { Kind::Extra } else { Kind::Foreign };
+            (suspect, kind, Vec::new())
+        };
+        let new: Vec<_> = looked.without_rows.into_iter().filter(is_new).map(named).collect();
+        self.take_suspects(new)?;
+        self.show();
         Ok(())
     }
 
@@ -169,85 +259,42 @@ impl Verifier<'_> {
             (condition, lot) => condition.clone().or(lot),
         }
     }
+}
 
-    pub(super) async fn walk_ids(&mut self) -> Result<()> {
-        // Another lot each time.
-        let seed = crate::link::status::unix_millis();
-        let mut pages = JoinSet::new();
-        self.ask_page(&mut pages, None);
-        while let Some(page) = pages.join_next().await {
-            let page = match page.map_err(broke_off)? {
-                Err(error) if error.remedy() == Remedy::Retry => {
-                    // Where the index has lost the place, its ids are read from the beginning.
-                    self.recover(error).await?;
-                    self.verdict.counts.documents = 0;
-                    self.ask_page(&mut pages, None);
-                    continue;
-                }
-                page => page?,
-            };
-            // The next page comes while this one is looked up.
-            if page.next.is_some() {
-                self.ask_page(&mut pages, page.next);
+fn is_drawn(id: &str, ppm: Option<u32>, seed: i64) -> bool {
+    let ppm = ppm.unwrap_or(1_000_000);
+    ppm >= 1_000_000 || IdHasher.key(&format!("{seed} {id}")) % 1_000_000 < u128::from(ppm)
+}
+
+/// Finds the ids that have no row, among those that are drawn.
+async fn look_up(
+    standing: &Standing,
+    conn: &mut Option<Conn>,
+    mut ids: Vec<String>,
+    drawn: impl Fn(&String) -> bool,
+) -> Result<Looked> {
+    let documents = ids.len();
+    ids.retain(drawn);
+    let mut keyed: HashMap<String, Vec<KeyPart>> = HashMap::with_capacity(ids.len());
+    let mut foreign = Vec::new();
+    for id in ids {
+        match keys::key_of(&standing.plan, &id) {
+            Some(key) => {
+                keyed.insert(id, key);
             }
-            let count = page.ids.len() as u64;
-            let is_drawn = |id: &String| self.is_drawn(id, seed);
-            let drawn: Vec<String> = page.ids.into_iter().filter(is_drawn).collect();
-            self.look_up(drawn).await?;
-            self.verdict.counts.documents += count;
-            self.live.metrics.verify_documents.inc_by(count);
-            self.show();
-            if self.suspects.len() >= SUSPECTS_MAX {
-                self.judge().await?;
-            }
+            None => foreign.push(id),
         }
-        Ok(())
     }
-
-    /// A page of the index's ids, all of them below a version that none has.
-    fn ask_page(&self, pages: &mut JoinSet<Result<Older>>, after: Option<String>) {
-        let route = self.link.standing.route.clone();
-        pages.spawn(async move {
-            route.sink.older(&route.target, Version(u64::MAX), after.as_deref()).await
-        });
+    if !keyed.is_empty() {
+        let conn = match conn {
+            Some(conn) => conn,
+            None => conn.insert(connect(&standing.subject).await?),
+        };
+        without_rows(conn, standing, &mut keyed, &mut foreign).await?;
     }
-
-    fn is_drawn(&self, id: &str, seed: i64) -> bool {
-        let ppm = self.order.sample_ppm.unwrap_or(1_000_000);
-        ppm >= 1_000_000 || IdHasher.key(&format!("{seed} {id}")) % 1_000_000 < u128::from(ppm)
-    }
-
-    /// Makes suspects of the ids that have no row.
-    async fn look_up(&mut self, ids: Vec<String>) -> Result<()> {
-        let plan = self.link.standing.plan.clone();
-        let mut keyed: HashMap<String, Vec<KeyPart>> = HashMap::with_capacity(ids.len());
-        let mut foreign = Vec::new();
-        for id in ids {
-            match keys::key_of(&plan, &id) {
-                Some(key) => {
-                    keyed.insert(id, key);
-                }
-                None => foreign.push(id),
-            }
-        }
-        loop {
-            let standing = self.link.standing.clone();
-            let looked = match self.conn().await {
-                Ok(conn) => without_rows(conn, &standing, &mut keyed, &mut foreign).await,
-                Err(error) => Err(error),
-            };
-            match looked {
-                Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
-                looked => break looked?,
-            }
-        }
-        let extra = keyed.into_iter().map(|(id, key)| (Suspect::new(id, Some(key)), Kind::Extra));
-        let foreign = foreign.into_iter().map(|id| (Suspect::new(id, None), Kind::Foreign));
-        let all = extra.chain(foreign).map(|(suspect, kind)| (suspect, kind, Vec::new()));
-        let known = |id: &str| self.recorded.contains(&IdHasher.key(id));
-        let new: Vec<_> = all.filter(|(suspect, ..)| !known(&suspect.id)).collect();
-        self.take_suspects(new)
-    }
+    let extra = keyed.into_iter().map(|(id, key)| Suspect::new(id, Some(key)));
+    let foreign = foreign.into_iter().map(|id| Suspect::new(id, None));
+    Ok(Looked { documents, without_rows: extra.chain(foreign).collect() })
 }
 
 /// The rows of a chunk as documents, in pieces.
@@ -300,9 +347,6 @@ async fn without_rows(
     keyed: &mut HashMap<String, Vec<KeyPart>>,
     foreign: &mut Vec<String>,
 ) -> Result<()> {
-    if keyed.is_empty() {
-        return Ok(());
-    }
     let all: Vec<Vec<KeyPart>> = keyed.values().cloned().collect();
     match ids_of(conn, standing, &all).await {
         Ok(found) => {
