@@ -14,11 +14,16 @@ MYSQL ?=
 LISTEN ?=
 # What `make run` runs.
 CONFIG ?= config/quickstart.toml
+# How long `make fuzz` tries, all targets together; the seed of its choices, drawn where none is given; what
+# `make fuzz-one` replays.
+SECONDS ?= 60
+SEED ?=
+FILE ?=
 # No run takes longer than this; single waits have deadlines of their own.
 TEST_SECONDS ?= 2400
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run check test verify-million bench env clean-servers
+.PHONY: help build demo run check test verify-million bench bench-decode bench-log fuzz fuzz-one env clean-servers
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +47,7 @@ check: ## format, lints, dependencies, house rules
 	tests/servers/install build
 	tests/servers/install deny
 	cargo fmt --check
+	cd fuzz && cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	$(HOME)/.cache/driftless/tools/bin/cargo-deny --log-level warn check bans licenses sources
 	cargo test --quiet --test it tidy
@@ -60,6 +66,21 @@ verify-million: ## the test of VERIFY LINK on a million rows, against real serve
 bench: ## figures, of a release build: docs/benchmarks.md; BENCH_ROWS=100000 BENCH_RUNS=1 for a try
 	tests/servers/install servers
 	cargo bench --bench e2e
+
+bench-decode: ## log to bulks on one core, beside mysql_common
+	tests/servers/install servers
+	cargo bench --bench e2e -- decode
+
+bench-log: ## a log of 2 GB, 1 % of it of interest, beside mysqlbinlog --raw; BENCH_LOG_MB=200 for a try
+	tests/servers/install servers
+	cargo bench --bench e2e -- log
+
+fuzz: ## everything that reads bytes from outside, on damaged ones, for SECONDS=60; SEED=… for the same choices: fuzz/README.md
+	tests/servers/install build
+	cd fuzz && cargo build --quiet && cargo run --quiet -- run $(SECONDS) $(SEED)
+
+fuzz-one: ## what a run has found, once more: FILE=fuzz/crashes/…
+	@cd fuzz && cargo build --quiet && cargo run --quiet -- one $(abspath $(FILE))
 
 env: ## the environment of all this: eval "$$(make -s env)", then plain cargo does not compile RocksDB again
 	@echo 'export CARGO_TARGET_DIR="$(CARGO_TARGET_DIR)" CC="$(CC)" CXX="$(CXX)"'

@@ -72,6 +72,8 @@ pub enum Value<'a> {
     JsonBinary(&'a [u8]),
     /// JSON in the server's text form.
     JsonText(&'a [u8]),
+    /// Text or bytes of a column that MariaDB stores compressed.
+    Packed(&'a [u8]),
     /// A shape: its SRID in four bytes, then WKB.
     Geometry(&'a [u8]),
     /// Numbers of 32 bits each, little-endian.

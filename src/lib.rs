@@ -18,7 +18,6 @@ pub mod document; // operations on documents, and the batch that carries them
 pub mod flow; // back-pressure: bounded queues, lanes, acknowledgements
 #[cfg(feature = "daemon")]
 pub mod net; // outgoing connections: TLS, HTTP, trust
-#[cfg(feature = "daemon")]
 pub mod mysql; // the MySQL protocol, client side
 #[cfg(feature = "daemon")]
 pub mod state; // RocksDB: links, checkpoints, definitions, catalog
@@ -32,7 +31,6 @@ pub mod connector; // how an embedding endpoint is called
 pub mod pipeline; // the ingest pipeline, emulated
 #[cfg(feature = "embedded")]
 pub mod index; // a search index of our own, on disk
-#[cfg(feature = "daemon")]
 pub mod sink; // document operations to an index
 
 // Wiring: the only place that knows all stages.

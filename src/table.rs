@@ -93,6 +93,9 @@ pub enum ColumnType {
     Timestamp {
         fsp: u8,
     },
+    /// A TIMESTAMP(6) of MariaDB: until when the row was what it says, which of rows that still are so is the last moment
+    /// that there is. A table has one at most; all other rows of it are no rows to us.
+    RowEnd,
     Year,
     /// BIT(`length`), 1 to 64.
     Bit {
@@ -117,6 +120,12 @@ pub enum ColumnType {
         labels: Vec<String>,
     },
     Json,
+    /// JSON as the text that it was written with: MariaDB's, a LONGTEXT whose rows are only checked when they are written.
+    JsonText,
+    /// UUID, INET4 and INET6 of MariaDB.
+    Uuid,
+    Inet4,
+    Inet6,
     /// GEOMETRY and the types of single shapes.
     Geometry,
     /// Numbers of 32 bits.

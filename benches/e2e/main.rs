@@ -1,11 +1,14 @@
 //! `make bench`: what Driftless does in a second and what that costs, with a real MySQL before it and a sink behind it that
 //! costs nothing. `docs/benchmarks.md` says what each figure means. A run that lost or changed a row panics and prints none.
 //!
-//! `BENCH_ROWS=100000 BENCH_RUNS=1 make bench` is a quick try; `BENCH_LATENCY_S` shortens the part that waits.
+//! `BENCH_ROWS=100000 BENCH_RUNS=1 make bench` is a quick try; `BENCH_LATENCY_S` shortens the part that waits. `make
+//! bench-decode` and `make bench-log` are the parts of their names.
 
 #![allow(clippy::print_stdout, reason = "figures are what this program is for")]
 
 mod daemon;
+mod decode;
+mod large_log;
 mod null_sink;
 mod rows;
 mod source;
@@ -28,6 +31,8 @@ struct Size {
     changes: u32,
     runs: usize,
     latency_s: u32,
+    /// Of the log that is mostly of no interest.
+    log_mb: u32,
 }
 
 /// One figure's runs.
@@ -79,7 +84,15 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime can be built");
-    runtime.block_on(run(&size()));
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    runtime.block_on(async {
+        match wanted.as_deref() {
+            None => run(&size()).await,
+            Some("decode") => decode::run(&size()).await,
+            Some("log") => large_log::run(&size()).await,
+            Some(other) => panic!("{other} is not a benchmark; `decode` and `log` are, or nothing"),
+        }
+    });
 }
 
 fn size() -> Size {
@@ -90,7 +103,13 @@ fn size() -> Size {
     let rows = number("BENCH_ROWS", 1_000_000_u32);
     let changes = rows / 2 / source::CHANGES_PER_TRANSACTION * source::CHANGES_PER_TRANSACTION;
     let runs = number("BENCH_RUNS", 5) as usize;
-    Size { rows, changes, runs: runs.max(1), latency_s: number("BENCH_LATENCY_S", 20) }
+    Size {
+        rows,
+        changes,
+        runs: runs.max(1),
+        latency_s: number("BENCH_LATENCY_S", 20),
+        log_mb: number("BENCH_LOG_MB", 2_200),
+    }
 }
 
 async fn run(size: &Size) {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use driftless::source::schema;
+use driftless::table::{TableDef, TableId};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder, Row};
 use tempfile::TempDir;
@@ -41,7 +43,8 @@ impl Source {
         Conn::new(options).await.expect("root of a server of our own is let in")
     }
 
-    pub async fn load(&self, table: &Table) {
+    /// Gives the name of the log file that holds the rows, and the statements that made room for them.
+    pub async fn load(&self, table: &Table) -> String {
         let path = self.dir.path().join("rows.tsv");
         let file = std::fs::File::create(&path).expect("a file in a folder of ours");
         let mut file = std::io::BufWriter::new(file);
@@ -56,11 +59,35 @@ impl Source {
         for statement in ["CREATE DATABASE bench", "USE bench", TABLE] {
             conn.query_drop(statement).await.expect("the table can be made");
         }
+        let file = self.new_file(&mut conn).await;
         let load =
             format!("LOAD DATA INFILE '{}' INTO TABLE goods CHARACTER SET utf8mb4", path.display());
         conn.query_drop(load).await.expect("the rows can be loaded");
         conn.query_drop("ANALYZE TABLE goods").await.expect("the table can be analysed");
+        conn.query_drop("FLUSH BINARY LOGS").await.expect("root may");
         std::fs::remove_file(path).ok();
+        file
+    }
+
+    /// Begins a file of the log, and gives its name.
+    pub async fn new_file(&self, conn: &mut Conn) -> String {
+        conn.query_drop("FLUSH BINARY LOGS").await.expect("root may");
+        let status = conn.query_first("SHOW BINARY LOG STATUS").await.expect("it is a statement");
+        status.and_then(|mut row: Row| row.take(0)).expect("the log is on")
+    }
+
+    pub async fn definition(&self, table: &TableId) -> TableDef {
+        let mut conn = self.connect().await;
+        let def = schema::read_definition(&mut conn, table).await.expect("it can be read");
+        def.expect("the table is there")
+    }
+
+    /// The bytes of a file of the log.
+    pub async fn read(&self, file: &str) -> Vec<u8> {
+        let mut conn = self.connect().await;
+        let name = conn.query_first("SELECT @@log_bin_basename").await.expect("it is a variable");
+        let name: String = name.expect("the log is on");
+        std::fs::read(Path::new(&name).with_file_name(file)).expect("the server is our own")
     }
 
     /// Makes `changes` changes, each transaction one statement that inserts six rows, one that updates three and one that
@@ -68,9 +95,7 @@ impl Source {
     pub async fn change(&self, table: &mut Table, changes: u32) -> String {
         let mut conn = self.connect().await;
         conn.query_drop("USE bench").await.expect("the database is there");
-        conn.query_drop("FLUSH BINARY LOGS").await.expect("root may");
-        let status = conn.query_first("SHOW BINARY LOG STATUS").await.expect("it is a statement");
-        let file = status.and_then(|mut row: Row| row.take(0)).expect("the log is on");
+        let file = self.new_file(&mut conn).await;
         for _ in 0..changes / CHANGES_PER_TRANSACTION {
             conn.query_drop(transaction(table)).await.expect("the changes are possible");
         }

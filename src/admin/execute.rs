@@ -36,6 +36,20 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             control.drop_link(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
             Ok(done(&id.text, "dropped", "the index stays as it is"))
         }
+        Statement::PauseLink { id } => {
+            control.pause(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
+            Ok(done(&id.text, "paused", "RESUME LINK lets it go on where it stopped"))
+        }
+        Statement::ResumeLink { id } => {
+            control.resume(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
+            Ok(done(&id.text, "resumed", "it goes on where it stopped"))
+        }
+        Statement::ResetLink { id } => {
+            control.reset(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
+            let message =
+                "its table is copied again, and then the documents without a row are deleted";
+            Ok(done(&id.text, "reset", message))
+        }
         Statement::VerifyLink(statement) => {
             let at = |error: Error| match (error.kind(), &statement.condition) {
                 (ErrorKind::NotFound, _) => error.at(statement.link.span),
@@ -75,7 +89,8 @@ fn row(status: &Status) -> Vec<Value> {
     ]
 }
 
-/// `active`: the link works, or tries to by itself; `failed`: it stands, and somebody must act. Which work, `jobStatus`
+/// `active`: the link works, or tries to by itself; `failed`: it stands, and somebody must act; `paused`: it stands, because
+/// somebody wanted it. Which work, `jobStatus`
 /// in the message says.
 fn view_status(state: State) -> &'static str {
     match state {
@@ -85,6 +100,7 @@ fn view_status(state: State) -> &'static str {
         | State::Running
         | State::Recovering => "active",
         State::Failed => "failed",
+        State::Paused => "paused",
     }
 }
 

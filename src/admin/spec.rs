@@ -14,6 +14,9 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         Statement::ShowSyncLink
         | Statement::ShowSyncLinkById { .. }
         | Statement::DropSyncLinkById { .. }
+        | Statement::PauseLink { .. }
+        | Statement::ResumeLink { .. }
+        | Statement::ResetLink { .. }
         | Statement::VerifyLink(_) => return None,
     };
     let types = mapping::Overrides::default();

@@ -66,6 +66,12 @@ impl Daemon {
         self.listen
     }
 
+    /// Resolves when the source has ended and all of it is written.
+    pub fn finished(&self) -> impl Future<Output = Result<()>> + use<> {
+        let control = self.control.clone();
+        async move { control.finished().await }
+    }
+
     /// Resolves when the door has ended by itself, which it does only when it breaks.
     pub async fn broken(&mut self) -> Error {
         let broke = |cause| Error::new(ErrorKind::Io, "the HTTP door broke").caused_by(cause);

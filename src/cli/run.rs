@@ -30,6 +30,7 @@ async fn serve(loaded: Loaded) -> Result<()> {
     let state_dir = config.state_dir();
     let state = wiring::open_state(&config, &state_dir)?;
     let listener = http::bind(&config.http).await?;
+    let has_end = config.source.files().is_some() && config.source.until_end;
     let mut daemon = Daemon::start(config, state, listener, links)?;
     tracing::info!(
         address = %daemon.listen(),
@@ -37,7 +38,12 @@ async fn serve(loaded: Loaded) -> Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
+    let finished = daemon.finished();
     let signal = tokio::select! {
+        ended = finished, if has_end => {
+            daemon.stop(&mut signals).await;
+            return ended;
+        }
         signal = signals.next() => signal,
         broken = daemon.broken() => return Err(broken),
     };

@@ -75,6 +75,10 @@ impl Checks<'_> {
 
     fn source(&mut self, config: &Config) {
         let source = &config.source;
+        if source.files().is_some_and(|path| path.as_os_str().is_empty()) {
+            let advice = "name the folder that the log's files are in";
+            self.refuse("source.path", "is missing for `type = \"binlog_files\"`", advice);
+        }
         for (path, text) in [("source.host", &source.host), ("source.user", &source.user)] {
             if text.trim().is_empty() {
                 self.refuse(path, "is empty", "say where the source is and who we are there");

@@ -11,7 +11,7 @@ use super::text::{Env, Text};
 use super::value::{PLACE, Source};
 use crate::admin::spec;
 use crate::error::{Error, Result, Span};
-use crate::link::{AddColumns, OnGone, Origin, Overrides, PipelineMode, Spec};
+use crate::link::{AddColumns, OnGone, OnPurged, Origin, Overrides, PipelineMode, Spec};
 use crate::mapping;
 use crate::statement;
 
@@ -32,6 +32,7 @@ pub(super) struct Entry {
     on_truncate: Option<Place>,
     on_drop: Option<Place>,
     add_columns: Option<Place>,
+    on_purged: Option<Place>,
 }
 
 /// Where a string's literal stands in the file.
@@ -162,6 +163,7 @@ fn overrides(source: &Source<'_>, entry: &Entry) -> Result<Overrides> {
         on_truncate: one_of(source, entry.on_truncate, OnGone::parse, OnGone::WORDS)?,
         on_drop: one_of(source, entry.on_drop, OnGone::parse, OnGone::WORDS)?,
         add_columns: one_of(source, entry.add_columns, AddColumns::parse, AddColumns::WORDS)?,
+        on_purged: one_of(source, entry.on_purged, OnPurged::parse, OnPurged::WORDS)?,
     })
 }
 

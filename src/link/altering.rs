@@ -8,6 +8,7 @@ use crate::link::copy::{Copier, Subject};
 use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::policy::OnGone;
+use crate::link::supervisor::lock;
 use crate::link::worker::Worker;
 use crate::link::{consequence, definition};
 use crate::mapping;
@@ -17,7 +18,7 @@ use crate::source::ahead::Met;
 use crate::source::ddl::fate::{Fate, fate};
 use crate::source::stream::Ddl;
 use crate::state::{Copy, SchemaRecord, SnapshotRecord};
-use crate::table::TableDef;
+use crate::table::{ColumnType, TableDef};
 
 /// What is known of the rows that come.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +27,9 @@ pub(super) enum Holding {
     Defined,
     /// Nothing proves what they mean before the stream has covered this; then the table is copied.
     Skipping(GtidSet),
-    /// No table has the name.
-    Gone,
+    /// No table has the name. Where that was found at an earlier statement than the one by which it went, the rows between
+    /// the two are not read.
+    Gone { early: bool },
 }
 
 impl Worker {
@@ -40,8 +42,12 @@ impl Worker {
             matches!(&self.holding, Holding::Skipping(until) if until.contains(&ddl.gtid));
         let is_nothing = match fate {
             Fate::Nothing => true,
-            Fate::Made { if_absent } => if_absent && self.holding != Holding::Gone,
-            Fate::Gone { .. } => self.holding == Holding::Gone,
+            // In files the statement that made the table stands before its first row, by which it is known; another table
+            // of the name would be seen by its layout.
+            Fate::Made { .. } if self.setup.subject.source.files().is_some() => !self.is_gone(),
+            Fate::Made { if_absent } => if_absent && !self.is_gone(),
+            Fate::Gone { to: None } if self.holding == (Holding::Gone { early: true }) => false,
+            Fate::Gone { .. } => self.is_gone(),
             Fate::Altered | Fate::Emptied | Fate::Taken { .. } => false,
         };
         if is_done || is_nothing {
@@ -60,7 +66,11 @@ impl Worker {
                 return self.take_away(&met, self.setup.policy.on_truncate, version).await;
             }
             Fate::Gone { to: None } => {
-                self.take_away(&met, self.setup.policy.on_drop, version).await?
+                self.take_away(&met, self.setup.policy.on_drop, version).await?;
+                if self.is_gone() {
+                    self.holding = Holding::Gone { early: false };
+                    return Ok(());
+                }
             }
             _ => {}
         }
@@ -81,7 +91,11 @@ impl Worker {
             OnGone::Fail => Err(End::Failed(consequence::destroyed(&self.setup.def.id, met))),
             OnGone::Ignore => Ok(()),
             OnGone::Delete => {
-                self.begin_chunk_anew()?;
+                self.stop_chunk();
+                // What is there now, if anything, was inserted since; or the table was a temporary one of that name, made
+                // before this log is read, and all rows are there.
+                self.copy_anew(None);
+                self.start_copier()?;
                 let count = self.purge(version, version).await?;
                 tracing::info!(
                     link = self.setup.link,
@@ -101,27 +115,26 @@ impl Worker {
         behind: &Arc<GtidSet>,
     ) -> Result<Option<SchemaRecord>, End> {
         let found = match fate {
-            Fate::Gone { to } => {
-                let went = match to {
-                    Some(to) => format!("was renamed to {to}"),
-                    None => "was dropped".to_owned(),
-                };
-                let reason = format!(
-                    "{} {went} by: {}; the link goes on when a table of that name is there again",
-                    self.setup.def.id,
-                    met.statement.trim()
-                );
-                vec![consequence::gone(met, behind, reason)]
+            Fate::Gone { to: None } => {
+                vec![consequence::gone(met, behind, self.went("was dropped", met))]
             }
             _ => {
-                let (subject, behind) = (self.setup.subject.clone(), behind.clone());
+                let (subject, from) = (self.setup.subject.clone(), behind.clone());
                 let looking =
-                    async move { definition::look_ahead_patiently(&subject, &behind).await };
+                    async move { definition::look_ahead_patiently(&subject, &from).await };
                 let elsewhere = || {
                     let what = "the source's address leads to another server now";
                     End::Again(Error::new(ErrorKind::SourceUnreachable, what))
                 };
                 let (seen, further) = self.meanwhile(looking).await??.ok_or_else(elsewhere)?;
+                if let Fate::Gone { to: Some(to) } = fate {
+                    if seen.def.is_some() && further.is_empty() {
+                        tracing::info!(link = self.setup.link, "a temporary table was meant");
+                        return Ok(None);
+                    }
+                    let reason = self.went(&format!("was renamed to {to}"), met);
+                    return self.keep(behind, vec![consequence::gone(met, behind, reason)]);
+                }
                 let standing = consequence::Standing {
                     def: &self.setup.def,
                     holds: self.holding == Holding::Defined,
@@ -134,6 +147,23 @@ impl Worker {
                 consequence::records(&standing, &all, &seen).map_err(End::Failed)?
             }
         };
+        self.keep(behind, found)
+    }
+
+    fn went(&self, how: &str, met: &Met) -> String {
+        format!(
+            "{} {how} by: {}; the link goes on when a table of that name is there again",
+            self.setup.def.id,
+            met.statement.trim()
+        )
+    }
+
+    /// Stores what was found behind a statement; gives the record that holds there.
+    fn keep(
+        &mut self,
+        behind: &GtidSet,
+        found: Vec<SchemaRecord>,
+    ) -> Result<Option<SchemaRecord>, End> {
         let first = found.first().cloned();
         let checkpoints = self.setup.state.checkpoints();
         let stored = checkpoints.get(&self.setup.link)?;
@@ -157,13 +187,18 @@ impl Worker {
         self.forget_decoding();
         self.stop_chunk();
         let Some(def) = &record.definition else {
-            self.holding = Holding::Gone;
+            let early = record.copy != Copy::No;
+            self.holding = Holding::Gone { early };
+            if early {
+                // Whatever table has the name next, what was not read is made good by a copy of it.
+                self.copy_anew(self.sweeps(&record.copy).then_some(version));
+            }
             return Ok(());
         };
         if let Some((rules, keys)) = &record.rules {
             self.setup.spec = consequence::spec_of(&self.setup.spec.index, rules, keys);
         }
-        let walks_as_before = has_same_key(&self.setup.def, def);
+        let walks_as_before = has_same_order(&self.setup.def, def);
         self.setup.plan = compiled(&self.setup.spec, def, &self.setup.forms)?;
         self.setup.def = Arc::new(def.clone());
         self.setup.subject = Arc::new(Subject {
@@ -181,10 +216,17 @@ impl Worker {
         };
         let copies = record.copy != Copy::No;
         if copies || !(self.snapshot.done || walks_as_before) {
-            let sweeps = record.copy == Copy::RowsAndSweep && !self.setup.policy.keeps_documents();
-            self.copy_anew(sweeps.then_some(version));
+            self.copy_anew(self.sweeps(&record.copy).then_some(version));
         }
         self.start_copier()
+    }
+
+    fn sweeps(&self, copy: &Copy) -> bool {
+        *copy == Copy::RowsAndSweep && !self.setup.policy.keeps_documents()
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.holding, Holding::Gone { .. })
     }
 
     /// Rows of the table were changed, and the log does not say how: what is there is copied again, and what is not
@@ -239,17 +281,13 @@ impl Worker {
         }
     }
 
-    fn begin_chunk_anew(&mut self) -> Result<(), End> {
-        self.stop_chunk();
-        self.start_copier()
-    }
-
     /// Where the copy is not done and the definition holds.
     pub(super) fn start_copier(&mut self) -> Result<(), End> {
         if self.snapshot.done || self.holding != Holding::Defined {
             return Ok(());
         }
         self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
+        *lock(&self.setup.subject.prepared) = self.prepared.open.clone();
         self.setup.copier = Some(Copier::start(self.setup.subject.clone())?);
         Ok(())
     }
@@ -268,12 +306,15 @@ pub(super) fn compiled(
     Ok(Arc::new(plan.in_forms(forms)))
 }
 
-/// Whether a copy along the primary key can go on where it was.
-fn has_same_key(old: &TableDef, new: &TableDef) -> bool {
+/// Whether a copy along the primary key can go on where it was. The order of texts is that of their collation, which a
+/// definition does not tell.
+fn has_same_order(old: &TableDef, new: &TableDef) -> bool {
     let key = |def: &TableDef| {
         let column =
             |at: &usize| (def.columns[*at].name.clone(), def.columns[*at].declared.clone());
         def.primary_key.iter().map(column).collect::<Vec<_>>()
     };
-    key(old) == key(new)
+    let is_text =
+        |at: &usize| matches!(new.columns[*at].ty, ColumnType::Text | ColumnType::TextIn { .. });
+    key(old) == key(new) && !new.primary_key.iter().any(is_text)
 }

@@ -1,14 +1,16 @@
 //! Looks everything up that a link needs, and says all that is wrong at once, each with its remedy. Starts nothing.
 
-use crate::error::{Error, ErrorKind};
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
 use crate::link::pipeline_mode::{self, PipelineMode, Way};
 use crate::link::{Parts, Rules, Spec, definition, start};
 use crate::mapping;
 use crate::pipeline;
 use crate::sink;
-use crate::source::control;
 use crate::source::preflight::{self, Finding, Level};
 use crate::source::snapshot::chunk;
+use crate::source::{control, files};
 use crate::table::TableId;
 
 fn finding(error: &Error) -> Finding {
@@ -54,8 +56,8 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let tables: Vec<TableId> =
         links.iter().filter_map(|link| link.rules.table().cloned()).collect();
-    let mut conn = match control::connect(&parts.source).await {
-        Ok(conn) => Some(conn),
+    let mut conn = match connection(parts).await {
+        Ok(conn) => conn,
         Err(error) => {
             findings.push(finding(&error));
             None
@@ -92,6 +94,9 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
         None => None,
     };
     for link in links {
+        if let Some(dir) = parts.source.files() {
+            findings.extend(check_in_files(dir, link));
+        }
         if let Some(conn) = &mut conn {
             findings.extend(check_mapping(conn, link).await);
         }
@@ -102,6 +107,22 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// None where there is no server to be asked.
+async fn connection(parts: &Parts) -> Result<Option<mysql_async::Conn>> {
+    match parts.source.files() {
+        Some(_) => Ok(None),
+        None => control::connect(&parts.source).await.map(Some),
+    }
+}
+
+fn check_in_files(dir: &Path, link: &Spec) -> Vec<Finding> {
+    let Some(table) = link.rules.table() else { return Vec::new() };
+    match files::first_definition(dir, table) {
+        Ok(def) => start::mapped(link, &def).1.iter().map(finding).collect(),
+        Err(error) => vec![finding(&error)],
+    }
 }
 
 async fn check_mapping(conn: &mut mysql_async::Conn, link: &Spec) -> Vec<Finding> {

@@ -13,7 +13,7 @@ use crate::mapping::{self, Rule, Spec};
 use crate::naive;
 use crate::position::GtidSet;
 use crate::source::ahead::Met;
-use crate::source::ddl::apply::{Altered, apply, can_change, renames};
+use crate::source::ddl::apply::{Altered, Defaults, apply, can_change, renames};
 use crate::source::ddl::fate::{Fate, Named, fate, is_online_copy};
 use crate::source::schema::Seen;
 use crate::source::snapshot::chunk;
@@ -52,7 +52,10 @@ pub(super) fn records(
     let Some(def) = &seen.def else {
         refuse_destructive(standing, met)?;
         let reason = format!("no table is called {} behind: {}", standing.def.id, told(first));
-        return Ok(vec![gone(first, &seen.read_at, reason)]);
+        let mut record = gone(first, &seen.read_at, reason);
+        // What the rows up to the statement by which it went mean is not known.
+        record.copy = Copy::RowsAndSweep;
+        return Ok(vec![record]);
     };
     if further.is_empty() {
         let step = single(standing, first, def, seen)?;
@@ -116,6 +119,12 @@ fn refuse_destructive(standing: &Standing<'_>, met: &[Met]) -> Result<()> {
         let policy = match fate(&one.statement, &one.db, standing.named) {
             Fate::Emptied => standing.policy.on_truncate,
             Fate::Gone { to: None } => standing.policy.on_drop,
+            Fate::Altered
+                if apply(&one.statement, &one.db, standing.def, Defaults::default())
+                    .is_some_and(|altered| altered.moves_rows) =>
+            {
+                standing.policy.on_truncate
+            }
             _ => continue,
         };
         if policy == OnGone::Fail {
@@ -138,8 +147,9 @@ pub(super) fn destroyed(table: &TableId, met: &Met) -> Error {
 fn single(standing: &Standing<'_>, met: &Met, def: &TableDef, seen: &Seen) -> Result<Step> {
     match fate(&met.statement, &met.db, standing.named) {
         Fate::Altered if standing.holds => {
-            let around =
-                Around { charset: seen.charset.as_deref(), has_generated: seen.has_generated };
+            let charset = seen.charset.as_deref();
+            let defaults = Defaults { charset, is_mariadb: seen.is_mariadb };
+            let around = Around { defaults, has_generated: seen.has_generated };
             match altered(standing, (standing.def, standing.spec), met, around, Some(def))? {
                 Some(step) => Ok(step),
                 None => by_name(standing, std::slice::from_ref(met), def),
@@ -173,7 +183,8 @@ fn chain(
         ["CHARSET", "CHARACTER", "COLLATE"].iter().any(|word| text.contains(word))
     };
     let charset = seen.charset.as_deref().filter(|_| !met.iter().any(speaks));
-    let around = Around { charset, has_generated: seen.has_generated };
+    let defaults = Defaults { charset, is_mariadb: seen.is_mariadb };
+    let around = Around { defaults, has_generated: seen.has_generated };
     let (mut def, mut spec) = (standing.def.clone(), standing.spec.clone());
     let mut records = Vec::new();
     for one in met {
@@ -202,7 +213,7 @@ fn chain(
 /// What the statement's own text does not say of the table.
 #[derive(Clone, Copy)]
 struct Around<'a> {
-    charset: Option<&'a str>,
+    defaults: Defaults<'a>,
     /// There are columns that are computed from others.
     has_generated: bool,
 }
@@ -215,7 +226,7 @@ fn altered(
     around: Around<'_>,
     server: Option<&TableDef>,
 ) -> Result<Option<Step>> {
-    let Some(altered) = apply(&met.statement, &met.db, before, around.charset) else {
+    let Some(altered) = apply(&met.statement, &met.db, before, around.defaults) else {
         return Ok(None);
     };
     if server.is_some_and(|server| !is_same(&altered.def, server)) {
@@ -232,11 +243,12 @@ fn altered(
         rules.iter().any(|rule| def.ordinal(&rule.column) == Some(*ordinal))
     };
     let changed: Vec<usize> = altered.revalued.iter().chain(&fresh).copied().collect();
-    let mut copy = if changed.iter().any(|at| reads(&spec.keys, at)) {
-        Copy::RowsAndSweep
-    } else if changed.iter().any(|at| reads(&spec.rules, at))
+    // A key may be one of the columns that are computed from others.
+    let mut copy = if changed.iter().any(|at| reads(&spec.keys, at))
         || (around.has_generated && !changed.is_empty())
     {
+        Copy::RowsAndSweep
+    } else if changed.iter().any(|at| reads(&spec.rules, at)) {
         Copy::Rows
     } else {
         Copy::No
@@ -482,7 +494,7 @@ mod tests {
     }
 
     fn met(statements: &[&str]) -> Vec<Met> {
-        let gtid = |gno| Gtid { sid: Sid::untagged([7; 16]), gno };
+        let gtid = |gno| Gtid::new(Sid::untagged([7; 16]), gno);
         let one = |(gno, statement): (u64, &&str)| Met {
             statement: (*statement).to_owned(),
             db: "d".into(),
@@ -516,6 +528,7 @@ mod tests {
             def: (!end.is_empty()).then(|| table(end)),
             charset: Some("utf8mb4".into()),
             has_generated: false,
+            is_mariadb: false,
             read_at: GtidSet::default(),
         };
         let records = match records(&standing, &met(statements), &seen) {

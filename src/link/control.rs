@@ -1,11 +1,13 @@
 //! The doors' handle on all links: make one, drop one, show them. Starts and stops nothing by itself; that is the
 //! supervisor's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::link::consequence::rule_records;
-use crate::link::status::{State, Status, unix_seconds};
+use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
 use crate::link::{PipelineMode, Rules, Spec, start};
 use crate::state::LinkRecord;
@@ -75,6 +77,57 @@ impl Control {
         metrics().forget_link(id);
         tracing::info!(link = id, "link dropped");
         Ok(())
+    }
+
+    /// Stops a link at a clean checkpoint, also for the next starts of the daemon.
+    pub async fn pause(&self, id: &str) -> Result<()> {
+        let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        // Before its task ends: a restart of the stream that comes meanwhile must not take the link along.
+        live.begin_again(State::Paused);
+        self.inner.stop_worker(id).await;
+        live.begin_again(State::Paused);
+        self.inner.store_record(id, |record| record.state = State::Paused.as_str().to_owned());
+        tracing::info!(link = id, "link paused");
+        Ok(())
+    }
+
+    /// Lets a link that was paused, or has failed, go on from its checkpoint.
+    pub async fn resume(&self, id: &str) -> Result<()> {
+        let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        if !live.phase().is_at_rest() {
+            let what =
+                format!("the link `{id}` is {}, so it goes on anyway", live.phase().as_str());
+            return Err(Error::input(what));
+        }
+        self.go_on(id, &live).await;
+        Ok(())
+    }
+
+    /// Has a link copy its table again, and delete the documents that have no row then.
+    pub async fn reset(&self, id: &str) -> Result<()> {
+        let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        if self.inner.parts.source.files().is_some() {
+            let what = "the source is a folder of log files, from which no table can be copied";
+            let advice =
+                "drop the link and create it again: it then reads the files from the first on";
+            return Err(Error::new(ErrorKind::Unsupported, what).with_advice(advice));
+        }
+        live.begin_again(State::Paused);
+        self.inner.stop_worker(id).await;
+        self.inner.store_record(id, |record| record.is_reset = true);
+        live.forget_snapshot();
+        self.go_on(id, &live).await;
+        Ok(())
+    }
+
+    async fn go_on(&self, id: &str, live: &Live) {
+        live.begin_again(State::Scheduled);
+        self.inner.store_record(id, |record| {
+            record.state = State::Scheduled.as_str().to_owned();
+            record.reason = String::new();
+        });
+        self.inner.start_worker(id).await;
+        tracing::info!(link = id, "link goes on");
     }
 
     /// All links by their ids, also those of the configuration that could not be made.
@@ -159,6 +212,39 @@ impl Control {
             .map(|status| format!("{}: {} {}", status.id, status.state.as_str(), status.errors))
             .collect();
         if waiting.is_empty() { Ok(()) } else { Err(waiting) }
+    }
+
+    /// Resolves when the source has ended and all of it was written, which only a source of files does: an error where a
+    /// link has failed or could not be made.
+    pub async fn finished(&self) -> Result<()> {
+        let mut finished = self.inner.finished.subscribe();
+        loop {
+            if let Some(end) = self.ending(&finished.borrow_and_update().clone()) {
+                return end;
+            }
+            // The sender is ours: it lives as long as we do.
+            let _ = finished.changed().await;
+        }
+    }
+
+    fn ending(&self, finished: &BTreeSet<String>) -> Option<Result<()>> {
+        let failed = |what: String| Some(Err(Error::new(ErrorKind::SourceRefused, what)));
+        let unmade = lock(&self.inner.unmade);
+        if let Some(status) = unmade.values().find(|status| status.state == State::Failed) {
+            return failed(format!("link `{}` cannot be made: {}", status.id, status.errors));
+        }
+        let links = lock(&self.inner.links);
+        let is_open = |(id, entry): &(&String, &Entry)| {
+            entry.live.phase() != State::Failed && !finished.contains(*id)
+        };
+        let made = self.inner.declared.load(Ordering::Acquire);
+        if links.is_empty() || links.len() < made || links.iter().any(|link| is_open(&link)) {
+            return None;
+        }
+        match links.iter().find(|(_, entry)| entry.live.phase() == State::Failed) {
+            Some((id, entry)) => failed(format!("link `{id}` has failed: {}", entry.record.reason)),
+            None => Some(Ok(())),
+        }
     }
 
     /// Stops all links at a clean checkpoint, in bounded time.

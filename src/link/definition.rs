@@ -8,7 +8,7 @@
 //! definition is read again. Rows that pass meanwhile need not be decoded: the snapshot begins behind them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
@@ -45,7 +45,7 @@ pub(super) async fn prove(
     loop {
         let seen = schema::look(&mut conn, table, &at.position.gtids).await?;
         let (def, read_at) = (there(seen.def, table)?, seen.read_at);
-        let passed = pass(table, at, &read_at, first, input).await?;
+        let passed = pass((table, &mut conn), at, &read_at, first, input).await?;
         (at, first) = (passed.at, passed.rest);
         if !passed.met_ddl {
             let began = Began { checkpoint: at, is_exact: true };
@@ -79,7 +79,7 @@ async fn look_ahead(
     };
     let mut met = Vec::new();
     loop {
-        let more = ahead.read(&seen.read_at).await?;
+        let more = ahead.read(&seen.read_at, &mut conn).await?;
         let is_clean = more.is_empty();
         met.extend(more);
         if is_clean {
@@ -137,9 +137,9 @@ struct Passed {
     rest: Vec<Item>,
 }
 
-/// Lets the stream pass up to the first boundary that covers `until`.
+/// Lets the stream pass up to the first boundary that covers `until`, but for what was rolled back meanwhile.
 async fn pass(
-    table: &TableId,
+    (table, conn): (&TableId, &mut mysql_async::Conn),
     mut at: Arc<Checkpoint>,
     until: &GtidSet,
     first: Vec<Item>,
@@ -147,9 +147,15 @@ async fn pass(
 ) -> Result<Passed> {
     let mut met_ddl = false;
     let mut items = first.into_iter();
-    while !at.position.gtids.covers(until) {
+    let (mut until, mut asked) = (until.clone(), Instant::now());
+    while !at.position.gtids.covers(&until) {
         let Some(item) = items.next() else {
-            let more = input.recv().await;
+            if asked.elapsed() >= watermark::ASK_EVERY {
+                asked = Instant::now();
+                until = until.intersection(&watermark::followable(conn).await?.known);
+            }
+            let waiting = tokio::time::timeout(watermark::ASK_EVERY, input.recv());
+            let Ok(more) = waiting.await else { continue };
             let ended = || Error::new(ErrorKind::SourceUnreachable, "the tailer has ended");
             items = more.ok_or_else(ended)?.into_iter();
             continue;
@@ -163,7 +169,10 @@ async fn pass(
                 met_ddl |= !matches!(fate, Fate::Nothing | Fate::Emptied);
             }
             // What XA transactions did here is found as that of those from before the link began.
-            Item::Rows(_) | Item::Prepared(..) | Item::Xa(_) | Item::Unfollowable(_) => {}
+            Item::Rows(_) | Item::Prepared(..) | Item::Xa(_) | Item::Unfollowable(..) => {}
+            Item::Ended => {
+                return Err(Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"));
+            }
             Item::Broken(error) => {
                 return Err(Error::new(error.kind(), error.report()));
             }

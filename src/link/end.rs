@@ -7,6 +7,8 @@ use crate::position::Version;
 pub(super) enum End {
     /// Asked to stop; everything sent was acknowledged, or the time was up.
     Stopped,
+    /// The source has an end, and everything up to it was acknowledged.
+    Finished,
     /// The link must be stopped as `failed`.
     Failed(Error),
     /// Not brought up yet; trying again can help.

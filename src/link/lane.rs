@@ -266,11 +266,9 @@ fn refused(route: &Route, id: &str, reason: &str) -> End {
     let advice = match route.way {
         Way::Delegated(_) => {
             "mend the row, the index's mapping or the cluster's pipeline, or let Driftless run the pipeline (pipeline_mode \
-             `emulate`, where a blank text gets no vector), then restart Driftless: the link goes on where it stopped"
+             `emulate`, where a blank text gets no vector), then RESUME LINK"
         }
-        Way::Plain | Way::Emulated(_) => {
-            "mend the row or the index's mapping, then restart Driftless: the link goes on where it stopped"
-        }
+        Way::Plain | Way::Emulated(_) => "mend the row or the index's mapping, then RESUME LINK",
     };
     End::Failed(Error::new(ErrorKind::DocumentRefused, message).with_advice(advice))
 }

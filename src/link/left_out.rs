@@ -31,6 +31,7 @@ use crate::document::{Action, DocOp, IdHasher};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::copy::Subject;
+use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::mapping;
@@ -158,7 +159,11 @@ impl Worker {
         if self.left_out.is_empty() {
             return Ok(());
         }
-        if !self.snapshot.done && self.snapshot.until.is_none() {
+        if matches!(self.copying, Copying::Ready)
+            && !self.snapshot.done
+            && self.snapshot.until.is_none()
+        {
+            // Not once the bounds are asked for: rows above them come by the stream alone.
             self.left_out.forget();
             return Ok(());
         }

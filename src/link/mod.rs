@@ -34,7 +34,7 @@ use serde::Deserialize;
 pub use check::check;
 pub use control::Control;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
-pub use policy::{AddColumns, OnGone, Overrides, Policy};
+pub use policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
 pub use status::{Progress, State, Status, Verification};
 pub use supervisor::{Parts, Supervisor};
 pub use verify::{Counts, Difference, Order, Verdict};
@@ -62,6 +62,8 @@ pub struct Config {
     pub on_drop: OnGone,
     /// Whether a column that is added to a table becomes a field of the links that have all its columns.
     pub add_columns: AddColumns,
+    /// What a link does whose place in the log is gone.
+    pub on_purged: OnPurged,
 }
 
 impl Config {
@@ -71,6 +73,7 @@ impl Config {
             on_truncate: self.on_truncate,
             on_drop: self.on_drop,
             add_columns: self.add_columns,
+            on_purged: self.on_purged,
         }
     }
 }
@@ -85,6 +88,7 @@ impl Default for Config {
             on_truncate: OnGone::Delete,
             on_drop: OnGone::Fail,
             add_columns: AddColumns::Ignore,
+            on_purged: OnPurged::Snapshot,
         }
     }
 }

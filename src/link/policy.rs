@@ -22,12 +22,23 @@ pub enum AddColumns {
     Ignore,
 }
 
+/// What a link does when the source no longer has the log that follows its checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnPurged {
+    /// The table is copied again, and documents without a row are deleted.
+    Snapshot,
+    /// The link stops as `failed`.
+    Fail,
+}
+
 /// The policy of one link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     pub on_truncate: OnGone,
     pub on_drop: OnGone,
     pub add_columns: AddColumns,
+    pub on_purged: OnPurged,
 }
 
 /// What a link says of itself, in the place of what is said for all.
@@ -36,6 +47,7 @@ pub struct Overrides {
     pub on_truncate: Option<OnGone>,
     pub on_drop: Option<OnGone>,
     pub add_columns: Option<AddColumns>,
+    pub on_purged: Option<OnPurged>,
 }
 
 impl OnGone {
@@ -69,13 +81,34 @@ impl AddColumns {
     }
 }
 
+impl OnPurged {
+    pub const WORDS: &str = "`snapshot` or `fail`";
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Fail => "fail",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Snapshot, Self::Fail].into_iter().find(|one| one.as_str() == text)
+    }
+}
+
 impl Policy {
     pub fn with(self, overrides: Overrides) -> Self {
         Self {
             on_truncate: overrides.on_truncate.unwrap_or(self.on_truncate),
             on_drop: overrides.on_drop.unwrap_or(self.on_drop),
             add_columns: overrides.add_columns.unwrap_or(self.add_columns),
+            on_purged: overrides.on_purged.unwrap_or(self.on_purged),
         }
+    }
+
+    /// A copy tells what is wrong only where each document has a row.
+    pub fn copies_if_purged(self) -> bool {
+        self.on_purged == OnPurged::Snapshot && !self.keeps_documents()
     }
 
     /// Documents without rows are wanted, so nothing may be deleted for having none.

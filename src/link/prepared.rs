@@ -48,6 +48,8 @@ pub(super) type Open = BTreeMap<String, Option<String>>;
 pub(super) struct Prepared {
     /// Prepared up to the last item, and not ended.
     pub open: Arc<Open>,
+    /// The same as of the last boundary: what a checkpoint there must name.
+    pub at_boundary: Arc<Open>,
     /// The group whose rows come just now.
     reading: Option<Reading>,
     /// Groups in the state that have ended, and that the last written checkpoint may still name.
@@ -64,12 +66,28 @@ struct Reading {
     is_spilled: bool,
 }
 
+/// Stands for no document: every `_id` has a character.
+const NO_DOCUMENT: &str = "";
+
 /// What of a group is held before it is written to the state, and what is read of it at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 impl Prepared {
     pub fn new(open: Arc<Open>) -> Self {
-        Self { open, ..Self::default() }
+        Self { at_boundary: open.clone(), open, ..Self::default() }
+    }
+
+    /// What was read of the group so far.
+    fn reading_of(&mut self, group: &Arc<str>) -> Reading {
+        match self.reading.take() {
+            Some(reading) if reading.group == *group => reading,
+            _ => Reading {
+                group: group.clone(),
+                ops: BTreeMap::new(),
+                ops_bytes: 0,
+                is_spilled: false,
+            },
+        }
     }
 
     /// The groups that have ended and that a checkpoint with these open ones does not need.
@@ -121,15 +139,7 @@ impl Worker {
         let plan = self.plan_of(rows)?;
         let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
-        let mut reading = match self.prepared.reading.take() {
-            Some(reading) if reading.group == *group => reading,
-            _ => Reading {
-                group: group.clone(),
-                ops: BTreeMap::new(),
-                ops_bytes: 0,
-                is_spilled: false,
-            },
-        };
+        let mut reading = self.prepared.reading_of(group);
         let mut count = 0;
         while reader.next(&mut change)? {
             count += 1;
@@ -149,6 +159,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes in a change that counts only when its transaction is committed, and that the log does not have as rows.
+    pub(super) fn take_prepared_unseen(&mut self, group: &Arc<str>) {
+        self.is_at_boundary = false;
+        if self.holding == Holding::Defined {
+            let mut reading = self.prepared.reading_of(group);
+            reading.keep(NO_DOCUMENT, PreparedOp::CopyAgain);
+            self.prepared.reading = Some(reading);
+        }
+    }
+
     fn spill(&self, reading: &mut Reading) -> Result<()> {
         self.setup.state.prepared().put(&self.setup.link, &reading.group, &reading.ops)?;
         reading.ops.clear();
@@ -164,8 +184,8 @@ impl Worker {
         let reading_of = |group: &str| reading.filter(|reading| *reading.group == *group);
         match step {
             // Its rows, if any, were not read. What it did is in the copy that follows, or it counts there as one from
-            // before the link began.
-            Xa::Prepared { .. } if self.holding != Holding::Defined => {}
+            // before the link began. Where no table has the name it has no rows of ours, for DDL waits for its locks.
+            Xa::Prepared { .. } if matches!(self.holding, Holding::Skipping(_)) => {}
             Xa::Prepared { xid, group } => {
                 let has_rows = match reading_of(&group) {
                     Some(mut reading) => self.spill(&mut reading).map(|()| true)?,
@@ -200,7 +220,11 @@ impl Worker {
 
     /// What was remembered of a transaction that ends now; None for one that was prepared before the link began.
     fn end_of(&mut self, xid: &Xid) -> Option<Option<String>> {
-        Arc::make_mut(&mut self.prepared.open).remove(xid.as_str())
+        let ended = Arc::make_mut(&mut self.prepared.open).remove(xid.as_str());
+        if !self.snapshot.done {
+            *lock(&self.setup.subject.prepared) = self.prepared.open.clone();
+        }
+        ended
     }
 
     async fn commit_at_once(&mut self, mut reading: Reading, at: &Commit) -> Result<(), End> {
@@ -233,6 +257,7 @@ impl Worker {
     ) -> Result<(), End> {
         self.first_commit_us.get_or_insert(at.committed_at_us);
         let version = self.at.epoch.version(at.n, 0);
+        let mut copies_again = false;
         for (id, op) in ops {
             if let Some(window) = self.copying.window() {
                 window.record(id);
@@ -240,6 +265,10 @@ impl Worker {
             let (action, body) = match op {
                 PreparedOp::Upsert(body) => (Action::Upsert, body.as_slice()),
                 PreparedOp::Delete => (Action::Delete, &[][..]),
+                PreparedOp::CopyAgain => {
+                    copies_again = true;
+                    continue;
+                }
                 PreparedOp::ReadAgain(key) => {
                     self.left_out.wait(id, key.clone(), version, at.gtid.as_ref());
                     if self.left_out.is_full() {
@@ -254,6 +283,10 @@ impl Worker {
             if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }
+        }
+        if copies_again {
+            let what = "an XA transaction has changes that were logged as statements, not as rows";
+            self.take_unfollowable(Error::new(ErrorKind::Unsupported, what))?;
         }
         Ok(())
     }

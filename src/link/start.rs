@@ -14,7 +14,7 @@ use crate::link::end::End;
 use crate::link::lane::Route;
 use crate::link::lanes::{Lanes, Layout};
 use crate::link::pipeline_mode::{self, PipelineMode, Way};
-use crate::link::policy::{AddColumns, OnGone, Overrides, Policy};
+use crate::link::policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
 use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
 use crate::link::upstream::wait_or_fail;
@@ -22,12 +22,12 @@ use crate::link::worker::{Setup, Worker};
 use crate::link::{Rules, Spec, consequence, definition};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
-use crate::position::GtidSet;
+use crate::position::{Checkpoint, Epoch, GtidSet, Position};
 use crate::sink::Target;
 use crate::source::ddl::fate::Named;
 use crate::source::snapshot::chunk;
-use crate::source::{control, preflight, schema};
-use crate::state::{CheckpointRecord, History, LinkRecord, SchemaRecord};
+use crate::source::{control, files, preflight, schema};
+use crate::state::{CheckpointRecord, Copy, History, LinkRecord, SchemaRecord, SnapshotRecord};
 use crate::table::{TableDef, TableId};
 
 /// Everything that can be wrong with a link before it runs; the mapping with its rules written out.
@@ -37,6 +37,11 @@ pub(super) async fn validate(
     table: &TableId,
 ) -> Result<mapping::Spec, Vec<Error>> {
     let one = |error: Error| vec![error];
+    if let Some(dir) = inner.parts.source.files() {
+        let def = files::first_definition(dir, table).map_err(one)?;
+        let (mapping, errors) = mapped(spec, &def);
+        return validate_index(inner, spec, mapping, errors).await;
+    }
     let mut conn = control::connect(&inner.parts.source).await.map_err(one)?;
     let findings =
         preflight::preflight(&mut conn, std::slice::from_ref(table)).await.map_err(one)?;
@@ -45,16 +50,9 @@ pub(super) async fn validate(
         return Err(refused);
     }
     let def = definition::read(&mut conn, table).await.map_err(one)?;
-    let mapping = match &spec.rules {
-        Rules::Map(mapping) => mapping.clone(),
-        Rules::Table { index, columns, columns_span, .. } => {
-            mapping::Spec::of_table(index, &def, columns.as_deref(), *columns_span)
-        }
-    };
-    let mut errors = Vec::new();
-    match mapping::compile(&mapping, &def) {
-        Ok(plan) => errors.extend(key_refusal(&mut conn, &def, &plan).await.map_err(one)?),
-        Err(found) => errors = found,
+    let (mapping, mut errors) = mapped(spec, &def);
+    if let Ok(plan) = mapping::compile(&mapping, &def) {
+        errors.extend(key_refusal(&mut conn, &def, &plan).await.map_err(one)?);
     }
     errors.extend(chunk::check_key(&def).err());
     if def.id != *table {
@@ -62,6 +60,29 @@ pub(super) async fn validate(
         let message = format!("the source spells the table {}, not {table}", def.id);
         errors.push(Error::input(message).with_advice(format!("write {}", def.id)));
     }
+    validate_index(inner, spec, mapping, errors).await
+}
+
+/// The rules written out, and what is wrong with them.
+pub(super) fn mapped(spec: &Spec, def: &TableDef) -> (mapping::Spec, Vec<Error>) {
+    let mapping = match &spec.rules {
+        Rules::Map(mapping) => mapping.clone(),
+        Rules::Table { index, columns, columns_span, .. } => {
+            mapping::Spec::of_table(index, def, columns.as_deref(), *columns_span)
+        }
+    };
+    let errors = mapping::compile(&mapping, def).err().unwrap_or_default();
+    (mapping, errors)
+}
+
+/// What can be wrong with the index, beside `errors`.
+async fn validate_index(
+    inner: &Inner,
+    spec: &Spec,
+    mapping: mapping::Spec,
+    mut errors: Vec<Error>,
+) -> Result<mapping::Spec, Vec<Error>> {
+    let one = |error: Error| vec![error];
     match inner.sink.inspect(&mapping.index).await {
         Ok(target) => {
             let mode = spec.pipeline_mode.unwrap_or(inner.parts.link.pipeline_mode);
@@ -118,7 +139,21 @@ pub(super) async fn run(
         setup = set_up_patiently(inner, record, live, stopping) => setup,
     };
     match setup {
-        Ok(setup) => Worker::new(setup).run().await,
+        Ok(setup) => {
+            let copies =
+                inner.parts.source.files().is_none() && policy_of(inner, record).copies_if_purged();
+            match Worker::new(setup).run().await {
+                // The next start finds the same, and copies.
+                End::Failed(error)
+                    if copies
+                        && error.kind() == ErrorKind::SourceLost
+                        && inner.is_lost(&record.id).await =>
+                {
+                    End::Again(error)
+                }
+                end => end,
+            }
+        }
         Err(end) => end,
     }
 }
@@ -175,7 +210,8 @@ async fn set_up(
     target.runs_pipeline = matches!(way, Way::Delegated(_));
     live.set_way(way.clone());
     let state = &inner.parts.state;
-    let stored = state.checkpoints().get(&record.id)?;
+    begin_in_files(inner, record, &table, &target)?;
+    let mut stored = state.checkpoints().get(&record.id)?;
     if stored
         .as_ref()
         .is_some_and(|stored| stored.index_uuid != target.uuid && !stored.index_uuid.is_empty())
@@ -183,7 +219,24 @@ async fn set_up(
         return Err(End::Replaced);
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
-    let (began, mut input, server_uuid) = inner.join_stream(&record.id, &table, from).await?;
+    let (mut as_made, mut why_anew) = (as_made, record.is_reset.then(|| "RESET LINK".to_owned()));
+    let mut joined = None;
+    if why_anew.is_none() {
+        match inner.join_stream(&record.id, &table, from).await {
+            Err(End::Failed(error)) if is_to_copy(inner, record, &error) => {
+                why_anew = Some(error.report());
+            }
+            found => joined = Some(found?),
+        }
+    }
+    let (began, mut input, server_uuid) = match joined {
+        Some(joined) => joined,
+        None => {
+            as_made = last_rules(inner, record, &table, as_made)?;
+            stored = None;
+            inner.join_stream(&record.id, &table, None).await?
+        }
+    };
     let (proven, history) = match &stored {
         Some(stored) => {
             let history = stored_history(inner, record, &table).await?;
@@ -202,7 +255,10 @@ async fn set_up(
                 behind: Default::default(),
                 read_at: proven.read_at.clone(),
                 skipped: None,
-                rules: Some((record.rules.clone(), record.keys.clone())),
+                rules: Some((
+                    consequence::rule_records(&as_made.rules),
+                    consequence::rule_records(&as_made.keys),
+                )),
                 copy: Default::default(),
                 reason: String::new(),
             });
@@ -216,11 +272,22 @@ async fn set_up(
         Some(holds) => (spec_behind(&as_made, &history, holds), holding(holds, passed)),
         None => (as_made, Holding::Defined),
     };
-    live.set_note(holds.map(|holds| holds.reason.clone()).unwrap_or_default());
+    let note = holds.map(|holds| holds.reason.clone()).unwrap_or_default();
+    live.set_note(match &why_anew {
+        Some(why) => format!("the table is copied again: {why}"),
+        None => note,
+    });
     let def = Arc::new(proven.def);
     let forms = mapping::Forms::from_words(&record.types)?;
     let plan = compiled(&spec, &def, &forms)?;
-    let stored = stored.unwrap_or_default();
+    let stored = stored.unwrap_or_else(|| CheckpointRecord {
+        // Raised to the version at which the copy begins.
+        snapshot: why_anew.is_some().then(|| SnapshotRecord {
+            sweep_below: (!policy_of(inner, record).keeps_documents()).then_some(0),
+            ..SnapshotRecord::default()
+        }),
+        ..CheckpointRecord::default()
+    });
     let (prepared, snapshot) = (stored.prepared, stored.snapshot.unwrap_or_default());
     let is_named = |group: &str| prepared.values().flatten().any(|named| named == group);
     state.prepared().retain(&record.id, is_named)?;
@@ -234,6 +301,9 @@ async fn set_up(
             prepared: prepared.clone(),
         };
         state.checkpoints().put(&record.id, &record_now, true)?;
+        if record.is_reset {
+            inner.store_record(&record.id, |record| record.is_reset = false);
+        }
     }
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
     let subject = Arc::new(Subject {
@@ -277,6 +347,40 @@ async fn set_up(
     })
 }
 
+/// A link on files begins at their first event, with nothing to copy. Its checkpoint is of no epoch, so that the stream
+/// begins one, there.
+fn begin_in_files(
+    inner: &Inner,
+    record: &LinkRecord,
+    table: &TableId,
+    target: &Target,
+) -> Result<()> {
+    let state = &inner.parts.state;
+    let Some(dir) = inner.parts.source.files() else { return Ok(()) };
+    if state.checkpoints().get(&record.id)?.is_some() {
+        return Ok(());
+    }
+    let before = files::gtids_before_first(dir)?;
+    let history = History::beginning(SchemaRecord {
+        definition: Some(files::first_definition(dir, table)?),
+        behind: Default::default(),
+        read_at: before.clone(),
+        skipped: None,
+        rules: Some((record.rules.clone(), record.keys.clone())),
+        copy: Default::default(),
+        reason: String::new(),
+    });
+    state.schemas().put(&record.id, table, &history)?;
+    let position = Position { file: String::new(), offset: 0, gtids: before };
+    let beginning = CheckpointRecord {
+        checkpoint: Checkpoint { epoch: Epoch(0), n: 0, position },
+        snapshot: Some(SnapshotRecord { done: true, ..SnapshotRecord::default() }),
+        index_uuid: target.uuid.clone(),
+        prepared: Default::default(),
+    };
+    state.checkpoints().put(&record.id, &beginning, true)
+}
+
 fn route(
     inner: &Inner,
     record: &LinkRecord,
@@ -309,6 +413,10 @@ fn layout(inner: &Inner) -> Layout {
 }
 
 async fn names_ignore_case(inner: &Inner) -> Result<bool> {
+    // The log has the names as its server stores them.
+    if inner.parts.source.files().is_some() {
+        return Ok(false);
+    }
     let mut conn = control::connect(&inner.parts.source).await?;
     schema::ignores_case(&mut conn).await
 }
@@ -358,12 +466,33 @@ fn spec_behind(as_made: &mapping::Spec, history: &History, holds: &SchemaRecord)
 
 fn holding(holds: &SchemaRecord, passed: Option<&GtidSet>) -> Holding {
     match (&holds.definition, &holds.skipped, passed) {
-        (None, _, _) => Holding::Gone,
+        (None, _, _) => Holding::Gone { early: holds.copy != Copy::No },
         (Some(_), Some(until), Some(passed)) if !passed.covers(until) => {
             Holding::Skipping(until.clone())
         }
         (Some(_), _, _) => Holding::Defined,
     }
+}
+
+/// The rules by the columns' names of now, as far as the link knows them.
+fn last_rules(
+    inner: &Inner,
+    record: &LinkRecord,
+    table: &TableId,
+    as_made: mapping::Spec,
+) -> Result<mapping::Spec> {
+    let Some(history) = inner.parts.state.schemas().get(&record.id, table)? else {
+        return Ok(as_made);
+    };
+    let last = history.records.last();
+    Ok(last.map_or(as_made.clone(), |last| spec_behind(&as_made, &history, last)))
+}
+
+/// The place in the log is gone, and the link is to begin anew, with its documents.
+fn is_to_copy(inner: &Inner, record: &LinkRecord, error: &Error) -> bool {
+    error.kind() == ErrorKind::SourceLost
+        && inner.parts.source.files().is_none()
+        && policy_of(inner, record).copies_if_purged()
 }
 
 fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {
@@ -372,6 +501,7 @@ fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {
         on_truncate: on_gone(&record.on_truncate),
         on_drop: on_gone(&record.on_drop),
         add_columns: record.add_columns.as_deref().and_then(AddColumns::parse),
+        on_purged: record.on_purged.as_deref().and_then(OnPurged::parse),
     })
 }
 

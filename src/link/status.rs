@@ -24,16 +24,24 @@ pub enum State {
     Recovering,
     /// Stopped at a clean checkpoint; somebody must act.
     Failed,
+    /// Stopped at a clean checkpoint, because somebody wanted it.
+    Paused,
 }
 
 impl State {
-    pub const ALL: [State; 6] = [
+    /// Stands until somebody acts.
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, State::Failed | State::Paused)
+    }
+
+    pub const ALL: [State; 7] = [
         State::Scheduled,
         State::Snapshotting,
         State::CatchingUp,
         State::Running,
         State::Recovering,
         State::Failed,
+        State::Paused,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -44,6 +52,7 @@ impl State {
             State::Running => "running",
             State::Recovering => "recovering",
             State::Failed => "failed",
+            State::Paused => "paused",
         }
     }
 }
@@ -212,6 +221,16 @@ impl Live {
         });
     }
 
+    /// Goes on from rest.
+    pub fn begin_again(&self, phase: State) {
+        self.change(|c| {
+            c.phase = phase;
+            c.reason = String::new();
+            c.trouble = None;
+            c.updated_at = unix_seconds();
+        });
+    }
+
     /// Says what the link waits for.
     pub fn wait_for(&self, trouble: String) {
         self.change(|c| {
@@ -331,7 +350,7 @@ impl Live {
 impl Changing {
     fn shown_state(&self) -> State {
         match (self.phase, &self.trouble) {
-            (State::Failed, _) | (_, None) => self.phase,
+            (State::Failed | State::Paused, _) | (_, None) => self.phase,
             (_, Some(_)) => State::Recovering,
         }
     }

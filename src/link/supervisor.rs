@@ -1,8 +1,8 @@
 //! Owns the source's tailer and the links' workers: starts them, and decides what follows when one ends. Does no work on
 //! rows itself.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
 use crate::link::status::{Live, State, Status, unix_seconds};
+use crate::link::upstream::Lost;
 use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
@@ -50,6 +51,10 @@ pub(super) struct Inner {
     /// No version above this was ever given out; durable in the source's record.
     pub highest_version: Arc<AtomicU64>,
     restarts: mpsc::Sender<Restart>,
+    /// How many links the configuration wants.
+    pub declared: AtomicUsize,
+    /// Links whose source has ended.
+    pub finished: watch::Sender<BTreeSet<String>>,
     pub keeper: Mutex<Option<JoinHandle<()>>>,
     /// True from the moment when everything is to end for good.
     pub ending: watch::Sender<bool>,
@@ -67,7 +72,7 @@ pub(super) struct Run {
     pub tailer: Option<Tailer>,
     pub server_uuid: String,
     /// Links whose checkpoints the source cannot be followed from, and why. It is their trouble only.
-    pub lost: BTreeMap<String, String>,
+    pub lost: BTreeMap<String, Lost>,
     pub workers: BTreeMap<String, Running>,
     is_stopping: bool,
 }
@@ -105,12 +110,15 @@ impl Supervisor {
             run: tokio::sync::Mutex::default(),
             highest_version: Arc::new(AtomicU64::new(highest)),
             restarts,
+            declared: AtomicUsize::new(declared.len()),
+            finished: watch::Sender::default(),
             keeper: Mutex::default(),
             ending: watch::Sender::new(false),
             parts,
         });
         for record in inner.parts.state.links().list()? {
-            inner.remember(record, State::Scheduled);
+            let is_paused = record.state == State::Paused.as_str();
+            inner.remember(record, if is_paused { State::Paused } else { State::Scheduled });
         }
         let keeper = tokio::spawn(keep(inner.clone(), requests, declared));
         *lock(&inner.keeper) = Some(keeper);
@@ -124,9 +132,7 @@ async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared
     for spec in &declared {
         inner.adopt_overrides(spec);
     }
-    for id in inner.ids() {
-        inner.start_worker(&id).await;
-    }
+    inner.start_workers().await;
     for spec in declared {
         let already = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
         if inner.ids().contains(&already) {
@@ -170,6 +176,7 @@ async fn declare(control: Control, id: String, spec: Spec) {
             tracing::error!(link = id, reason, "the link of the configuration cannot be made");
             let then = "when that is mended, restart Driftless, which then makes the link";
             unmade(State::Failed, &format!("{reason}; {then}"));
+            control.inner.finished.send_modify(|_| ());
             return;
         }
         tracing::warn!(link = id, reason, "the link of the configuration waits");
@@ -246,12 +253,27 @@ impl Inner {
                 tracing::error!(error = %error.report(), "cannot note the version that was met");
             }
         }
+        self.start_workers().await;
+    }
+
+    /// Starts every link that is not at rest.
+    async fn start_workers(self: &Arc<Self>) {
         for id in self.ids() {
-            let is_failed =
-                self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
-            if !is_failed {
+            let rests = self.record_of(&id).is_none_or(|(_, live)| live.phase().is_at_rest());
+            if !rests {
                 self.start_worker(&id).await;
             }
+        }
+    }
+
+    /// Stops a link's task, if it has one, at a clean checkpoint if that is there in time.
+    pub async fn stop_worker(&self, id: &str) {
+        let Some(mut running) = self.run.lock().await.workers.remove(id) else { return };
+        let _ = running.stop.send(true);
+        let timeout = Duration::from_millis(self.parts.link.stop_timeout_ms);
+        if tokio::time::timeout(timeout, &mut running.task).await.is_err() {
+            running.task.abort();
+            let _ = running.task.await;
         }
     }
 
@@ -294,9 +316,9 @@ impl Inner {
     fn fail_of(&self, id: &str, error: &Error) {
         let then = match error.kind() {
             ErrorKind::ModelAnswer | ErrorKind::ModelRefused => {
-                "; when that is mended, restart Driftless: the link goes on where it stopped"
+                format!("; when that is mended: RESUME LINK `{id}`")
             }
-            _ => "",
+            _ => String::new(),
         };
         self.fail(id, format!("{}{then}", error.report()));
     }
@@ -309,10 +331,12 @@ impl Inner {
             record.state = State::Failed.as_str().to_owned();
             record.reason = reason;
         });
+        // Whoever waits for the end looks again.
+        self.finished.send_modify(|_| ());
     }
 
     /// Stores what a link became.
-    fn store_record(&self, id: &str, change: impl FnOnce(&mut LinkRecord)) {
+    pub fn store_record(&self, id: &str, change: impl FnOnce(&mut LinkRecord)) {
         let record = {
             let mut links = lock(&self.links);
             let Some(entry) = links.get_mut(id) else { return };
@@ -329,6 +353,9 @@ impl Inner {
 /// Runs one link until it is stopped or fails, and says what follows.
 async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
     let Some((record, live)) = inner.record_of(&id) else { return };
+    inner.finished.send_modify(|finished| {
+        finished.remove(&id);
+    });
     if record.state != State::Scheduled.as_str() {
         inner.store_record(&id, |record| {
             record.state = State::Scheduled.as_str().to_owned();
@@ -337,6 +364,12 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
     }
     match start::run(&inner, &record, &live, stop).await {
         End::Stopped => {}
+        End::Finished => {
+            tracing::info!(link = id, "everything in the log files is written");
+            inner.finished.send_modify(|finished| {
+                finished.insert(id);
+            });
+        }
         End::Failed(error) => {
             tracing::error!(link = id, error = %error.report(), "the link has failed");
             inner.fail_of(&id, &error);
@@ -376,10 +409,11 @@ impl Inner {
 }
 
 pub(super) fn set_overrides(record: &mut LinkRecord, overrides: Overrides) {
-    let Overrides { on_truncate, on_drop, add_columns } = overrides;
+    let Overrides { on_truncate, on_drop, add_columns, on_purged } = overrides;
     record.on_truncate = on_truncate.map(|one| one.as_str().to_owned());
     record.on_drop = on_drop.map(|one| one.as_str().to_owned());
     record.add_columns = add_columns.map(|one| one.as_str().to_owned());
+    record.on_purged = on_purged.map(|one| one.as_str().to_owned());
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::queue;
 use crate::link::end::End;
-use crate::link::status::{State, unix_seconds};
+use crate::link::status::unix_seconds;
 use crate::link::supervisor::{Inner, lock};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
-use crate::source::control;
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::tailer::{Durable, Subscription, Tailer};
+use crate::source::{control, files};
 use crate::state::SourceRecord;
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
@@ -24,7 +24,14 @@ use crate::telemetry::metrics::metrics;
 struct Started {
     tailer: Tailer,
     server_uuid: String,
-    lost: BTreeMap<String, String>,
+    lost: BTreeMap<String, Lost>,
+}
+
+/// Why a link cannot go on from its checkpoint.
+pub(super) struct Lost {
+    reason: String,
+    /// The source's transactions are not those that were applied.
+    has_diverged: bool,
 }
 
 /// Events of a link that wait to be decoded. They are there to bridge the moments in which the link waits for a lane; a
@@ -50,9 +57,15 @@ impl Inner {
                 run.server_uuid = started.server_uuid;
                 run.lost = started.lost;
             }
-            if let (Some(_), Some(reason)) = (&from, run.lost.get(link)) {
-                let error = Error::new(ErrorKind::SourceLost, reason.clone());
-                return Err(End::Failed(error.with_advice("drop the link and create it again")));
+            match (&from, run.lost.get(link)) {
+                (Some(_), Some(lost)) => {
+                    let error = Error::new(ErrorKind::SourceLost, lost.reason.clone());
+                    return Err(End::Failed(
+                        error.with_advice("drop the link and create it again"),
+                    ));
+                }
+                (None, Some(_)) => drop(run.lost.remove(link)),
+                (_, None) => {}
             }
             let tailer = run.tailer.as_ref().expect("it was just started");
             tailer
@@ -74,21 +87,21 @@ impl Inner {
     }
 
     async fn start_tailer(self: &Arc<Self>) -> Result<Started> {
-        let mut conn = control::connect(&self.parts.source).await?;
-        let followable = watermark::followable(&mut conn).await?;
-        let executed = watermark::executed(&mut conn).await?;
+        let (followable, executed) = self.look_at_source().await?;
         let record = self.parts.state.source().get()?;
         let mut lost = BTreeMap::new();
         let mut checkpoints = Vec::new();
         for (id, checkpoint) in self.checkpoints()? {
             match why_lost(&followable, &checkpoint.position.gtids) {
-                Some(reason) => {
-                    lost.insert(id, reason);
+                Some(why) => {
+                    lost.insert(id, why);
                 }
                 None => checkpoints.push(checkpoint),
             }
         }
         let known = record.as_ref().filter(|record| record.server_uuid == executed.server_uuid);
+        // Versions of transactions that are no more say nothing beside those of the others.
+        let known = known.filter(|_| !lost.values().any(|lost| lost.has_diverged));
         let start = match known.and_then(|record| earliest(&checkpoints, Epoch(record.epoch))) {
             Some(start) => start,
             None => self.begin_epoch(&executed, record.as_ref(), &checkpoints)?,
@@ -126,13 +139,38 @@ impl Inner {
         Ok(Started { tailer, server_uuid, lost })
     }
 
+    /// Whether the link's place in the log is gone, as far as that can be known now.
+    pub async fn is_lost(&self, link: &str) -> bool {
+        let look = async {
+            let Some(stored) = self.parts.state.checkpoints().get(link)? else { return Ok(false) };
+            let (followable, _) = self.look_at_source().await?;
+            Ok::<_, Error>(why_lost(&followable, &stored.checkpoint.position.gtids).is_some())
+        };
+        look.await.unwrap_or(false)
+    }
+
+    /// What decides where the stream can begin. Files are as good as executed: all that is applied came from them.
+    async fn look_at_source(&self) -> Result<(watermark::Followable, watermark::Executed)> {
+        if let Some(dir) = self.parts.source.files() {
+            let before = files::gtids_before_first(dir)?;
+            let mut known = before.clone();
+            for (_, checkpoint) in self.checkpoints()? {
+                known.union(&checkpoint.position.gtids);
+            }
+            let server_uuid = files::identity(dir)?;
+            let executed = watermark::Executed { gtids: before.clone(), server_uuid };
+            return Ok((watermark::Followable { known, purged: before }, executed));
+        }
+        let mut conn = control::connect(&self.parts.source).await?;
+        let followable = watermark::followable(&mut conn).await?;
+        Ok((followable, watermark::executed(&mut conn).await?))
+    }
+
     /// The checkpoints of the links that run or are about to.
     fn checkpoints(&self) -> Result<Vec<(String, Checkpoint)>> {
         let mut checkpoints = Vec::new();
         for id in self.ids() {
-            let is_failed =
-                self.record_of(&id).is_none_or(|(_, live)| live.phase() == State::Failed);
-            if is_failed {
+            if self.record_of(&id).is_none_or(|(_, live)| live.phase().is_at_rest()) {
                 continue;
             }
             if let Some(record) = self.parts.state.checkpoints().get(&id)? {
@@ -189,14 +227,15 @@ fn earliest(checkpoints: &[Checkpoint], epoch: Epoch) -> Option<Checkpoint> {
 }
 
 /// Why the source cannot be followed from `ours`, if it cannot.
-fn why_lost(followable: &watermark::Followable, ours: &GtidSet) -> Option<String> {
+fn why_lost(followable: &watermark::Followable, ours: &GtidSet) -> Option<Lost> {
     if !followable.known.covers(ours) {
-        return Some(format!(
+        let reason = format!(
             "the source has not executed all transactions that were applied ({ours}): it was restored, or lost a \
              fail-over"
-        ));
+        );
+        return Some(Lost { reason, has_diverged: true });
     }
+    let reason = || format!("the source has purged the log that follows the checkpoint ({ours})");
     let has_all = ours.covers(&followable.purged);
-    (!has_all)
-        .then(|| format!("the source has purged the log that follows the checkpoint ({ours})"))
+    (!has_all).then(|| Lost { reason: reason(), has_diverged: false })
 }

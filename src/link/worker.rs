@@ -152,7 +152,7 @@ impl Worker {
             Err(End::Stopped) if !*self.setup.stop.borrow() => self.setup.lanes.why_closed().await,
             Err(end) => end,
         };
-        let is_clean = matches!(end, End::Stopped)
+        let is_clean = matches!(end, End::Stopped | End::Finished)
             || matches!(&end, End::Failed(error) if is_of_the_source(error));
         if is_clean && let Err(other) = self.setup.lanes.drain().await {
             tracing::warn!(link = self.setup.link, end = ?other, "the last writes were not acknowledged");
@@ -209,6 +209,7 @@ impl Worker {
                 self.fill_left_out().await?;
                 self.at = boundary;
                 self.is_at_boundary = true;
+                self.prepared.at_boundary = self.prepared.open.clone();
                 self.end_skipping()?;
                 self.note_mark();
                 self.at_boundary().await?;
@@ -218,7 +219,12 @@ impl Worker {
                 self.fill_left_out().await?;
                 self.take_ddl(ddl).await
             }
-            Item::Unfollowable(why) => self.take_unfollowable(why),
+            Item::Unfollowable(_, Some(group)) => Ok(self.take_prepared_unseen(&group)),
+            Item::Unfollowable(why, None) => self.take_unfollowable(why),
+            Item::Ended => {
+                self.acknowledged().await?;
+                Err(End::Finished)
+            }
             Item::Broken(error) => Err(broken(&error)),
         }
     }
@@ -290,7 +296,7 @@ impl Worker {
         let reached = self.setup.lanes.reached();
         let first_commit_us = self.first_commit_us.take();
         let (checkpoint, snapshot) = (self.at.clone(), self.snapshot.clone());
-        let prepared = self.prepared.open.clone();
+        let prepared = self.prepared.at_boundary.clone();
         let merged = self.acks.replace_newest(
             |newest| {
                 newest.checkpoint = checkpoint.clone();

@@ -202,7 +202,7 @@ impl Form {
             C::Date | C::Timestamp { .. } => {
                 is_zero_text.then_some(Self::Moment { zone: Zone::default(), is_zero_text })
             }
-            C::Json => (forms.json == Json::String).then_some(Self::Text),
+            C::Json | C::JsonText => (forms.json == Json::String).then_some(Self::Text),
             C::Binary { .. } | C::Bytes => (forms.binary == Binary::Hex).then_some(Self::Hex),
             C::Geometry => (forms.spatial == Spatial::Wkt).then_some(Self::Wkt),
             _ => None,

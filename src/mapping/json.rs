@@ -6,12 +6,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::address::write_address;
 use super::charset;
 use super::escape::{check_utf8, quote_json, write_string};
 use super::form::{Form, Zone};
 use super::geometry::{write_geojson, write_wkt};
 use super::json_binary::write_json_binary;
+use super::json_text::{self, Found};
 use super::moment::{Clock, Date, Moment, utc};
+use super::packed_column;
 use super::packed_decimal::write_packed_decimal;
 use crate::change::Value;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,6 +31,9 @@ pub(super) fn write_as(
     match form {
         Form::Usual => write(value, ty, out),
         _ if *value == Value::Null => write(value, ty, out),
+        _ if let Value::Packed(bytes) = *value => {
+            write_as(&plain(&packed_column::unpack(bytes)?, ty)?, ty, form, out)
+        }
         Form::Bool => write_bool(value, ty, out),
         Form::Quoted => {
             out.push(b'"');
@@ -36,6 +42,12 @@ pub(super) fn write_as(
             Ok(())
         }
         Form::Moment { zone, is_zero_text } => write_moment(value, ty, zone, is_zero_text, out),
+        Form::Text
+            if let Value::JsonText(text) = *value
+                && *ty == ColumnType::JsonText =>
+        {
+            write_as_text(text, out)
+        }
         Form::Text => {
             let start = out.len();
             write(value, ty, out)?;
@@ -69,6 +81,10 @@ pub fn write(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()
         (Value::Encoded(text), ColumnType::TextIn { charset }) => {
             charset::write_string(text, *charset, out);
         }
+        (
+            Value::Bytes(bytes) | Value::Binary { bytes, .. },
+            ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6,
+        ) => write_address(bytes, ty, out)?,
         (Value::Binary { .. } | Value::Bytes(_), _) => write_bytes(value, ty, write_base64, out)?,
         (Value::Geometry(bytes), ColumnType::Geometry) => write_geojson(bytes, out)?,
         (Value::Vector(bytes), ColumnType::Vector) => write_vector(bytes, out)?,
@@ -80,9 +96,27 @@ pub fn write(value: &Value<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<()
         }
         (Value::JsonBinary(bytes), ColumnType::Json) => write_json_binary(bytes, out)?,
         (Value::JsonText(text), ColumnType::Json) => write_json_text(text, out)?,
+        (Value::JsonText(text), ColumnType::JsonText) => write_stored_json(text, out)?,
+        (Value::Text(text), ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6) => {
+            write_string(text, out)?;
+        }
+        (Value::Packed(bytes), _) => {
+            write(&plain(&packed_column::unpack(bytes)?, ty)?, ty, out)?;
+        }
         _ => write_moment(value, ty, Zone::default(), false, out)?,
     }
     Ok(())
+}
+
+/// What a compressed column of this type holds.
+fn plain<'v>(bytes: &'v [u8], ty: &ColumnType) -> Result<Value<'v>> {
+    Ok(match ty {
+        ColumnType::Text => Value::Text(bytes),
+        ColumnType::TextIn { .. } => Value::Encoded(bytes),
+        ColumnType::Bytes => Value::Bytes(bytes),
+        ColumnType::JsonText => Value::JsonText(bytes),
+        _ => return Err(foreign(ty)),
+    })
 }
 
 fn is_integer(ty: &ColumnType) -> bool {
@@ -196,6 +230,7 @@ fn write_moment(
 
 /// The digits of a date or time, and whether it is one that the calendar has; `None` if the type is none of a moment.
 pub(super) fn moment(value: &Value<'_>, ty: &ColumnType) -> Result<Option<(Moment, bool)>> {
+    let ty = if *ty == ColumnType::RowEnd { &ColumnType::Timestamp { fsp: 6 } } else { ty };
     let found = match (*value, ty) {
         (Value::Date { year, month, day }, ColumnType::Date) => {
             let date = Date { year, month, day };
@@ -312,7 +347,7 @@ fn write_array<'l>(labels: impl Iterator<Item = &'l [u8]>, out: &mut Vec<u8>) ->
 }
 
 /// The server's text is JSON already; only the white space outside of its strings goes.
-fn write_json_text(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+pub(super) fn write_json_text(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     let mut rest = check_utf8(text)?.as_bytes();
     let start = out.len();
     out.reserve(rest.len());
@@ -328,6 +363,33 @@ fn write_json_text(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
         // A JSON column that was added NOT NULL to a filled table holds no bytes; the server reads them as null.
         out.extend_from_slice(b"null");
     }
+    Ok(())
+}
+
+/// JSON as it was written: the server has looked at it then, but need not have been told to.
+fn write_stored_json(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    if text.is_empty() {
+        return write_json_text(text, out);
+    }
+    match json_text::look(check_utf8(text)?) {
+        Found::Json => write_json_text(text, out),
+        Found::Repeated => json_text::write_once(text, out),
+        Found::Other => Err(Error::new(ErrorKind::DocumentRefused, "its text is no JSON")
+            .with_advice(
+                "mend the row, or make the link with json = \"string\", which takes any text",
+            )),
+    }
+}
+
+/// The same as a string, and any other text as it is.
+fn write_as_text(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let start = out.len();
+    match json_text::look(check_utf8(text)?) {
+        Found::Other => return write_string(text, out),
+        Found::Json => write_json_text(text, out)?,
+        Found::Repeated => json_text::write_once(text, out)?,
+    }
+    quote_json(start, out);
     Ok(())
 }
 

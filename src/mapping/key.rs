@@ -17,7 +17,9 @@ pub(super) fn refusal(column: &Column) -> Option<&'static str> {
         ColumnType::Set { .. } => {
             Some("the log names its values by bits, and bits move when labels change")
         }
-        ColumnType::Json => Some("equal JSON values can be written in several ways"),
+        ColumnType::Json | ColumnType::JsonText => {
+            Some("equal JSON values can be written in several ways")
+        }
         ColumnType::Geometry => Some("equal shapes can be written in several ways"),
         ColumnType::Vector => Some("its values are longer than an _id may be"),
         ColumnType::Float | ColumnType::Double => Some("its values are not exact"),

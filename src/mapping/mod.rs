@@ -4,6 +4,7 @@
 //! A [`Spec`] is what the user wrote, a [`Plan`] is that compiled against a table's definition. The document is always
 //! whole: each upsert carries every mapped field.
 
+mod address;
 mod apply;
 mod charset;
 mod compile;
@@ -13,8 +14,10 @@ mod form;
 mod geometry;
 pub mod json;
 pub mod json_binary;
+mod json_text;
 mod key;
 mod moment;
+mod packed_column;
 pub mod packed_decimal;
 
 pub use apply::Scratch;
@@ -23,7 +26,7 @@ pub use form::{Forms, Overrides};
 pub use key::key_text;
 
 use crate::error::Span;
-use crate::table::{TableDef, TableId};
+use crate::table::{ColumnType, TableDef, TableId};
 
 /// A mapping as written: `rules` make the document, `keys` make its `_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +66,13 @@ impl Spec {
         };
         let rules = match columns {
             Some(columns) => columns.iter().map(|(name, span)| rule(name, *span)).collect(),
-            None => def.columns.iter().map(|column| rule(&column.name, span)).collect(),
+            // The end is the same in all rows.
+            None => def
+                .columns
+                .iter()
+                .filter(|column| column.ty != ColumnType::RowEnd)
+                .map(|column| rule(&column.name, span))
+                .collect(),
         };
         let primary = Some(&def.primary_key).filter(|key| !key.is_empty());
         let key = primary.or(def.unique_keys.first()).map_or(&[][..], Vec::as_slice);

@@ -454,6 +454,8 @@ fn one_of_each() -> Vec<(ColumnType, &'static str, Value<'static>)> {
         (T::Json, "json", V::JsonBinary(document)),
         (T::Geometry, "geometry", V::Geometry(POINT)),
         (T::Vector, "vector(2)", V::Vector(&[0, 0, 0x80, 0x3f, 0xcd, 0xcc, 0xcc, 0x3d])),
+        (T::Uuid, "uuid", V::Binary { bytes: &[1; 16], length: 16 }),
+        (T::Inet6, "inet6", V::Binary { bytes: &[1, 0, 0, 2], length: 16 }),
     ];
     for charset in Charset::ALL {
         all.push((T::TextIn { charset: *charset }, "text", V::Encoded(b"ab\xd6\xd0\0\0\0\x41")));
@@ -622,6 +624,32 @@ fn examples() -> Vec<(&'static str, &'static str, Vec<String>)> {
         ),
         ("SET", "''", all(&[V::Set(0), V::Labels(b"")], T::Set { labels: labels() })),
         ("JSON", "'{\"a\": [1, \"x y\"]}'", all(&[V::JsonText(b"{\"a\": [1, \"x y\"]}")], T::Json)),
+        (
+            "JSON of",
+            "'{\"a\": [1.50], \"a\": 2}'",
+            all(&[V::JsonText(b"{\"a\": [1.50], \"a\": 2}")], T::JsonText),
+        ),
+        (
+            "UUID",
+            "'01234567-89AB-4DEF-8123-456789ABCD00'",
+            all(
+                &[
+                    V::Binary {
+                        bytes: b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd",
+                        length: 16,
+                    },
+                    V::Text(b"01234567-89ab-4def-8123-456789abcd00"),
+                ],
+                T::Uuid,
+            ),
+        ),
+        ("INET4", "'10.0.0.1'", all(&[V::Bytes(&[10, 0, 0, 1]), V::Text(b"10.0.0.1")], T::Inet4)),
+        (
+            "INET6",
+            "'2001:db8:0:0:0:0:0:0'",
+            all(&[V::Bytes(b"\x20\x01\x0d\xb8"), V::Text(b"2001:db8::")], T::Inet6),
+        ),
+        ("COMPRESSED", "'hello'", all(&[V::Packed(b"\0hello"), V::Text(b"hello")], T::Text)),
         ("any", "NULL", all(&[V::Null], T::Text)),
     ]
 }
@@ -632,6 +660,35 @@ fn white_space_inside_strings_of_json_stays() {
     assert_eq!(json_of(Value::JsonText(text), &ColumnType::Json), r#"{"a \" b":[1,"\\"," } "]}"#);
     assert_eq!(json_of(Value::JsonText(b""), &ColumnType::Json), "null");
     assert_eq!(json_of(Value::JsonText(br#""open\"#), &ColumnType::Json), r#""open\"#);
+}
+
+#[test]
+fn a_text_that_is_no_json_is_refused_where_json_is_wanted_and_taken_where_text_is() {
+    let ty = ColumnType::JsonText;
+    assert_eq!(json_of(Value::JsonText(b""), &ty), "null");
+    assert_eq!(json_of(Value::JsonText(b" [1.0, \"a  b\"] "), &ty), "[1.0,\"a  b\"]");
+    for bad in ["1.", "{", "\"\\x\"", "secret"] {
+        let error = json::write(&Value::JsonText(bad.as_bytes()), &ty, &mut Vec::new());
+        let error = error.expect_err(bad);
+        assert_eq!(error.kind(), ErrorKind::DocumentRefused);
+        assert!(!error.report().contains("secret"));
+    }
+    let string = |text: &'static str| {
+        in_form("json = \"string\"", "json", Value::JsonText(text.as_bytes()), ColumnType::JsonText)
+    };
+    assert_eq!(string("{\"a\": 1}"), r#""{\"a\":1}""#);
+}
+
+/// What a column holds does not depend on how it is stored.
+#[test]
+fn a_compressed_value_has_every_form_of_a_plain_one() {
+    let hex = in_form("binary = \"hex\"", "blob", Value::Packed(b"\0\x01\xff"), ColumnType::Bytes);
+    assert_eq!(hex, "\"01ff\"");
+    let latin1 = ColumnType::TextIn { charset: Charset::Latin1 };
+    assert_eq!(json_of(Value::Packed(b"\0caf\xe9"), &latin1), "\"café\"");
+    assert_eq!(json_of(Value::Packed(b""), &ColumnType::Bytes), "\"\"");
+    let wrong = json::write(&Value::Packed(b"\x001"), &ColumnType::Year, &mut Vec::new());
+    assert_eq!(wrong.expect_err("no text").kind(), ErrorKind::Schema);
 }
 
 #[test]

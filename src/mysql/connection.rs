@@ -65,6 +65,10 @@ impl Connection {
         &self.server_version
     }
 
+    pub fn is_mariadb(&self) -> bool {
+        self.server_version.contains("MariaDB")
+    }
+
     /// The server's number for this session, for KILL.
     pub fn connection_id(&self) -> u32 {
         self.connection_id

@@ -5,16 +5,26 @@
 //! says. The caller wraps [`EventStream::next`] in a time-out of a few heartbeats; that is safe, because a `next` that is
 //! dropped half-way has lost nothing.
 
+#[cfg(feature = "daemon")]
 mod auth;
+#[cfg(feature = "daemon")]
 mod connection;
-mod errors;
-mod handshake;
-mod lenenc;
+pub mod errors;
+pub mod handshake;
+pub mod joiner;
+pub mod lenenc;
+#[cfg(feature = "daemon")]
 mod packet;
+#[cfg(feature = "daemon")]
 mod public_key;
+#[cfg(feature = "daemon")]
 mod replication;
+#[cfg(feature = "daemon")]
 mod session;
 
+#[cfg(feature = "daemon")]
 pub use connection::{Connection, Options};
+#[cfg(feature = "daemon")]
 pub use replication::{Dump, DumpFrom, EventStream, stream_ended};
+#[cfg(feature = "daemon")]
 pub use session::{Session, prepare_session};

@@ -1,24 +1,13 @@
-//! Packets: four bytes of length and number, then up to 16 MiB − 1; a full one is continued by the next. Knows nothing of
-//! what packets say.
-//!
-//! One buffer per connection; a packet is split off it without a copy. Only a message of several packets is copied
-//! together, because their heads stand between. Memory grows with what came, never with what a length claims: at most
-//! one packet's length is reserved ahead.
+//! Messages over a socket, encrypted or not. Knows nothing of what they say.
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The length that says that the message goes on in the next packet.
-const FULL: usize = 0xff_ffff;
-const HEAD: usize = 4;
-/// What is asked of the socket at once: large, so that a busy log costs few system calls.
-const READ_BYTES: usize = 512 << 10;
-/// Below this much room the buffer is renewed before a read.
-const LEAST_ROOM_BYTES: usize = 64 << 10;
+use super::joiner::{HEAD, Joiner, frame};
 
 /// The socket, encrypted or not.
 pub enum Stream {
@@ -61,7 +50,7 @@ impl Packets {
     /// The socket below, for the change to TLS. An error where the server has already sent more: nothing may be said
     /// between asking for encryption and having it.
     pub fn into_stream(self) -> Result<Stream> {
-        if self.joiner.buffer.is_empty() && self.joiner.joined.is_empty() {
+        if self.joiner.is_empty() {
             return Ok(self.stream);
         }
         Err(Error::new(
@@ -89,7 +78,7 @@ impl Packets {
                 return Ok(message);
             }
             self.joiner.make_room();
-            let count = self.stream.read(&mut self.joiner.buffer).await.map_err(broken)?;
+            let count = self.stream.read(self.joiner.buffer_mut()).await.map_err(broken)?;
             if count == 0 {
                 return Err(Error::new(
                     ErrorKind::SourceUnreachable,
@@ -125,142 +114,6 @@ impl Packets {
     }
 }
 
-/// Bytes that came, and messages out of them.
-#[derive(Debug, Default)]
-struct Joiner {
-    buffer: BytesMut,
-    /// The packets so far of a message of several.
-    joined: BytesMut,
-}
-
-impl Joiner {
-    /// The next message and its last packet's number, if it is there whole.
-    fn take(&mut self, max_bytes: usize) -> Result<Option<(Bytes, u8)>> {
-        while let Some((length, sequence)) = head(&self.buffer) {
-            if self.joined.len() + length > max_bytes {
-                let message = format!("the source sent a message of more than {max_bytes} bytes");
-                return Err(Error::new(ErrorKind::Undecodable, message));
-            }
-            if self.buffer.len() < HEAD + length {
-                return Ok(None);
-            }
-            self.buffer.advance(HEAD);
-            let packet = self.buffer.split_to(length);
-            if length < FULL && self.joined.is_empty() {
-                return Ok(Some((packet.freeze(), sequence)));
-            }
-            self.joined.extend_from_slice(&packet);
-            if length < FULL {
-                return Ok(Some((std::mem::take(&mut self.joined).freeze(), sequence)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn has_message(&self) -> bool {
-        let mut rest = &self.buffer[..];
-        while let Some((length, _)) = head(rest) {
-            let Some(behind) = rest.get(HEAD + length..) else { return false };
-            if length < FULL {
-                return true;
-            }
-            rest = behind;
-        }
-        false
-    }
-
-    fn make_room(&mut self) {
-        let missing = head(&self.buffer)
-            .map_or(0, |(length, _)| (HEAD + length).saturating_sub(self.buffer.len()));
-        let room = self.buffer.capacity() - self.buffer.len();
-        if room < LEAST_ROOM_BYTES.max(missing) {
-            self.buffer.reserve(READ_BYTES.max(missing));
-        }
-    }
-}
-
-fn head(bytes: &[u8]) -> Option<(usize, u8)> {
-    let &[a, b, c, sequence] = bytes.first_chunk::<HEAD>()?;
-    Some((u32::from_le_bytes([a, b, c, 0]) as usize, sequence))
-}
-
-/// Appends `message` as packets from number `sequence` on; the number behind the last.
-fn frame(message: &[u8], mut sequence: u8, out: &mut Vec<u8>) -> u8 {
-    let mut rest = message;
-    loop {
-        let (packet, behind) = rest.split_at(rest.len().min(FULL));
-        out.extend_from_slice(&(packet.len() as u32).to_le_bytes()[..3]);
-        out.push(sequence);
-        out.extend_from_slice(packet);
-        sequence = sequence.wrapping_add(1);
-        rest = behind;
-        if packet.len() < FULL {
-            return sequence;
-        }
-    }
-}
-
 fn broken(cause: std::io::Error) -> Error {
     Error::new(ErrorKind::SourceUnreachable, "the connection to the source broke").caused_by(cause)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const NO_LIMIT: usize = usize::MAX >> 1;
-
-    /// What comes out when `wire` comes in pieces of `piece` bytes.
-    fn received(wire: &[u8], piece: usize) -> Vec<Bytes> {
-        let mut joiner = Joiner::default();
-        let mut messages = Vec::new();
-        for part in wire.chunks(piece) {
-            joiner.make_room();
-            joiner.buffer.extend_from_slice(part);
-            loop {
-                let promised = joiner.has_message();
-                let Some((message, _)) = joiner.take(NO_LIMIT).expect("well formed") else {
-                    assert!(!promised);
-                    break;
-                };
-                assert!(promised);
-                messages.push(message);
-            }
-        }
-        messages
-    }
-
-    proptest! {
-        #[test]
-        fn messages_survive_any_cut_of_the_wire(
-            sizes in prop::collection::vec(0usize..2_000, 0..20),
-            piece in 1usize..5_000,
-        ) {
-            let sent: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(at, size)| vec![at as u8; *size]).collect();
-            let mut wire = Vec::new();
-            for message in &sent {
-                frame(message, 0, &mut wire);
-            }
-            prop_assert_eq!(received(&wire, piece), sent);
-        }
-    }
-
-    #[test]
-    fn messages_of_sixteen_mebibytes_and_around_are_joined() {
-        for size in [FULL - 1, FULL, FULL + 1, 2 * FULL, 2 * FULL + 5] {
-            let sent = [vec![1; size], vec![2; 3]];
-            let mut wire = Vec::new();
-            assert_eq!(frame(&sent[0], 0, &mut wire) as usize, size / FULL + 1);
-            frame(&sent[1], 0, &mut wire);
-            assert_eq!(received(&wire, 1 << 20), sent, "{size}");
-        }
-    }
-
-    #[test]
-    fn a_message_over_the_limit_is_refused_before_it_is_read() {
-        let mut joiner = Joiner::default();
-        joiner.buffer.extend_from_slice(&[0xff, 0xff, 0xff, 0]);
-        assert!(joiner.take(1000).is_err());
-    }
 }

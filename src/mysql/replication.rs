@@ -16,6 +16,9 @@ const HEARTBEAT_V2: u16 = 2;
 /// The server lets no event be larger (`replica_max_allowed_packet`); the status byte is on top.
 const MAX_EVENT_BYTES: usize = (1 << 30) + 1;
 
+/// Behind the four bytes that a log file begins with.
+const FIRST_OFFSET: u64 = 4;
+
 const OK: u8 = 0;
 const EOF: u8 = 0xfe;
 
@@ -33,6 +36,8 @@ pub enum DumpFrom {
     GtidSet(Vec<u8>),
     /// All events of a file from an offset on, and of the files behind it. 4 is the first event's offset.
     File { file: String, offset: u64 },
+    /// MariaDB: everything behind the last transactions of these domains, `0-1-5,7-1-3`. Empty: from the log's beginning.
+    Domains(String),
 }
 
 impl Connection {
@@ -50,12 +55,31 @@ impl Connection {
         self.expect_ok("cannot register as a replica").await
     }
 
+    /// Strict: a transaction that is not in the log is no place to begin at, even if later ones are.
+    async fn tell_domains(&mut self, position: &str) -> Result<()> {
+        let is_position =
+            position.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b','));
+        if !is_position {
+            return Err(Error::input(format!("`{position}` is no position of MariaDB")));
+        }
+        let statement = format!(
+            "SET @slave_connect_state = '{position}', @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0"
+        );
+        self.query(&statement).await.map(drop)
+    }
+
     /// Asks for the log; the connection can do nothing else from then on. The source's refusal, if there is one, comes
     /// from the first [`EventStream::next`].
     pub async fn dump(mut self, dump: Dump) -> Result<EventStream> {
+        // To MariaDB the same bit asks for the texts of statements.
+        let flags = if self.is_mariadb() { 0 } else { HEARTBEAT_V2 };
         let command = match dump.from {
             DumpFrom::GtidSet(set) => gtid_command(dump.server_id, &set),
-            DumpFrom::File { file, offset } => file_command(dump.server_id, &file, offset)?,
+            DumpFrom::File { file, offset } => file_command(dump.server_id, &file, offset, flags)?,
+            DumpFrom::Domains(position) => {
+                self.tell_domains(&position).await?;
+                file_command(dump.server_id, "", FIRST_OFFSET, flags)?
+            }
         };
         self.packets.command(&command).await?;
         Ok(EventStream { packets: self.packets, user: self.user })
@@ -79,7 +103,7 @@ fn gtid_command(server_id: u32, set: &[u8]) -> Vec<u8> {
     command
 }
 
-fn file_command(server_id: u32, file: &str, offset: u64) -> Result<Vec<u8>> {
+fn file_command(server_id: u32, file: &str, offset: u64, flags: u16) -> Result<Vec<u8>> {
     let offset = u32::try_from(offset).map_err(|_| {
         let message =
             format!("offset {offset} of {file} is over 4 GiB, which the protocol cannot ask for");
@@ -88,7 +112,7 @@ fn file_command(server_id: u32, file: &str, offset: u64) -> Result<Vec<u8>> {
     })?;
     let mut command = vec![COM_BINLOG_DUMP];
     command.extend_from_slice(&offset.to_le_bytes());
-    command.extend_from_slice(&HEARTBEAT_V2.to_le_bytes());
+    command.extend_from_slice(&flags.to_le_bytes());
     command.extend_from_slice(&server_id.to_le_bytes());
     command.extend_from_slice(file.as_bytes());
     Ok(command)
@@ -148,8 +172,8 @@ mod tests {
 
     #[test]
     fn an_offset_over_four_gibibytes_is_refused() {
-        let error =
-            file_command(1, "binlog.000001", 1 << 32).expect_err("the protocol has no room for it");
+        let error = file_command(1, "binlog.000001", 1 << 32, 0)
+            .expect_err("the protocol has no room for it");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 

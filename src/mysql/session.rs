@@ -26,6 +26,10 @@ pub async fn prepare_session(connection: &mut Connection, session: &Session) -> 
         return Err(Error::input("the replica's UUID is not a UUID"));
     }
     connection.query(&statement(session)).await?;
+    if connection.is_mariadb() {
+        // 4: MariaDB's own GTID events, not what they replace.
+        connection.query("SET @mariadb_slave_capability = 4").await?;
+    }
     Ok(())
 }
 

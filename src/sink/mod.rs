@@ -1,21 +1,31 @@
 //! Where document operations are written: the contract of a sink, its configuration, and the registry. Must not know
 //! where operations come from or what a checkpoint is.
 
+pub mod answer;
 #[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(feature = "daemon")]
 mod opensearch;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+#[cfg(feature = "daemon")]
 use std::sync::Arc;
 
+#[cfg(feature = "daemon")]
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+#[cfg(feature = "daemon")]
+pub use self::opensearch::write_operation;
+#[cfg(feature = "daemon")]
 use self::opensearch::{OpenSearch, Product};
+#[cfg(feature = "daemon")]
 use crate::document::Batch;
-use crate::error::{Error, Result, nearest};
+#[cfg(feature = "daemon")]
+use crate::error::Result;
+use crate::error::{Error, nearest};
 #[cfg(feature = "embedded")]
 use crate::index::Indexes;
 use crate::position::Version;
@@ -35,6 +45,7 @@ pub const ID_BYTES_MAX: usize = 512;
 ///   operation is durable in the index that `target` names. It says nothing of visibility to a search.
 /// * **`Err` promises nothing**: any part of the batch may have been written. The whole batch may be written again.
 /// * A write never creates an index, and never waits for room: patience is the caller's.
+#[cfg(feature = "daemon")]
 pub trait Sink: Send + Sync {
     /// Asks whether the sink answers us, without looking at any index.
     fn greet<'a>(&'a self) -> BoxFuture<'a, Result<()>>;
@@ -216,6 +227,7 @@ impl Default for Config {
 }
 
 /// The sink that `config` asks for. Nothing is connected yet.
+#[cfg(feature = "daemon")]
 pub fn build(config: &Config) -> Result<Arc<dyn Sink>> {
     match config.kind.as_str() {
         "opensearch" => Ok(Arc::new(OpenSearch::new(config, Product::OpenSearch)?)),
@@ -235,7 +247,7 @@ pub fn unknown_kind(kind: &str) -> Error {
     Error::input(format!("unknown sink type `{kind}`")).with_advice(advice)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "daemon"))]
 mod tests {
     use super::*;
 

@@ -1,7 +1,10 @@
 //! Reads the log ahead of a link, over a connection of its own, for the statements on one table: rows and everything
 //! else are stepped over undecoded. Knows nothing of what a statement means.
 
+use std::time::Instant;
+
 use bytes::Bytes;
+use mysql_async::Conn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{EventStream, stream_ended};
@@ -10,8 +13,10 @@ use crate::source::Config;
 use crate::source::binlog::event::Query;
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, FormatDescription};
+use crate::source::ddl::temporary::Temporaries;
 use crate::source::ddl::{self, Kind};
 use crate::source::replication::{self, Opened};
+use crate::source::snapshot::watermark;
 use crate::table::TableId;
 
 /// A statement on the table.
@@ -33,6 +38,7 @@ pub struct Ahead {
     /// BEGIN was seen: the transaction ends at its commit.
     has_begun: bool,
     inflater: Option<Inflater>,
+    temporaries: Temporaries,
 }
 
 /// The server's own bound of an event.
@@ -64,6 +70,7 @@ impl Ahead {
             open: None,
             has_begun: false,
             inflater: None,
+            temporaries: Temporaries::default(),
         }))
     }
 
@@ -72,21 +79,19 @@ impl Ahead {
         &self.passed
     }
 
-    /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order.
-    pub async fn read(&mut self, until: &GtidSet) -> Result<Vec<Met>> {
-        /// The server sends a heartbeat where it has nothing else to send.
-        const IDLE_MAX: u32 = 3;
-        let (mut met, mut idle) = (Vec::new(), 0);
-        while self.open.is_some() || !self.passed.covers(until) {
+    /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order. `conn`
+    /// tells now and then which of those transactions were rolled back, and will never come.
+    pub async fn read(&mut self, until: &GtidSet, conn: &mut Conn) -> Result<Vec<Met>> {
+        let (mut met, mut until, mut asked) = (Vec::new(), until.clone(), Instant::now());
+        while self.open.is_some() || !self.passed.covers(&until) {
             let event = tokio::time::timeout(self.silence_max, self.events.next())
                 .await
                 .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
                 .ok_or_else(stream_ended)?;
-            let is_heartbeat = self.take(&event, &mut met)?;
-            idle = if is_heartbeat { idle + 1 } else { 0 };
-            if idle > IDLE_MAX {
-                let what = "a transaction that the source was about to commit does not come";
-                return Err(Error::new(ErrorKind::SourceUnreachable, what));
+            self.take(&event, &mut met)?;
+            if asked.elapsed() >= watermark::ASK_EVERY {
+                asked = Instant::now();
+                until = until.intersection(&watermark::followable(conn).await?.known);
             }
             if met.len() > STATEMENTS_MAX {
                 let what = format!("{} has more statements than can be followed", self.table);
@@ -96,8 +101,7 @@ impl Ahead {
         Ok(met)
     }
 
-    /// Whether it was a heartbeat.
-    fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<bool> {
+    fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<()> {
         let event = self.format.read(bytes)?;
         match event.body {
             Body::FormatDescription(format) => self.format = *format,
@@ -114,6 +118,15 @@ impl Ahead {
                 self.take_payload(&payload, met)?;
                 self.end();
             }
+            Body::Packed(packed) if packed.is_statement() => {
+                let plain = packed.unpack(INNER_EVENT_BYTES_MAX)?;
+                let format = self.format.clone();
+                if let Body::Query(query) = format.read_inner(&plain)?.body
+                    && self.take_query(&query, met)
+                {
+                    self.end();
+                }
+            }
             Body::Xid(_) | Body::XaPrepare(_) => self.end(),
             Body::Incident => {
                 return Err(Error::new(
@@ -121,16 +134,17 @@ impl Ahead {
                     "the source says that its log lost events (INCIDENT)",
                 ));
             }
-            Body::Heartbeat(_) => return Ok(true),
-            Body::Rotate(_)
+            Body::Heartbeat(_)
+            | Body::Rotate(_)
             | Body::PreviousGtids(_)
             | Body::TableMap(_)
             | Body::Rows(_)
+            | Body::Packed(_)
             | Body::RowsQuery(_)
             | Body::Stop
             | Body::Other => {}
         }
-        Ok(false)
+        Ok(())
     }
 
     fn end(&mut self) {
@@ -145,9 +159,10 @@ impl Ahead {
             self.has_begun = true;
             return false;
         }
-        let (db, statement) =
-            (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
+        let (db, statement) = (String::from_utf8_lossy(query.db), ddl::text::statement(query));
         let read = ddl::read(&statement, &db);
+        let is_hidden = self.temporaries.hides(query.thread_id, &self.table);
+        self.temporaries.note(query.thread_id, &read, &statement, &db);
         match read.kind {
             Kind::Begin | Kind::XaStart(_) => {
                 self.has_begun = true;
@@ -155,7 +170,8 @@ impl Ahead {
             }
             Kind::Commit | Kind::Rollback => true,
             Kind::Ddl { .. } => {
-                if let Some(gtid) = self.open.clone().filter(|_| read.names(&self.table)) {
+                let concerns = read.names(&self.table) && !is_hidden;
+                if let Some(gtid) = self.open.clone().filter(|_| concerns) {
                     met.push(Met { statement: statement.into_owned(), db: db.into_owned(), gtid });
                 }
                 !self.has_begun
@@ -165,6 +181,7 @@ impl Ahead {
             | Kind::XaCommit
             | Kind::XaRollback
             | Kind::Dml
+            | Kind::Temporary { .. }
             | Kind::Other => !self.has_begun,
         }
     }

@@ -13,6 +13,8 @@ pub(super) struct Declared<'a> {
     pub fsp: Option<u64>,
     pub charset: Option<&'a str>,
     pub octets: Option<u64>,
+    /// JSON is a text that the server was told to look at, as in MariaDB.
+    pub is_json_text: bool,
 }
 
 pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
@@ -32,6 +34,7 @@ pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
         "datetime" => ColumnType::DateTime { fsp },
         "timestamp" => ColumnType::Timestamp { fsp },
         "year" => ColumnType::Year,
+        "json" | "longtext" if declared.is_json_text => ColumnType::JsonText,
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => text(declared),
         "binary" => match declared.octets.and_then(|octets| u16::try_from(octets).ok()) {
             Some(length) => ColumnType::Binary { length },
@@ -54,7 +57,37 @@ pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
         "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
         | "multipolygon" | "geomcollection" | "geometrycollection" => ColumnType::Geometry,
         "vector" => ColumnType::Vector,
+        "uuid" => ColumnType::Uuid,
+        "inet4" => ColumnType::Inet4,
+        "inet6" => ColumnType::Inet6,
         other => unsupported(format!("type {other} is not known")),
+    }
+}
+
+/// A type as the servers of today write it: older ones, and MariaDB, show widths of numbers that mean nothing and say
+/// some things in comments. So a definition is the same wherever it is read, and however it was written.
+pub(super) fn plain(declared: &str, is_json_text: bool) -> String {
+    if is_json_text {
+        return "json".to_owned();
+    }
+    let (name, behind) = declared.split_at(declared.find(['(', ' ']).unwrap_or(declared.len()));
+    let (width, attributes) = match behind.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((width, attributes)) => (Some(width), attributes),
+        None => (None, behind),
+    };
+    match name {
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => {
+            // Clients take this one for a boolean.
+            let is_kept = attributes.contains("zerofill")
+                || (name == "tinyint" && width == Some("1") && attributes.is_empty());
+            match is_kept {
+                true => declared.to_owned(),
+                false => format!("{name}{attributes}"),
+            }
+        }
+        "year" if width == Some("4") => name.to_owned(),
+        "geometrycollection" => "geomcollection".to_owned(),
+        _ => declared.replace(" /*M!100301 COMPRESSED*/", " compressed"),
     }
 }
 
@@ -146,6 +179,7 @@ mod tests {
             fsp: Some(3),
             charset,
             octets: Some(9),
+            is_json_text: false,
         };
         column_type(&declared)
     }
@@ -157,6 +191,27 @@ mod tests {
         assert_eq!(ty, ColumnType::Enum { labels });
         for broken in ["enum('a'", "enum(a)", "enum('a'b)", "enum()", "enum"] {
             assert!(matches!(of("enum", broken, None), ColumnType::Unsupported { .. }), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_written_as_the_servers_of_today_do() {
+        for (shown, expected) in [
+            ("int(11)", "int"),
+            ("bigint(20) unsigned", "bigint unsigned"),
+            ("int(10) unsigned zerofill", "int(10) unsigned zerofill"),
+            ("tinyint(4)", "tinyint"),
+            ("tinyint(1)", "tinyint(1)"),
+            ("tinyint(1) unsigned", "tinyint unsigned"),
+            ("year(4)", "year"),
+            ("decimal(10,2)", "decimal(10,2)"),
+            ("varchar(9) /*M!100301 COMPRESSED*/", "varchar(9) compressed"),
+            ("enum('int(11)')", "enum('int(11)')"),
+            ("datetime(3) /* mariadb-5.3 */", "datetime(3) /* mariadb-5.3 */"),
+            ("geometrycollection", "geomcollection"),
+            ("int", "int"),
+        ] {
+            assert_eq!(plain(shown, false), expected);
         }
     }
 
@@ -183,7 +238,7 @@ mod tests {
         assert_eq!(of("bit", "bit(10)", None), ColumnType::Bit { length: 10 });
         for (data_type, charset, said) in [
             ("text", Some("klingon"), "character set klingon is not known"),
-            ("inet6", None, "type inet6 is not known"),
+            ("xmltype", None, "type xmltype is not known"),
         ] {
             let reason = said.to_owned();
             assert_eq!(of(data_type, data_type, charset), ColumnType::Unsupported { reason });

@@ -1,7 +1,7 @@
 //! How the source is reached and read. Must not know what is done with what is read.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -16,6 +16,12 @@ use crate::net::tls;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// The folder of a source of files.
+    pub path: Option<PathBuf>,
+    /// Of a source of files: where they end, all that they hold is written and the daemon ends.
+    pub until_end: bool,
     pub host: String,
     pub port: u16,
     pub user: String,
@@ -32,6 +38,17 @@ pub struct Config {
     pub read_timeout_ms: u64,
 }
 
+/// What is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A server.
+    #[default]
+    Mysql,
+    /// A folder of its log files, for replays and tests.
+    BinlogFiles,
+}
+
 /// By what the stream is taken up again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +63,9 @@ pub enum Resume {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            kind: Kind::default(),
+            path: None,
+            until_end: false,
             host: "127.0.0.1".into(),
             port: 3306,
             user: "driftless".into(),
@@ -62,6 +82,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The folder of log files, if there is one in the place of a server.
+    pub fn files(&self) -> Option<&Path> {
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        (self.kind == Kind::BinlogFiles).then_some(path)
+    }
+
     /// The password, from its file where it has one; empty for an account without.
     pub fn secret(&self) -> Result<SecretString> {
         if let Some(password) = &self.password {

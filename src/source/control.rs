@@ -23,6 +23,19 @@ const SESSION: [&str; 3] = [
 /// A new session. Passwords, privileges and certificates that do not do are `SourceRefused`; what time may mend is
 /// `SourceUnreachable`.
 pub async fn connect(config: &Config) -> Result<Conn> {
+    if let Some(dir) = config.files() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "what follows in {} takes a server that can be asked for rows or definitions",
+                dir.display()
+            ),
+        )
+        .with_advice(
+            "from files alone, the log must have binlog_row_image = FULL and no statement that \
+             alters, renames or drops a mapped table",
+        ));
+    }
     let encrypted = options(config, config.tls.mode != Mode::Disabled)?;
     match open(config, encrypted).await {
         Err(MysqlError::Driver(DriverError::NoClientSslFlagFromServer))
@@ -156,7 +169,8 @@ fn class(code: u16) -> (ErrorKind, Option<&'static str>) {
         3118 => (ErrorKind::SourceRefused, Some("ALTER USER … ACCOUNT UNLOCK for the account")),
         3159 => (ErrorKind::SourceRefused, Some("set `tls.mode` to `required` or stricter")),
         // No such database, table or column: the definition that the question was made from is no longer true.
-        1049 | 1051 | 1054 | 1146 => (ErrorKind::Schema, None),
+        // Or its tablespace is discarded, until another is imported.
+        1049 | 1051 | 1054 | 1146 | 1812 | 1814 => (ErrorKind::Schema, None),
         // Full, going down, broken off, timed out, deadlocked, killed, redefined under our hands.
         1040
         | 1053

@@ -6,6 +6,8 @@ mod alter;
 pub mod apply;
 mod column;
 pub mod fate;
+pub mod temporary;
+pub mod text;
 mod tokens;
 mod words;
 
@@ -31,6 +33,10 @@ pub enum Kind {
     /// A definition changed; without `changes_columns` rows and columns stay as they are.
     Ddl {
         changes_columns: bool,
+    },
+    /// A table that only its session sees is made, or dropped.
+    Temporary {
+        made: bool,
     },
     Other,
 }
@@ -65,6 +71,10 @@ impl Read {
 
     fn ddl(changes_columns: bool, tables: Vec<TableId>) -> Self {
         Self { tables, ..Self::of(Kind::Ddl { changes_columns }) }
+    }
+
+    fn temporary(made: bool, tables: Vec<TableId>) -> Self {
+        Self { tables, ..Self::of(Kind::Temporary { made }) }
     }
 
     fn dml(tables: Vec<TableId>) -> Self {
@@ -222,7 +232,9 @@ fn create(cursor: &mut Cursor<'_>) -> Option<Read> {
     // Between verb and thing stand OR REPLACE, DEFINER, ALGORITHM, UNIQUE and the like.
     while let Some(token) = cursor.next() {
         if token.is_keyword(&["TEMPORARY"]) {
-            return Some(Read::of(Kind::Other));
+            cursor.accept(&["TABLE"]);
+            cursor.accept_if_exists();
+            return Some(Read::temporary(true, cursor.table().into_iter().collect()));
         } else if token.is_keyword(&["TABLE"]) {
             // A table that is there already stays as it is. Tables that it is made LIKE or FROM are only read.
             let keeps = cursor.accept_if_exists();
@@ -238,7 +250,11 @@ fn create(cursor: &mut Cursor<'_>) -> Option<Read> {
 
 fn drop(cursor: &mut Cursor<'_>) -> Option<Read> {
     while let Some(token) = cursor.next() {
-        if token.is_keyword(&["TEMPORARY", "PREPARE"]) {
+        if token.is_keyword(&["TEMPORARY"]) {
+            cursor.accept(&["TABLE", "TABLES"]);
+            cursor.accept_if_exists();
+            return Some(Read::temporary(false, cursor.tables().unwrap_or_default()));
+        } else if token.is_keyword(&["PREPARE"]) {
             return Some(Read::of(Kind::Other));
         } else if token.is_keyword(&["TABLE", "TABLES"]) {
             cursor.accept_if_exists();

@@ -2,7 +2,7 @@
 //! sorts what concerns each link. Does no I/O but to hand over; knows nothing of mappings.
 //!
 //! `n` counts the uncompressed bytes of log inside transaction groups: every event from a group's GTID event to its
-//! commit, without its checksum, and the inner events of a compressed payload in the payload's place. Rotations, format
+//! commit, without its checksum, and what is compressed as it is unpacked. Rotations, format
 //! descriptions and heartbeats are in no group. So `n` grows by the same amount over the same transactions, however
 //! they are sent, split into files or compressed.
 
@@ -17,9 +17,11 @@ use tokio::sync::oneshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Checkpoint, Gtid, GtidSet, Position};
 use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
+use crate::source::binlog::packed::Packed;
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
+use crate::source::ddl::temporary::Temporaries;
 use crate::source::stream::{Began, Ddl, Item, Rows};
 use crate::source::tailer::{Durable, Subscription};
 use crate::table::TableId;
@@ -62,6 +64,7 @@ pub struct Follower {
     durable: Durable,
     /// Made with the first compressed transaction.
     inflater: Option<Inflater>,
+    temporaries: Temporaries,
 }
 
 /// An open transaction.
@@ -141,6 +144,7 @@ impl Follower {
             boundary_is_new: false,
             durable,
             inflater: None,
+            temporaries: Temporaries::default(),
         }
     }
 
@@ -196,6 +200,7 @@ impl Follower {
         let header = event.header;
         match event.body {
             Body::Payload(payload) => self.follow_payload(&payload).await.map(|()| header),
+            Body::Packed(packed) => self.follow_packed(&packed).map(|()| header),
             _ => self.follow_event(event, bytes),
         }
     }
@@ -222,8 +227,8 @@ impl Follower {
                 return Ok(header);
             }
             Body::GroupStart(start) => self.begin_group(start, &header)?,
-            Body::Payload(_) => {
-                let message = "a compressed transaction lies within another";
+            Body::Payload(_) | Body::Packed(_) => {
+                let message = "what is compressed lies within a compressed transaction";
                 return Err(Error::new(ErrorKind::Undecodable, message));
             }
             Body::Query(query) => {
@@ -283,6 +288,14 @@ impl Follower {
         Ok(())
     }
 
+    /// A compressed event counts as the plain one.
+    fn follow_packed(&mut self, packed: &Packed<'_>) -> Result<()> {
+        let plain = Bytes::from(packed.unpack(INNER_EVENT_BYTES_MAX)?);
+        self.keep_reserved(plain.len())?;
+        let format = self.format.clone();
+        self.follow_event(format.read_inner(&plain)?, &plain).map(|_| ())
+    }
+
     fn begin_group(&mut self, start: GroupStart, header: &Header) -> Result<()> {
         let gtid = start.gtid.ok_or_else(|| {
             Error::new(ErrorKind::SourceRefused, "a transaction in the log has no GTID")
@@ -320,8 +333,7 @@ impl Follower {
             }
             return;
         }
-        let (db, statement) =
-            (String::from_utf8_lossy(query.db), String::from_utf8_lossy(query.statement));
+        let (db, statement) = (String::from_utf8_lossy(query.db), ddl::text::statement(&query));
         let read = ddl::read(&statement, &db);
         let Some(group) = &mut self.group else { return };
         let ends_group = !group.has_begun;
@@ -339,7 +351,7 @@ impl Follower {
             ddl::Kind::Dml | ddl::Kind::Ddl { .. } => {
                 for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
                     let table = &subscriber.subscription.table;
-                    if !read.names(table) {
+                    if !read.names(table) || self.temporaries.hides(query.thread_id, table) {
                         continue;
                     }
                     let item = match (&read.kind, &gtid) {
@@ -350,10 +362,14 @@ impl Follower {
                             n,
                             behind: Arc::new(subscriber.behind(&self.at.position.gtids, gtid)),
                         }),
-                        _ => Item::Unfollowable(logged_as_statement(table, &statement)),
+                        _ => {
+                            let why = logged_as_statement(table, &statement);
+                            Item::Unfollowable(why, group.xa.clone())
+                        }
                     };
                     subscriber.push(item);
                 }
+                self.temporaries.note(query.thread_id, &read, &statement, &db);
                 if ends_group {
                     self.end_group();
                 }
@@ -361,6 +377,12 @@ impl Follower {
             ddl::Kind::XaCommit | ddl::Kind::XaRollback => {
                 let commits = read.kind == ddl::Kind::XaCommit;
                 self.follow_xa_end(&statement, commits, n);
+            }
+            ddl::Kind::Temporary { .. } => {
+                self.temporaries.note(query.thread_id, &read, &statement, &db);
+                if ends_group {
+                    self.end_group();
+                }
             }
             ddl::Kind::Savepoint | ddl::Kind::XaEnd | ddl::Kind::Other => {
                 if ends_group {
@@ -374,7 +396,7 @@ impl Follower {
         let gtid = self.group.as_ref().and_then(|group| group.gtid.clone());
         for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
             let error = error(&subscriber.subscription.table);
-            subscriber.push(Item::Unfollowable(error));
+            subscriber.push(Item::Unfollowable(error, None));
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
-//! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions,
-//! [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
+//! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions (and
+//! [`from_table_map`] those that the log itself announces),
+//! [`files`] is a folder of log files in the place of a server. [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
 #[cfg(feature = "daemon")]
 pub mod ahead;
@@ -15,7 +16,10 @@ pub mod config;
 pub mod control;
 pub mod ddl;
 #[cfg(feature = "daemon")]
+pub mod files;
+#[cfg(feature = "daemon")]
 mod follower;
+pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]

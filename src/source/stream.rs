@@ -21,10 +21,13 @@ pub enum Item {
     Xa(Xa),
     /// A statement that can have changed a table of the link, not its rows one by one.
     Ddl(Ddl),
-    /// A change of a table of the link that cannot be followed; the rows before it were delivered.
-    Unfollowable(Error),
+    /// A change of a table of the link that the log does not have as rows; those before it were delivered. Within an XA
+    /// transaction with the GTID of its group, like [`Item::Prepared`].
+    Unfollowable(Error, Option<Arc<str>>),
     /// Everything up to here was delivered, and no transaction is open.
     Boundary(Arc<Checkpoint>),
+    /// The log has ended, and all of it was delivered.
+    Ended,
     /// The tailer has ended and will deliver nothing more.
     Broken(Arc<Error>),
 }
@@ -104,7 +107,11 @@ impl Item {
         let held = match self {
             Item::Rows(rows) | Item::Prepared(rows, _) => rows.event.len(),
             Item::Ddl(ddl) => ddl.statement.len(),
-            Item::Xa(_) | Item::Unfollowable(_) | Item::Boundary(_) | Item::Broken(_) => 0,
+            Item::Xa(_)
+            | Item::Unfollowable(..)
+            | Item::Boundary(_)
+            | Item::Ended
+            | Item::Broken(_) => 0,
         };
         held + size_of::<Item>()
     }

@@ -12,6 +12,7 @@ use crate::flow::queue;
 use crate::mysql::stream_ended;
 use crate::position::{Checkpoint, Version};
 use crate::source::Config;
+use crate::source::files::LogFiles;
 use crate::source::follower::{Follower, Step};
 use crate::source::replication::{self, Opened};
 use crate::source::stream::{Began, Item};
@@ -97,8 +98,16 @@ const SUBSCRIPTIONS_WAITING_MAX: usize = 4_096;
 /// A boundary is made known at least this often while transactions stream by.
 const BOUNDARY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How often files are looked at for what has come.
+const GROWTH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The links of a configuration join within this of each other.
+const GATHERING: Duration = Duration::from_millis(500);
+
 /// How a connection that did not break ended.
 enum Followed {
+    /// There are files in the place of a server, and they have ended.
+    Ended,
     /// The address leads to another server. The error is one that waiting mends: the links begin again there, in a new
     /// epoch, if it has what they have.
     Elsewhere(Error),
@@ -125,6 +134,11 @@ impl Run {
         loop {
             let (error, is_over) = match self.connect_and_follow(&mut backoff).await {
                 Ok(Followed::Elsewhere(error)) => (error, true),
+                Ok(Followed::Ended) => {
+                    tracing::info!("the log files have ended");
+                    self.follower.broadcast(|| Item::Ended).await;
+                    return;
+                }
                 Err(error) => {
                     let is_over = error.remedy() != Remedy::Retry;
                     (error, is_over)
@@ -147,6 +161,10 @@ impl Run {
 
     /// Follows the stream over one connection until it breaks.
     async fn connect_and_follow(&mut self, backoff: &mut Backoff) -> Result<Followed> {
+        if let Some(dir) = self.config.files() {
+            let files = LogFiles::open(dir, &self.follower.resume_at().position.gtids)?;
+            return self.follow_files(files).await;
+        }
         let opened =
             replication::open(&self.config, &self.server_uuid, self.follower.resume_at()).await?;
         let mut events = match opened {
@@ -169,7 +187,7 @@ impl Run {
                 None => tokio::select! {
                     biased;
                     request = self.requests.recv() => {
-                        let request = request.ok_or_else(|| Error::new(ErrorKind::Stopped, "nobody follows the source"))?;
+                        let request = request.ok_or_else(nobody)?;
                         self.admit(Some(request));
                         self.follower.boundary().await;
                         continue;
@@ -192,6 +210,50 @@ impl Run {
         }
     }
 
+    /// Follows a folder of files to its end for now, and on when they grow.
+    async fn follow_files(&mut self, mut files: LogFiles) -> Result<Followed> {
+        self.follower.reconnected();
+        metrics().source_connected.set(1);
+        (self.report)(None);
+        self.gather().await?;
+        self.follower.boundary().await;
+        let mut boundary_sent = Instant::now();
+        loop {
+            let Some(event) = files.next()? else {
+                self.admit(None);
+                self.follower.boundary().await;
+                if self.config.until_end {
+                    return Ok(Followed::Ended);
+                }
+                tokio::select! {
+                    request = self.requests.recv() => self.admit(Some(request.ok_or_else(nobody)?)),
+                    () = tokio::time::sleep(GROWTH_INTERVAL) => {}
+                }
+                continue;
+            };
+            let step = self.follower.follow(&event).await?;
+            if step == Step::Boundary && boundary_sent.elapsed() >= BOUNDARY_INTERVAL {
+                boundary_sent = Instant::now();
+                self.admit(None);
+                self.follower.boundary().await;
+                tokio::task::yield_now().await;
+            } else if self.follower.is_full() {
+                self.follower.flush().await;
+            }
+        }
+    }
+
+    /// Waits for the links. Files are there all at once: what is read before a link joins is lost to it, and the stream
+    /// would have to begin again.
+    async fn gather(&mut self) -> Result<()> {
+        let first = self.requests.recv().await.ok_or_else(nobody)?;
+        self.admit(Some(first));
+        while let Ok(request) = tokio::time::timeout(GATHERING, self.requests.recv()).await {
+            self.admit(Some(request.ok_or_else(nobody)?));
+        }
+        Ok(())
+    }
+
     /// Takes new subscriptions in; only called where no transaction is open, or kept until then.
     fn admit(&mut self, first: Option<Subscription>) {
         for subscription in
@@ -200,6 +262,10 @@ impl Run {
             self.follower.wait_to_join(subscription);
         }
     }
+}
+
+fn nobody() -> Error {
+    Error::new(ErrorKind::Stopped, "nobody follows the source")
 }
 
 fn was_silent(silence_max: Duration) -> Error {

@@ -108,7 +108,7 @@ impl From<&CheckpointRecord> for Stored {
             n: *n,
             file: position.file.clone(),
             offset: position.offset,
-            gtids: position.gtids.to_string(),
+            gtids: position.gtids.stored(),
             snapshot: record.snapshot.clone(),
             index_uuid: record.index_uuid.clone(),
             prepared: record.prepared.as_ref().clone(),

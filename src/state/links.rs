@@ -42,6 +42,11 @@ pub struct LinkRecord {
     pub on_drop: Option<String>,
     #[serde(default)]
     pub add_columns: Option<String>,
+    #[serde(default)]
+    pub on_purged: Option<String>,
+    /// The next start begins with a copy of the table, whatever the checkpoint says.
+    #[serde(default)]
+    pub is_reset: bool,
 }
 
 /// One column that goes to one field (or, among the keys, into the `_id`).

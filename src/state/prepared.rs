@@ -18,6 +18,8 @@ pub enum PreparedOp {
     Delete,
     /// The log left columns of the row with this key out: what it is behind the commit must be read.
     ReadAgain(Vec<KeyPart>),
+    /// What the group did to the table is not known: the table must be copied. Of no document.
+    CopyAgain,
 }
 
 impl PreparedOp {
@@ -25,7 +27,7 @@ impl PreparedOp {
     pub fn size_bytes(&self) -> usize {
         match self {
             Self::Upsert(body) => body.len(),
-            Self::Delete => 0,
+            Self::Delete | Self::CopyAgain => 0,
             Self::ReadAgain(key) => key.iter().map(KeyPart::size_bytes).sum(),
         }
     }
@@ -34,6 +36,7 @@ impl PreparedOp {
         match self {
             Self::Upsert(body) => [&[UPSERT], body.as_slice()].concat(),
             Self::Delete => vec![DELETE],
+            Self::CopyAgain => vec![COPY_AGAIN],
             Self::ReadAgain(key) => {
                 let mut bytes = vec![READ_AGAIN];
                 serde_json::to_writer(&mut bytes, key).expect("a key can be written to memory");
@@ -46,6 +49,7 @@ impl PreparedOp {
         match bytes.split_first()? {
             (&UPSERT, body) => Some(Self::Upsert(body.to_vec())),
             (&DELETE, []) => Some(Self::Delete),
+            (&COPY_AGAIN, []) => Some(Self::CopyAgain),
             (&READ_AGAIN, key) => serde_json::from_slice(key).ok().map(Self::ReadAgain),
             _ => None,
         }
@@ -56,6 +60,7 @@ impl PreparedOp {
 const UPSERT: u8 = 1;
 const DELETE: u8 = 2;
 const READ_AGAIN: u8 = 3;
+const COPY_AGAIN: u8 = 4;
 
 pub struct Prepared<'s> {
     pub(super) state: &'s State,

@@ -168,6 +168,11 @@ enum StoredType {
     Enum { labels: Vec<String> },
     Set { labels: Vec<String> },
     Json,
+    JsonText,
+    Uuid,
+    Inet4,
+    Inet6,
+    RowEnd,
     Bit { length: u8 },
     TextIn { charset: StoredCharset },
     Geometry,
@@ -223,7 +228,7 @@ macro_rules! same_types {
 }
 
 same_types! {
-    Float, Double, Date, Year, Text, Bytes, Json, Geometry, Vector;
+    Float, Double, Date, Year, Text, Bytes, Json, JsonText, Uuid, Inet4, Inet6, RowEnd, Geometry, Vector;
     TinyInt { unsigned }, SmallInt { unsigned }, MediumInt { unsigned }, Int { unsigned },
     BigInt { unsigned }, Decimal { precision, scale }, Time { fsp }, DateTime { fsp },
     Timestamp { fsp }, Bit { length }, Binary { length }, Enum { labels }, Set { labels }, Unsupported { reason }
@@ -233,9 +238,9 @@ impl From<&SchemaRecord> for StoredRecord {
     fn from(record: &SchemaRecord) -> Self {
         Self {
             definition: record.definition.as_ref().map(StoredDefinition::from),
-            behind: record.behind.to_string(),
-            read_at: record.read_at.to_string(),
-            skipped: record.skipped.as_ref().map(ToString::to_string),
+            behind: record.behind.stored(),
+            read_at: record.read_at.stored(),
+            skipped: record.skipped.as_ref().map(GtidSet::stored),
             rules: record.rules.clone(),
             copy: record.copy.clone(),
             reason: record.reason.clone(),
@@ -402,6 +407,11 @@ mod tests {
             ColumnType::TextIn { charset: Charset::Gb18030 },
             ColumnType::Geometry,
             ColumnType::Vector,
+            ColumnType::JsonText,
+            ColumnType::Uuid,
+            ColumnType::Inet4,
+            ColumnType::Inet6,
+            ColumnType::RowEnd,
             ColumnType::Unsupported { reason: "of another server".into() },
         ];
         let column = |(at, ty): (usize, ColumnType)| Column {

@@ -10,6 +10,9 @@ pub enum Statement {
     ShowSyncLink,
     ShowSyncLinkById { id: Name },
     DropSyncLinkById { id: Name },
+    PauseLink { id: Name },
+    ResumeLink { id: Name },
+    ResetLink { id: Name },
     VerifyLink(VerifyLink),
 }
 

@@ -8,6 +8,7 @@
 
 pub mod ast;
 mod lexer;
+mod links;
 mod mapping;
 mod parser;
 mod procedures;

@@ -4,6 +4,7 @@
 
 use super::ast::{Name, Statement};
 use super::lexer::{Kind, Lexer, Token, shortened};
+use super::links::{self, link_statement};
 use super::procedures::{Argument, id, sync_by_map, sync_by_table};
 use super::verify;
 use crate::error::{Error, ErrorKind, Result, Span, nearest};
@@ -58,6 +59,10 @@ pub fn parse(text: &str) -> Result<Statement> {
         expect_end(&mut lexer)?;
         return Ok(Statement::VerifyLink(statement));
     }
+    if let Some(statement) = link_statement(&mut lexer)? {
+        expect_end(&mut lexer)?;
+        return Ok(statement);
+    }
     expect_call(&mut lexer)?;
     let procedure = read_procedure(&mut lexer)?;
     let (arguments, parentheses) = read_arguments(&mut lexer)?;
@@ -79,7 +84,7 @@ fn expect_call(lexer: &mut Lexer<'_>) -> Result<()> {
 fn possible() -> String {
     let names = PROCEDURES.iter().map(|p| format!("{}({})", p.name, p.arguments.join(", ")));
     let names = names.collect::<Vec<_>>().join(", ");
-    format!("this version knows CALL {SCHEMA}.{names}, and {}", verify::FORM)
+    format!("this version knows CALL {SCHEMA}.{names}; {}; {}", links::forms(), verify::FORM)
 }
 
 pub(super) fn is_word(token: &Token, word: &str) -> bool {

@@ -159,12 +159,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id), and VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id), and VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
       line 1, column 1
       | DROP TABLE x
       | ^^^^

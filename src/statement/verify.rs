@@ -3,7 +3,8 @@
 
 use super::ast::{Name, VerifyLink};
 use super::lexer::{Kind, Lexer, Token};
-use super::parser::{is_word, read_name, unexpected};
+use super::links::read_id;
+use super::parser::{is_word, unexpected};
 use crate::error::{Error, Result, Span};
 
 pub(super) const VERB: &str = "VERIFY";
@@ -20,7 +21,7 @@ pub(super) fn read(lexer: &mut Lexer<'_>, text: &str) -> Result<VerifyLink> {
     if !is_word(&word, "LINK") {
         return Err(form(unexpected("LINK behind VERIFY", &word)));
     }
-    let link = read_link(lexer).map_err(form)?;
+    let link = read_id(lexer).map_err(form)?;
     let mut read =
         VerifyLink { link, condition: None, sample_ppm: None, with_vectors: false, repair: false };
     loop {
@@ -47,30 +48,6 @@ pub(super) fn read(lexer: &mut Lexer<'_>, text: &str) -> Result<VerifyLink> {
         if is_twice {
             return Err(form(Error::input(format!("{clause} is given twice")).at(token.span)));
         }
-    }
-}
-
-/// A link's id: a string, a name in back-ticks, or words joined by dots.
-fn read_link(lexer: &mut Lexer<'_>) -> Result<Name> {
-    let token = lexer.clone().next()?;
-    if let Kind::Text(text) = &token.kind {
-        lexer.next()?;
-        return Ok(Name { text: text.text.clone(), span: token.span });
-    }
-    let mut name = read_name(lexer, "the id of a link")?;
-    if matches!(token.kind, Kind::Ticked(_)) {
-        return Ok(name);
-    }
-    loop {
-        let mut ahead = lexer.clone();
-        let dot = ahead.next()?;
-        if !dot.is_sign('.') || dot.span.start != name.span.end {
-            return Ok(name);
-        }
-        let part = read_name(&mut ahead, "the rest of the id behind its dot")?;
-        name.text = format!("{}.{}", name.text, part.text);
-        name.span.end = part.span.end;
-        *lexer = ahead;
     }
 }
 

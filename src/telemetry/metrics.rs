@@ -12,8 +12,8 @@ use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// The values of the label `state` of `driftless_link_state`.
-pub const LINK_STATES: [&str; 6] =
-    ["scheduled", "snapshotting", "catching_up", "running", "recovering", "failed"];
+pub const LINK_STATES: [&str; 7] =
+    ["scheduled", "snapshotting", "catching_up", "running", "recovering", "failed", "paused"];
 
 /// One family, as it is documented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,11 @@ use driftless::error::ErrorKind;
 use driftless::mapping::json_binary::write_json_binary;
 use driftless::mapping::packed_decimal::write_packed_decimal;
 use driftless::mysql::{Connection, DumpFrom};
-use driftless::source::binlog::{Body, TableMap, gtid_set, rows};
+use driftless::source::binlog::{Body, FormatDescription, TableMap, gtid_set, rows};
 use driftless::table::{Column, ColumnType, TableDef, TableId};
 
-use crate::replication::{SERVERS, database, dump, executed, read_log, root, run};
+use crate::replication::{SERVERS, database, dump, executed, read_log, root, root_at, run};
+use crate::support::servers::{self, Flavour};
 
 const RANDOM_ROWS: u64 = 300;
 
@@ -848,4 +849,56 @@ async fn what_a_row_image_leaves_out_is_told_from_null() {
         assert_eq!(seen.as_deref(), Some("[Int(1), LeftOut] [Int(1), LeftOut]"));
         run(&mut connection, "DROP DATABASE wire_minimal").await;
     }
+}
+
+/// What an encrypted server sends is in the clear; its files say that they are not.
+#[tokio::test]
+async fn an_encrypted_log_is_read_from_the_server_and_refused_as_a_file() {
+    let keys = servers::data_dir();
+    let file = keys.path().join("keys");
+    std::fs::write(&file, format!("1;{}\n", "0123456789abcdef".repeat(4))).expect("is written");
+    let options = [
+        "--plugin-load-add=file_key_management",
+        "--encrypt-binlog=ON",
+        &format!("--file-key-management-filename={}", file.display()),
+    ];
+    let server = servers::own_mysql(Flavour::Mariadb118, &options).await;
+    let options = root_at("127.0.0.1", server.port());
+    let mut connection = database(&options, "wire_encrypted").await;
+    run(&mut connection, "CREATE TABLE t (id INT PRIMARY KEY)").await;
+    run(&mut connection, "INSERT INTO t VALUES (1), (2)").await;
+    let mut stream =
+        dump(&options, DumpFrom::Domains(String::new()), Duration::from_secs(20)).await;
+    let mut map = None;
+    read_log(&mut stream, |event| match &event.body {
+        Body::TableMap(event) => {
+            map = Some((event.db.to_owned(), event.table.to_owned()));
+            false
+        }
+        Body::Rows(_) => true,
+        _ => false,
+    })
+    .await;
+    assert_eq!(map, Some(("wire_encrypted".to_owned(), "t".to_owned())));
+
+    // The file that is being written has a mark that its checksum does not know of.
+    run(&mut connection, "FLUSH BINARY LOGS").await;
+    let log = std::fs::read(server.data_dir().join("binlog.000001")).expect("the log is there");
+    let mut rest = &log[4..];
+    let mut format = FormatDescription::assumed();
+    let error = loop {
+        let size = u32::from_le_bytes(rest[9..13].try_into().expect("four bytes")) as usize;
+        let (event, behind) = rest.split_at(size);
+        match format.read(event) {
+            Ok(read) => {
+                if let Body::FormatDescription(next) = read.body {
+                    format = *next;
+                }
+            }
+            Err(error) => break error,
+        }
+        rest = behind;
+    };
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.report().contains("encrypted"), "{}", error.report());
 }

@@ -318,9 +318,80 @@ async fn other_link(stage: &Stage) -> String {
     index
 }
 
+/// Deletes every file of the log but the last.
+async fn purge(stage: &Stage) {
+    let all: Vec<(String, u64, String)> = stage.mysql.query("SHOW BINARY LOGS").await;
+    let last = &all.last().expect("there is a log").0;
+    stage.mysql.exec(format!("PURGE BINARY LOGS TO '{last}'")).await;
+}
+
+const MEANWHILE: [&str; 4] = [
+    "UPDATE {t} SET a = 'meanwhile' WHERE id % 7 = 0",
+    "UPDATE {t} SET id = id + 10000 WHERE id % 11 = 0",
+    "DELETE FROM {t} WHERE id % 13 = 0",
+    "INSERT INTO {t} VALUES (5000, 'new', 'b')",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d1_a_table_whose_log_was_purged_is_copied_again() {
+    let (mut stage, _server) = quiet_stage(&[], |setup| setup).await;
+    fill(&stage, 100, 300, 32).await;
+    stage.link().await;
+    stage.settle().await;
+    stage.daemon.stop().await;
+    for sql in MEANWHILE {
+        stage.exec(sql).await;
+    }
+    stage.mysql.exec("FLUSH BINARY LOGS").await;
+    purge(&stage).await;
+    stage.exec("INSERT INTO {t} VALUES (5001, 'behind', 'the purge')").await;
+    stage.daemon.start_again().await;
+    stage.until_equal("all that was done meanwhile is in the index", SECONDS_30).await;
+    stage.settle().await;
+    assert_eq!(stage.until_state("running").await["errors"], "");
+    // What was copied is known to be: the next start goes on from there.
+    stage.daemon.stop().await;
+    stage.exec("DELETE FROM {t} WHERE id = 5001").await;
+    stage.daemon.start_again().await;
+    stage.settle().await;
+    stage.until_equal("the stream goes on", SECONDS_30).await;
+    let copied = format!("driftless_link_rows_total{{kind=\"snapshot\",link=\"{}\"}}", stage.index);
+    assert_eq!(metric(&stage, &copied).await, 0.0);
+}
+
+/// As behind a restored backup or a fail-over: the log that was applied is not the source's any more, and its
+/// transactions begin at number one again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d1_a_source_that_lost_transactions_is_copied_again() {
+    let (mut stage, _server) = quiet_stage(&[], |setup| setup).await;
+    fill(&stage, 100, 300, 32).await;
+    stage.link().await;
+    stage.settle().await;
+    for sql in MEANWHILE {
+        stage.exec(sql).await;
+    }
+    stage.settle().await;
+    stage.daemon.stop().await;
+    for sql in [
+        "SET SESSION sql_log_bin = 0; DELETE FROM {t} WHERE id % 3 = 0; UPDATE {t} SET a = 'lost' WHERE id % 5 = 0",
+    ] {
+        stage.exec(sql).await;
+    }
+    stage.mysql.exec("RESET BINARY LOGS AND GTIDS").await;
+    stage.exec("INSERT INTO {t} VALUES (6000, 'another', 'history')").await;
+    stage.daemon.start_again().await;
+    stage.until_equal("the index is what the source is now", SECONDS_30).await;
+    for sql in MEANWHILE {
+        stage.exec(&sql.replace("INSERT", "REPLACE")).await;
+    }
+    stage.settle().await;
+    stage.until_equal("the stream goes on", SECONDS_30).await;
+    assert_eq!(stage.until_state("running").await["errors"], "");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d5_a_checkpoint_whose_log_is_gone_fails_its_own_link_only() {
-    let (mut stage, _server) = quiet_stage(&[], |setup| setup).await;
+    let (mut stage, _server) = quiet_stage(&[], |setup| setup.set("link.on_purged", "fail")).await;
     let other = other_link(&stage).await;
     stage.link().await;
     stage.settle().await;
@@ -336,9 +407,7 @@ async fn d5_a_checkpoint_whose_log_is_gone_fails_its_own_link_only() {
     stage.mysql.exec("FLUSH BINARY LOGS").await;
     stage.settle().await;
     stage.daemon.stop().await;
-    let last: Vec<(String, u64, String)> = stage.mysql.query("SHOW BINARY LOGS").await;
-    let last = &last.last().expect("there is a log").0;
-    stage.mysql.exec(format!("PURGE BINARY LOGS TO '{last}'")).await;
+    purge(&stage).await;
     stage.exec("INSERT INTO {t} VALUES (9, 'behind', 'the purge')").await;
     stage.daemon.start_again().await;
     stage.until_equal("the healthy link goes on", SECONDS_30).await;

@@ -597,13 +597,13 @@ async fn random_life(flavour: Flavour, mut random: Random) {
 /// Random ALTERs: what we make of each must be what the server makes of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_are_applied_as_the_server_applies_them() {
-    for flavour in BOTH {
+    for flavour in BOTH.into_iter().chain(Flavour::MARIADB) {
         let mysql = servers::mysql(flavour);
         let seed = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |now| now.as_nanos() as u64);
         tell_seed(seed);
-        apply_random(&mysql, Random(seed)).await;
+        apply_random(&mysql, flavour.is_mariadb(), Random(seed)).await;
     }
 }
 
@@ -664,8 +664,23 @@ const TYPES: &[&str] = &[
     "VARCHAR(5) BINARY CHARACTER SET utf8mb4",
 ];
 
-async fn apply_random(mysql: &Mysql, mut random: Random) {
-    use driftless::source::ddl::apply::apply;
+/// Of MariaDB alone.
+const MARIADB_TYPES: &[&str] = &[
+    "JSON",
+    "JSON NOT NULL DEFAULT '{}'",
+    "LONGTEXT",
+    "TEXT CHECK (JSON_VALID(id))",
+    "UUID",
+    "INET6 NOT NULL",
+    "VARCHAR(50) COMPRESSED",
+    "BLOB COMPRESSED",
+    "TINYINT(1) UNSIGNED",
+    "VARCHAR(5) COLLATE uca1400_ai_ci",
+    "INT AS (1 + 1) PERSISTENT",
+];
+
+async fn apply_random(mysql: &Mysql, is_mariadb: bool, mut random: Random) {
+    use driftless::source::ddl::apply::{Defaults, apply};
     let db = mysql.database("alter").await;
     let mut session = mysql.session().await;
     session.query_drop(format!("USE {db}")).await.expect("the database is there");
@@ -675,16 +690,17 @@ async fn apply_random(mysql: &Mysql, mut random: Random) {
     for number in 2..250 {
         let column =
             |random: &mut Random| before.columns[random.below(before.columns.len())].name.clone();
+        let types = if is_mariadb && random.below(2) == 0 { MARIADB_TYPES } else { TYPES };
         let place = match random.below(3) {
             0 => String::new(),
             1 => " FIRST".to_owned(),
             _ => format!(" AFTER {}", column(&mut random)),
         };
         let clause = match random.below(9) {
-            0..=2 => format!("ADD COLUMN c{number} {}{place}", random.of(TYPES)),
+            0..=2 => format!("ADD COLUMN c{number} {}{place}", random.of(types)),
             3 => format!("DROP {}", column(&mut random)),
-            4 => format!("MODIFY {} {}{place}", column(&mut random), random.of(TYPES)),
-            5 => format!("CHANGE {} `c{number}` {}{place}", column(&mut random), random.of(TYPES)),
+            4 => format!("MODIFY {} {}{place}", column(&mut random), random.of(types)),
+            5 => format!("CHANGE {} `c{number}` {}{place}", column(&mut random), random.of(types)),
             6 => format!("RENAME COLUMN {} TO c{number}", column(&mut random)),
             7 => format!(
                 "ADD (x{number} {}, y{number} INT), ADD INDEX ({})",
@@ -704,7 +720,8 @@ async fn apply_random(mysql: &Mysql, mut random: Random) {
         }
         applied += 1;
         let after = read(&mut session, &db).await;
-        if let Some(altered) = apply(&statement, &db, &before, Some("utf8mb4")) {
+        let defaults = Defaults { charset: Some("utf8mb4"), is_mariadb };
+        if let Some(altered) = apply(&statement, &db, &before, defaults) {
             understood += 1;
             let ours: Vec<_> = altered.def.columns.iter().map(shown).collect();
             let theirs: Vec<_> = after.columns.iter().map(shown).collect();
@@ -719,7 +736,7 @@ async fn apply_random(mysql: &Mysql, mut random: Random) {
 
 fn shown(column: &driftless::table::Column) -> String {
     let nullable = if column.nullable { "" } else { " not null" };
-    format!("{} {}{nullable}", column.name, column.declared)
+    format!("{} {} {:?}{nullable}", column.name, column.declared, column.ty)
 }
 
 async fn read(session: &mut mysql_async::Conn, db: &str) -> driftless::table::TableDef {

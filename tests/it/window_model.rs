@@ -181,7 +181,7 @@ impl Program {
         let sid = Sid::untagged([7; 16]);
         (0..TXS)
             .filter(|tx| set & bit(*tx) != 0)
-            .for_each(|tx| gtids.insert(&Gtid { sid: sid.clone(), gno: tx as u64 + 1 }));
+            .for_each(|tx| gtids.insert(&Gtid::new(sid.clone(), tx as u64 + 1)));
         gtids
     }
 

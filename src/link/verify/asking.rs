@@ -32,6 +32,11 @@ impl Asking {
     pub async fn begin(control: &Control, link: &str, live: &Live) -> Result<Self> {
         loop {
             control.inner.record_of(link).ok_or_else(|| control.unknown(link))?;
+            if live.phase() == State::Paused {
+                let what = format!("the link `{link}` is paused");
+                return Err(Error::new(ErrorKind::Unsupported, what)
+                    .with_advice(format!("let it go on: RESUME LINK `{link}`")));
+            }
             if live.phase() == State::Failed {
                 let what = format!("the link `{link}` has failed: {}", live.reason());
                 return Err(Error::new(ErrorKind::Unsupported, what).with_advice(

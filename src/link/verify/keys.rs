@@ -34,7 +34,7 @@ fn part(text: String, ty: &ColumnType) -> Option<KeyPart> {
             let text = text.trim_end_matches('Z').replacen('T', " ", 1);
             is_like(&text, "-: .", 19..=26).then_some(KeyPart::Text(text))
         }
-        T::Text | T::TextIn { .. } => Some(KeyPart::Text(text)),
+        T::Text | T::TextIn { .. } | T::Uuid | T::Inet4 | T::Inet6 => Some(KeyPart::Text(text)),
         T::Binary { length } => {
             BASE64.decode(text).ok().filter(|b| b.len() == usize::from(*length)).map(KeyPart::Bytes)
         }
@@ -44,6 +44,7 @@ fn part(text: String, ty: &ColumnType) -> Option<KeyPart> {
         | T::Enum { .. }
         | T::Set { .. }
         | T::Json
+        | T::JsonText
         | T::Geometry
         | T::Vector
         | T::Unsupported { .. } => None,

@@ -2,13 +2,13 @@
 
 use opensearch::BulkParts;
 
-use super::Placed;
-use crate::document::Action;
+use crate::document::{Action, DocOp};
+use crate::sink::answer::Placed;
 
 /// What an action line costs beside the `_id`, at most.
 const LINE_BYTES: usize = 96;
 
-/// Only what [`super::response`] reads: an answer is then about 60 bytes an operation.
+/// Only what [`crate::sink::answer`] reads: an answer is then about 60 bytes an operation.
 const FILTER: &str = "filter_path=error,status,items.*._index,items.*._id,items.*.status,\
     items.*.error.type,items.*.error.reason,items.*.error.caused_by.type,\
     items.*.error.caused_by.reason";
@@ -67,20 +67,8 @@ fn size_of_operation((_, op): &Placed<'_>) -> usize {
 pub(super) fn body(operations: &[Placed<'_>]) -> Vec<u8> {
     let size = operations.iter().map(size_of_operation).sum::<usize>() + 2 * LINE_BYTES;
     let mut out = Vec::with_capacity(size);
-    let mut number = itoa::Buffer::new();
     for (_, op) in operations {
-        out.extend_from_slice(match op.action {
-            Action::Upsert => br#"{"index":{"_id":"#,
-            Action::Delete => br#"{"delete":{"_id":"#,
-        });
-        write_string(op.id, &mut out);
-        out.extend_from_slice(br#","version":"#);
-        out.extend_from_slice(number.format(op.version.0).as_bytes());
-        out.extend_from_slice(b",\"version_type\":\"external_gte\"}}\n");
-        if op.action == Action::Upsert {
-            out.extend_from_slice(op.body);
-            out.push(b'\n');
-        }
+        write_operation(op, &mut out);
     }
     if operations.iter().all(|(_, op)| op.action == Action::Delete) {
         out.extend_from_slice(br#"{"update":{"_id":"#);
@@ -88,6 +76,23 @@ pub(super) fn body(operations: &[Placed<'_>]) -> Vec<u8> {
         out.extend_from_slice(b"}}\n{\"doc\":{}}\n");
     }
     out
+}
+
+/// The lines of one operation.
+#[inline]
+pub fn write_operation(op: &DocOp<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(match op.action {
+        Action::Upsert => br#"{"index":{"_id":"#,
+        Action::Delete => br#"{"delete":{"_id":"#,
+    });
+    write_string(op.id, out);
+    out.extend_from_slice(br#","version":"#);
+    out.extend_from_slice(itoa::Buffer::new().format(op.version.0).as_bytes());
+    out.extend_from_slice(b",\"version_type\":\"external_gte\"}}\n");
+    if op.action == Action::Upsert {
+        out.extend_from_slice(op.body);
+        out.push(b'\n');
+    }
 }
 
 fn write_string(text: &str, out: &mut Vec<u8>) {
@@ -104,7 +109,7 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{Batch, DocOp};
+    use crate::document::Batch;
     use crate::position::Version;
 
     fn placed(batch: &Batch) -> Vec<(usize, DocOp<'_>)> {

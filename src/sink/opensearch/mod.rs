@@ -11,16 +11,16 @@ mod index;
 mod older;
 mod product;
 mod reading;
-mod response;
-mod words;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
+pub use self::bulk::write_operation;
 use self::http::{Answer, Http};
 pub(super) use self::product::Product;
+use super::answer::{self, Placed};
 use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Stored, Target};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
@@ -37,9 +37,6 @@ pub(super) struct OpenSearch {
 /// Most documents of a request whose pipeline the cluster runs: it asks the model for each, often one by one, and what is
 /// not answered within `sink.timeout_ms` is sent, and paid for, again.
 const DELEGATED_DOCUMENTS_MAX: usize = 100;
-
-/// An operation and its place in the batch.
-type Placed<'b> = (usize, DocOp<'b>);
 
 /// What one request holds.
 type Part<'p, 'b> = Cow<'p, [Placed<'b>]>;
@@ -106,7 +103,7 @@ impl OpenSearch {
             }
             (413, _) => Ok(ControlFlow::Continue(halves(part.to_vec()))),
             (200, _) => {
-                let spoilt = response::read(target, part, &answer.body, outcomes)?;
+                let spoilt = answer::read(target, part, &answer.body, outcomes)?;
                 match (spoilt.is_empty(), part.len()) {
                     (true, _) => Ok(ControlFlow::Continue(Vec::new())),
                     // It is the one.

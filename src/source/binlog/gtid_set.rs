@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{GtidSet, Sid};
+use crate::position::{GNO_MAX, Gtid, GtidSet, Sid, is_tag};
 
 use super::cursor::Cursor;
 
@@ -14,16 +14,23 @@ const TAGGED: u64 = 1;
 
 /// The form that COM_BINLOG_DUMP_GTID takes.
 pub fn encode(set: &GtidSet) -> Vec<u8> {
-    let tagged = set.iter().any(|(sid, _)| !sid.tag.is_empty());
-    let count = set.iter().count() as u64;
+    let servers = || {
+        set.iter().filter_map(|(sid, ranges)| match sid {
+            Sid::Server { uuid, tag } => Some((uuid, tag, ranges)),
+            // No set of these is ever sent in this form.
+            Sid::Domain(_) | Sid::Log { .. } => None,
+        })
+    };
+    let tagged = servers().any(|(_, tag, _)| !tag.is_empty());
+    let count = servers().count() as u64;
     let head = if tagged { (TAGGED << 56) | (count << 8) | TAGGED } else { count };
     let mut out = head.to_le_bytes().to_vec();
-    for (sid, ranges) in set.iter() {
-        out.extend_from_slice(&sid.uuid);
+    for (uuid, tag, ranges) in servers() {
+        out.extend_from_slice(uuid);
         if tagged {
             // A tag has at most 32 bytes, so its length always fits the one-byte form.
-            out.push((sid.tag.len() as u8) << 1);
-            out.extend_from_slice(sid.tag.as_bytes());
+            out.push((tag.len() as u8) << 1);
+            out.extend_from_slice(tag.as_bytes());
         }
         out.extend_from_slice(&(ranges.len() as u64).to_le_bytes());
         for &(first, last) in ranges {
@@ -45,19 +52,40 @@ pub fn decode(bytes: &[u8]) -> Result<GtidSet> {
     };
     let mut set = GtidSet::default();
     for _ in 0..count {
-        let mut sid = Sid::untagged(cursor.array()?);
+        let uuid = cursor.array()?;
+        let mut sid = Sid::untagged(uuid);
         if tagged {
             let length = cursor.varint()? as usize;
             let tag = str::from_utf8(cursor.bytes(length)?).map_err(|_| impossible())?;
-            sid.tag = Arc::from(tag);
+            if !tag.is_empty() && !is_tag(tag) {
+                return Err(impossible());
+            }
+            sid = Sid::Server { uuid, tag: Arc::from(tag) };
         }
         for _ in 0..cursor.u64()? {
             let (first, end) = (cursor.u64()?, cursor.u64()?);
-            if first == 0 || first >= end {
+            if first == 0 || first >= end || end - 1 > GNO_MAX {
                 return Err(impossible());
             }
             set.insert_range(&sid, first, end - 1);
         }
+    }
+    Ok(set)
+}
+
+/// MariaDB's GTID_LIST: of each domain the last transaction of each server before this file, the very last behind the
+/// others.
+pub fn decode_list(bytes: &[u8]) -> Result<GtidSet> {
+    let mut cursor = Cursor::new(bytes);
+    // The highest four bits are flags.
+    let count = cursor.u32()? & 0x0fff_ffff;
+    let mut set = GtidSet::default();
+    for _ in 0..count {
+        let (domain, origin, gno) = (cursor.u32()?, cursor.u32()?, cursor.u64()?);
+        if gno == 0 || gno == u64::MAX {
+            return Err(impossible());
+        }
+        set.pass(&Gtid { sid: Sid::Domain(domain), gno, origin });
     }
     Ok(set)
 }
@@ -87,6 +115,30 @@ mod tests {
         assert_eq!(bytes.len(), 8 + 16 + 8 + 16);
         assert_eq!(bytes[..8], [1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[40..48], [6, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_number_that_no_transaction_can_have_is_an_error() {
+        let of = |end: u64| {
+            let mut bytes = encode(&format!("{A}:1").parse().expect("a valid set"));
+            bytes[40..48].copy_from_slice(&end.to_le_bytes());
+            decode(&bytes)
+        };
+        assert!(of(GNO_MAX + 1).is_ok());
+        assert!(of(GNO_MAX + 2).is_err());
+        assert!(of(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_list_of_mariadb_is_its_position() {
+        let mut bytes = (0x1000_0000u32 | 3).to_le_bytes().to_vec();
+        for (domain, server, number) in [(0u32, 1u32, 5u64), (0, 2, 9), (7, 1, 3)] {
+            bytes.extend_from_slice(&domain.to_le_bytes());
+            bytes.extend_from_slice(&server.to_le_bytes());
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        assert_eq!(decode_list(&bytes).expect("is read").domains(), "0-2-9,7-1-3");
+        assert!(decode_list(&bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]

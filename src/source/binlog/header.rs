@@ -50,6 +50,19 @@ impl Kind {
     pub const TRANSACTION_PAYLOAD: Self = Self(40);
     pub const HEARTBEAT_V2: Self = Self(41);
     pub const GTID_TAGGED: Self = Self(42);
+    // Those of MariaDB.
+    pub const MARIADB_ANNOTATE_ROWS: Self = Self(160);
+    pub const MARIADB_CHECKPOINT: Self = Self(161);
+    pub const MARIADB_GTID: Self = Self(162);
+    pub const MARIADB_GTID_LIST: Self = Self(163);
+    pub const START_ENCRYPTION: Self = Self(164);
+    pub const QUERY_COMPRESSED: Self = Self(165);
+    pub const WRITE_ROWS_COMPRESSED_V1: Self = Self(166);
+    pub const UPDATE_ROWS_COMPRESSED_V1: Self = Self(167);
+    pub const DELETE_ROWS_COMPRESSED_V1: Self = Self(168);
+    pub const WRITE_ROWS_COMPRESSED: Self = Self(169);
+    pub const UPDATE_ROWS_COMPRESSED: Self = Self(170);
+    pub const DELETE_ROWS_COMPRESSED: Self = Self(171);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

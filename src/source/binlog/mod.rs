@@ -5,16 +5,18 @@
 //! its checksum and gives an [`Event`] that borrows from it. A TABLE_MAP whose bytes equal the ones seen last
 //! ([`TableMap::is_same`]) keeps its [`rows::Plan`]; a rows event of a wanted table is walked by a [`rows::Reader`]
 //! that fills one reusable [`crate::change::Change`]. A TRANSACTION_PAYLOAD is unpacked event by event by an
-//! [`payload::Inflater`], and its inner events are read with [`FormatDescription::read_inner`].
+//! [`payload::Inflater`], and its inner events are read with [`FormatDescription::read_inner`]. An event of MariaDB that
+//! is compressed by itself is made the plain one that it stands for by [`packed::Packed::unpack`], and then read likewise.
 //!
 //! Every byte here comes from outside: no index panics, nothing is allocated by a length that was merely claimed.
 
 pub mod checksum;
-mod collation;
+pub(in crate::source) mod collation;
 mod cursor;
 pub mod event;
 pub mod gtid_set;
 pub mod header;
+pub mod packed;
 pub mod payload;
 pub mod rows;
 pub mod table_map;

@@ -36,6 +36,16 @@ pub enum Read {
     OldTime,
     OldDateTime,
     OldTimestamp,
+    /// The forms with digits behind the second that MariaDB had before MySQL's, and still has in old tables.
+    HiresTime {
+        fsp: u8,
+    },
+    HiresDateTime {
+        fsp: u8,
+    },
+    HiresTimestamp {
+        fsp: u8,
+    },
     Year,
     Bit,
     Text,
@@ -47,6 +57,8 @@ pub enum Read {
     Enum,
     Set,
     Json,
+    JsonText,
+    Packed,
     Geometry,
     Vector,
 }
@@ -85,6 +97,9 @@ impl Read {
             Self::OldTimestamp => {
                 Value::Timestamp { seconds: u32::from_le_bytes(exactly(bytes)?), micros: 0, fsp: 0 }
             }
+            Self::HiresTime { fsp } => hires_time(bytes, fsp)?,
+            Self::HiresDateTime { fsp } => hires_date_time(bytes, fsp)?,
+            Self::HiresTimestamp { fsp } => hires_timestamp(bytes, fsp)?,
             Self::Year => {
                 let [years] = exactly(bytes)?;
                 // 0 is the year 0000, all others count from 1900.
@@ -105,6 +120,8 @@ impl Read {
             }),
             Self::Set => Value::Set(uint_le(bytes)?),
             Self::Json => Value::JsonBinary(bytes),
+            Self::JsonText => Value::JsonText(bytes),
+            Self::Packed => Value::Packed(bytes),
             Self::Geometry => Value::Geometry(bytes),
             Self::Vector => Value::Vector(bytes),
         })
@@ -216,6 +233,88 @@ fn old_date_time(bytes: [u8; 8]) -> Result<Value<'static>> {
     })
 }
 
+/// Bytes of a TIME of MariaDB 5.3 with `fsp` digits; by digits, because nothing else tells.
+pub const fn hires_time_len(fsp: u8) -> u16 {
+    match fsp {
+        0 => 3,
+        1 | 2 => 4,
+        3..=5 => 5,
+        _ => 6,
+    }
+}
+
+/// The same of a DATETIME.
+pub const fn hires_date_time_len(fsp: u8) -> u16 {
+    match fsp {
+        0 => 8,
+        1 | 2 => 6,
+        3..=5 => 7,
+        _ => 8,
+    }
+}
+
+/// The same of a TIMESTAMP.
+pub const fn hires_timestamp_len(fsp: u8) -> u16 {
+    4 + fraction_len(fsp)
+}
+
+/// Units of the last of `fsp` digits in a second.
+const fn units(fsp: u8) -> u64 {
+    10_u64.pow(if fsp < 6 { fsp as u32 } else { 6 })
+}
+
+/// Splits a count of units into whole seconds and microseconds.
+fn seconds_and_micros(count: u64, fsp: u8) -> (u64, u32) {
+    let units = units(fsp);
+    (count / units, (count % units * (1_000_000 / units)) as u32)
+}
+
+/// A count of units from the least TIME on, which is -838:59:59.999999.
+fn hires_time(bytes: &[u8], fsp: u8) -> Result<Value<'static>> {
+    const SECONDS_MAX: u64 = 838 * 3_600 + 59 * 60 + 59;
+    let zero = (SECONDS_MAX + 1) * units(fsp);
+    let count = i64::try_from(uint_be(bytes)?).map_err(|_| impossible())?;
+    let signed = count - zero as i64;
+    let (seconds, micros) = seconds_and_micros(signed.unsigned_abs(), fsp);
+    let (negative, hours) = (signed < 0, seconds / 3_600);
+    Ok(Value::Time {
+        negative,
+        hours: u16::try_from(hours).map_err(|_| impossible())?,
+        minutes: (seconds / 60 % 60) as u8,
+        seconds: (seconds % 60) as u8,
+        micros,
+        fsp,
+    })
+}
+
+/// A count of units in a calendar of 13 months (0 is one of them) of 32 days.
+fn hires_date_time(bytes: &[u8], fsp: u8) -> Result<Value<'static>> {
+    let (seconds, micros) = seconds_and_micros(uint_be(bytes)?, fsp);
+    let (minutes, hours) = (seconds / 60, seconds / 3_600);
+    let days = hours / 24;
+    let months = days / 32;
+    Ok(Value::DateTime {
+        year: u16::try_from(months / 13).map_err(|_| impossible())?,
+        month: (months % 13) as u8,
+        day: (days % 32) as u8,
+        hours: (hours % 24) as u8,
+        minutes: (minutes % 60) as u8,
+        seconds: (seconds % 60) as u8,
+        micros,
+        fsp,
+    })
+}
+
+/// Seconds since 1970 and units, the highest byte first.
+fn hires_timestamp(bytes: &[u8], fsp: u8) -> Result<Value<'static>> {
+    let (whole, fraction) = bytes.split_first_chunk::<4>().ok_or_else(impossible)?;
+    let (more, micros) = seconds_and_micros(uint_be(fraction)?, fsp);
+    if more > 0 {
+        return Err(impossible());
+    }
+    Ok(Value::Timestamp { seconds: u32::from_be_bytes(*whole), micros, fsp })
+}
+
 #[inline]
 fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| impossible())
@@ -320,5 +419,38 @@ mod tests {
             panic!("not a TIME")
         };
         assert_eq!((negative, hours, minutes, seconds), (true, 838, 59, 59));
+    }
+
+    /// Bytes of MariaDB 11.8 with `mysql56_temporal_format = OFF`.
+    #[test]
+    fn moments_with_digits_in_mariadbs_first_form_are_read() {
+        let time = |bytes: &[u8], fsp| match read(Read::HiresTime { fsp }, bytes) {
+            Value::Time { negative, hours, minutes, seconds, micros, .. } => {
+                (negative, hours, minutes, seconds, micros)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(time(&[0, 0xb1, 0x54, 0x78, 0xeb], 3), (true, 12, 34, 56, 789_000));
+        let longest = [5, 0x7e, 0x7b, 0xbc, 0xf7, 0xff];
+        assert_eq!(time(&longest, 6), (false, 838, 59, 59, 999_999));
+        let Value::DateTime { year, month, day, hours, minutes, seconds, micros, .. } =
+            read(Read::HiresDateTime { fsp: 1 }, &[0, 0xa9, 0x8d, 0x71, 0xad, 0x78])
+        else {
+            panic!("not a DATETIME")
+        };
+        assert_eq!((year, month, day), (2026, 1, 2));
+        assert_eq!((hours, minutes, seconds, micros), (3, 4, 5, 600_000));
+        let stamp = read(Read::HiresTimestamp { fsp: 4 }, &[0x69, 0x57, 0x35, 0xa5, 0x1a, 0x85]);
+        assert_eq!(stamp, Value::Timestamp { seconds: 1_767_323_045, micros: 678_900, fsp: 4 });
+        for length in 0..10 {
+            for byte in [0x00, 0x7f, 0xff] {
+                for fsp in 0..=9 {
+                    let bytes = vec![byte; length];
+                    let _ = Read::HiresTime { fsp }.value(&bytes);
+                    let _ = Read::HiresDateTime { fsp }.value(&bytes);
+                    let _ = Read::HiresTimestamp { fsp }.value(&bytes);
+                }
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+pub use super::column::Defaults;
 use super::column::{Defined, Place, charset_of, defined};
 use super::same_name;
 use super::tokens::{Cursor, Token};
@@ -25,15 +26,16 @@ pub struct Altered {
     pub drops_keys: bool,
 }
 
-/// Applies one statement. `charset` is the table's default character set, if it is known.
+/// Applies one statement.
 pub fn apply(
     statement: &str,
     default_db: &str,
     def: &TableDef,
-    charset: Option<&str>,
+    defaults: Defaults<'_>,
 ) -> Option<Altered> {
     let cursor = &mut Cursor::new(statement, default_db);
-    let mut change = Change { charset: charset.map(str::to_owned), ..Change::default() };
+    let charset = defaults.charset.map(str::to_owned);
+    let mut change = Change { charset, is_mariadb: defaults.is_mariadb, ..Change::default() };
     match cursor.next()? {
         token if token.is_keyword(&["ALTER"]) => {
             while !cursor.accept(&["TABLE"]) {
@@ -123,6 +125,7 @@ struct Change {
     converted: Option<String>,
     /// The table's default.
     charset: Option<String>,
+    is_mariadb: bool,
 }
 
 enum Placed {
@@ -131,6 +134,10 @@ enum Placed {
 }
 
 impl Change {
+    fn defaults(&self) -> Defaults<'_> {
+        Defaults { charset: self.charset.as_deref(), is_mariadb: self.is_mariadb }
+    }
+
     /// A default character set counts for columns of the same statement, wherever it stands.
     fn look_for_charset(&mut self, clause: &[Token<'_>]) {
         let mut words = Words::new(clause);
@@ -242,11 +249,11 @@ impl Change {
                 if part.first()?.is_keyword(OTHERS) {
                     return None;
                 }
-                self.add(defined(part, self.charset.as_deref())?);
+                self.add(defined(part, self.defaults())?);
             }
             return words.is_empty().then_some(());
         }
-        self.add(defined(words.rest(), self.charset.as_deref())?);
+        self.add(defined(words.rest(), self.defaults())?);
         Some(())
     }
 
@@ -279,7 +286,7 @@ impl Change {
     }
 
     fn read_change(&mut self, ordinal: usize, tokens: &[Token<'_>]) -> Option<()> {
-        let defined = defined(tokens, self.charset.as_deref())?;
+        let defined = defined(tokens, self.defaults())?;
         if defined.is_primary {
             self.primary = Some(vec![defined.column.name.clone()]);
         }
@@ -484,6 +491,8 @@ pub fn can_change(old: &Column, new: &Column) -> bool {
                 name(old) != Some("char".into()) || old.declared == new.declared
             }
             C::Bytes => true,
+            // FLOAT(7,2) rounds, and UNSIGNED has no negative ones.
+            C::Float | C::Double | C::Decimal { .. } => old.declared == new.declared,
             _ => old.declared == new.declared || !matches!(one, C::Unsupported { .. }),
         },
         (one, other) if rank(one).is_some() && rank(other).is_some() => widens(one, other),
@@ -595,7 +604,7 @@ mod tests {
 
     /// `name<origin` for each column, then what else happened.
     fn told(statement: &str) -> String {
-        let Some(altered) = apply(statement, "d", &table(), Some("utf8mb4")) else {
+        let Some(altered) = apply(statement, "d", &table(), of_utf8mb4(false)) else {
             return "?".into();
         };
         let before = table();
@@ -670,6 +679,20 @@ mod tests {
         }
     }
 
+    fn of_utf8mb4(is_mariadb: bool) -> Defaults<'static> {
+        Defaults { charset: Some("utf8mb4"), is_mariadb }
+    }
+
+    #[test]
+    fn json_is_a_text_where_the_server_is_mariadb() {
+        for (is_mariadb, expected) in [(false, ColumnType::Json), (true, ColumnType::JsonText)] {
+            let altered = apply("ALTER TABLE t ADD c JSON", "d", &table(), of_utf8mb4(is_mariadb));
+            let def = altered.expect("is read").def;
+            let added = def.columns.last().expect("a column");
+            assert_eq!((&added.ty, added.declared.as_str()), (&expected, "json"));
+        }
+    }
+
     #[test]
     fn renames_are_read_without_a_definition() {
         let of = |statement: &str| renames(statement, "d", &TableId::new("d", "t"));
@@ -682,8 +705,12 @@ mod tests {
 
     #[test]
     fn a_default_character_set_of_the_statement_counts_for_its_columns() {
-        let altered =
-            apply("ALTER TABLE t ADD c VARCHAR(9), CHARACTER SET = latin1", "d", &table(), None);
+        let altered = apply(
+            "ALTER TABLE t ADD c VARCHAR(9), CHARACTER SET = latin1",
+            "d",
+            &table(),
+            Defaults::default(),
+        );
         let ty = altered.expect("is read").def.columns[4].ty.clone();
         assert_eq!(ty, ColumnType::TextIn { charset: Charset::Latin1 });
     }

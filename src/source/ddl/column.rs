@@ -29,13 +29,22 @@ pub(super) enum Place {
     After(String),
 }
 
-/// Reads `name type attributes [FIRST | AFTER name]`. `charset` is the table's default, if it is known.
-pub(super) fn defined(tokens: &[Token<'_>], charset: Option<&str>) -> Option<Defined> {
+/// What a definition leaves to its table and its server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Defaults<'a> {
+    /// The table's character set, if it is known.
+    pub charset: Option<&'a str>,
+    /// The server is MariaDB, whose JSON is a text.
+    pub is_mariadb: bool,
+}
+
+/// Reads `name type attributes [FIRST | AFTER name]`.
+pub(super) fn defined(tokens: &[Token<'_>], defaults: Defaults<'_>) -> Option<Defined> {
     let words = &mut Words::new(tokens);
     let name = words.name()?.to_owned();
     let declared = typed(words)?;
     let attributes = attributes(words)?;
-    Some(finish(name, declared, attributes, charset))
+    Some(finish(name, declared, attributes, defaults))
 }
 
 /// A type as it is written.
@@ -113,6 +122,9 @@ fn typed(words: &mut Words<'_, '_>) -> Option<Typed> {
             let length = numbers(words)?.first().copied().unwrap_or(2_048);
             Typed { suffix: format!("({length})"), numbers: vec![length], ..Typed::of("vector") }
         }
+        "UUID" => Typed::of("uuid"),
+        "INET4" => Typed::of("inet4"),
+        "INET6" => Typed::of("inet6"),
         "GEOMETRY" => Typed::of("geometry"),
         "POINT" => Typed::of("point"),
         "LINESTRING" => Typed::of("linestring"),
@@ -262,6 +274,7 @@ struct Attributes {
     is_generated: bool,
     has_default: bool,
     is_primary: bool,
+    is_compressed: bool,
     place: Place,
 }
 
@@ -272,6 +285,7 @@ fn attributes(words: &mut Words<'_, '_>) -> Option<Attributes> {
         is_generated: false,
         has_default: false,
         is_primary: false,
+        is_compressed: false,
         place: Place::Unsaid,
     };
     while !words.is_empty() {
@@ -298,7 +312,10 @@ fn attribute(words: &mut Words<'_, '_>, found: &mut Attributes) -> Option<()> {
     } else if words.accept(&["COLLATE"]) {
         words.accept_sign('=');
         let collation = text_or_name(words)?.to_ascii_lowercase();
-        found.charset = Some(charset_of(&collation).to_owned());
+        // MariaDB has some that are of any character set.
+        if !collation.starts_with("uca1400_") {
+            found.charset = Some(charset_of(&collation).to_owned());
+        }
     } else if words.accept(&["DEFAULT"]) {
         found.has_default = !words.is(&["NULL"]);
         default_value(words)?;
@@ -320,6 +337,11 @@ fn attribute(words: &mut Words<'_, '_>, found: &mut Attributes) -> Option<()> {
         let _ = words.accept(&["VIRTUAL", "STORED", "PERSISTENT"]);
     } else if words.accept(&["COLUMN_FORMAT", "STORAGE", "SRID"]) {
         words.next()?;
+    } else if words.accept(&["COMPRESSED"]) {
+        found.is_compressed = true;
+        if words.accept_sign('=') {
+            words.name()?;
+        }
     } else if words.accept(&["CONSTRAINT"]) {
         if !words.is(&["CHECK"]) {
             words.name()?;
@@ -376,19 +398,15 @@ pub(super) fn charset_of(collation: &str) -> &str {
     collation.split('_').next().unwrap_or(collation)
 }
 
-fn finish(
-    name: String,
-    typed: Typed,
-    attributes: Attributes,
-    default_charset: Option<&str>,
-) -> Defined {
+fn finish(name: String, typed: Typed, attributes: Attributes, defaults: Defaults<'_>) -> Defined {
     let own = attributes.charset.as_deref().or(typed.charset.as_deref());
-    let charset = own.or(default_charset).filter(|_| typed.is_text);
+    let charset = own.or(defaults.charset).filter(|_| typed.is_text);
     let (data_type, charset) = match charset {
         Some("binary") => (of_bytes(typed.data_type), charset),
         _ => (Cow::Borrowed(typed.data_type), charset),
     };
-    let text = format!("{data_type}{}{}", label_list(&typed.labels), typed.suffix);
+    let compressed = if attributes.is_compressed { " compressed" } else { "" };
+    let text = format!("{data_type}{}{}{compressed}", label_list(&typed.labels), typed.suffix);
     let ty = if typed.is_text && charset.is_none() {
         ColumnType::Unsupported { reason: "its character set is not known".into() }
     } else {
@@ -401,6 +419,7 @@ fn finish(
             fsp: number(0),
             charset,
             octets: number(0),
+            is_json_text: defaults.is_mariadb && data_type == "json",
         })
     };
     let nullable = attributes.nullable && !typed.is_serial;
@@ -440,7 +459,7 @@ mod tests {
     fn read(text: &str) -> Option<Defined> {
         let mut cursor = Cursor::new(text, "d");
         let clause = cursor.clause().unwrap_or_default();
-        defined(&clause, Some("utf8mb4"))
+        defined(&clause, Defaults { charset: Some("utf8mb4"), is_mariadb: false })
     }
 
     #[test]
@@ -465,6 +484,9 @@ mod tests {
             ("a INT GENERATED ALWAYS AS (b + (1)) STORED NOT NULL", "int"),
             ("a JSON DEFAULT (JSON_ARRAY())", "json"),
             ("a VARCHAR(9) DEFAULT _utf8mb4'x' CHECK (a > 'b')", "varchar(9)"),
+            ("a VARCHAR(9) COMPRESSED=zlib COLLATE uca1400_ai_ci", "varchar(9) compressed"),
+            ("a UUID NOT NULL DEFAULT UUID()", "uuid"),
+            ("a INT AS (b + 1) PERSISTENT INVISIBLE", "int"),
         ] {
             let found = read(written).unwrap_or_else(|| panic!("{written} is not read"));
             assert_eq!(found.column.declared, shown, "{written}");
@@ -485,7 +507,7 @@ mod tests {
     fn a_character_set_that_nothing_tells_is_not_guessed() {
         let mut cursor = Cursor::new("a VARCHAR(9)", "d");
         let clause = cursor.clause().expect("a clause");
-        let found = defined(&clause, None).expect("is read");
+        let found = defined(&clause, Defaults::default()).expect("is read");
         assert!(matches!(found.column.ty, ColumnType::Unsupported { .. }));
         assert_eq!(found.column.declared, "varchar(9)");
     }

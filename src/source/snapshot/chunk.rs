@@ -157,7 +157,7 @@ pub fn check_key(def: &TableDef) -> Result<()> {
                 "it sorts by number and compares by label"
             }
             ColumnType::Float | ColumnType::Double => "its values cannot be compared exactly",
-            ColumnType::Json => "JSON has no order to walk along",
+            ColumnType::Json | ColumnType::JsonText => "JSON has no order to walk along",
             ColumnType::Unsupported { reason } => reason,
             _ => continue,
         };

@@ -181,7 +181,7 @@ pub async fn read_keys(
     let tried = |error| control::error(error).context(format!("cannot read rows of {}", def.id));
     conn.query_drop("START TRANSACTION READ ONLY").await.map_err(tried)?;
     let rows = rows_of(conn, def, wanted, key, keys).await?;
-    let now = schema::read_definition(conn, &def.id).await?;
+    let now = schema::read_if_table(conn, &def.id).await?;
     conn.query_drop("COMMIT").await.map_err(tried)?;
     let of = |def: &TableDef, at: &usize| def.columns.get(*at).cloned();
     let is_same = |now: &TableDef| {
@@ -273,7 +273,7 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         (SqlValue::Bytes(bytes), ColumnType::Bytes) => Value::Bytes(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Enum { .. }) => Value::Label(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Set { .. }) => Value::Labels(bytes),
-        (SqlValue::Bytes(bytes), ColumnType::Json) => Value::JsonText(bytes),
+        (SqlValue::Bytes(bytes), ColumnType::Json | ColumnType::JsonText) => Value::JsonText(bytes),
         (SqlValue::Bytes(bytes), ColumnType::TextIn { .. }) => Value::Encoded(bytes),
         (SqlValue::Bytes(bytes), ColumnType::Bit { .. }) => Value::UInt(bits(bytes)),
         (SqlValue::Bytes(bytes), ColumnType::Geometry) => Value::Geometry(bytes),
@@ -284,11 +284,11 @@ fn value<'r>(value: &'r SqlValue, ty: &ColumnType) -> Value<'r> {
         }
         (
             &SqlValue::Date(year, month, day, hours, minutes, seconds, micros),
-            ColumnType::Timestamp { fsp },
+            ColumnType::Timestamp { .. } | ColumnType::RowEnd,
         ) => Value::Timestamp {
             seconds: unix_seconds(year, month, day, hours, minutes, seconds),
             micros,
-            fsp: *fsp,
+            fsp: if let ColumnType::Timestamp { fsp } = ty { *fsp } else { 6 },
         },
         (&SqlValue::Date(year, month, day, hours, minutes, seconds, micros), ty) => {
             let fsp = if let ColumnType::DateTime { fsp } = ty { *fsp } else { 0 };

@@ -62,6 +62,10 @@ pub async fn executed(conn: &mut Conn) -> Result<Executed> {
     Ok(Executed { gtids: gtids.parse()?, server_uuid })
 }
 
+/// How often it is asked which transactions that were about to be committed still are: one that is rolled back instead
+/// never comes.
+pub const ASK_EVERY: Duration = Duration::from_secs(2);
+
 /// How long the server may sleep on our behalf before we look again whether we should stop.
 const WAIT_SECONDS: u32 = 1;
 

@@ -16,15 +16,30 @@ use super::search::{Product, Search};
 pub enum Flavour {
     Mysql97,
     Mysql80,
+    Mariadb118,
+    Mariadb1011,
+    /// Of the old ones no run has one at hand: [`own_mysql`] starts one.
+    Mariadb105,
+    Mysql56,
 }
 
 impl Flavour {
+    /// Of MySQL.
     pub const ALL: [Flavour; 2] = [Flavour::Mysql97, Flavour::Mysql80];
+    pub const MARIADB: [Flavour; 2] = [Flavour::Mariadb118, Flavour::Mariadb1011];
+
+    pub fn is_mariadb(self) -> bool {
+        matches!(self, Self::Mariadb118 | Self::Mariadb1011 | Self::Mariadb105)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Mysql97 => "mysql-9.7",
             Self::Mysql80 => "mysql-8.0",
+            Self::Mariadb118 => "mariadb-11.8",
+            Self::Mariadb1011 => "mariadb-10.11",
+            Self::Mariadb105 => "mariadb-10.5",
+            Self::Mysql56 => "mysql-5.6",
         }
     }
 
@@ -32,6 +47,10 @@ impl Flavour {
         match self {
             Self::Mysql97 => "DRIFTLESS_TEST_MYSQL_97",
             Self::Mysql80 => "DRIFTLESS_TEST_MYSQL_80",
+            Self::Mariadb118 => "DRIFTLESS_TEST_MARIADB_118",
+            Self::Mariadb1011 => "DRIFTLESS_TEST_MARIADB_1011",
+            Self::Mariadb105 => "DRIFTLESS_TEST_MARIADB_105",
+            Self::Mysql56 => "DRIFTLESS_TEST_MYSQL_56",
         }
     }
 }

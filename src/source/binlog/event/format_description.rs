@@ -28,13 +28,15 @@ const KNOWN_LAYOUTS: [(Kind, u8); 8] = [
 pub struct FormatDescription {
     pub server_version: String,
     pub checksums: bool,
+    /// The server is MariaDB, which fills some fields otherwise.
+    pub is_mariadb: bool,
 }
 
 impl FormatDescription {
     /// What holds before the first FORMAT_DESCRIPTION event: the server ends events as the session asked it to
     /// (`@source_binlog_checksum`, which `mysql::prepare_session` sets to CRC32).
     pub fn assumed() -> Self {
-        Self { server_version: String::new(), checksums: true }
+        Self { server_version: String::new(), checksums: true, is_mariadb: false }
     }
 
     /// Reads one whole event, verifying its checksum. After a [`Body::FormatDescription`] the caller goes on with that
@@ -45,12 +47,12 @@ impl FormatDescription {
             return Self::parse(header, event);
         }
         let bytes = if self.checksums { checksum::verify(event)? } else { event };
-        parse(header, bytes)
+        parse(self, header, bytes)
     }
 
-    /// Reads one event out of a transaction payload: such events carry no checksum, the payload's covers them.
+    /// Reads one event that was packed: such events carry no checksum, that of what they were packed in covers them.
     pub fn read_inner<'a>(&self, event: &'a [u8]) -> Result<Event<'a>> {
-        parse(Header::parse(event)?, event)
+        parse(self, Header::parse(event)?, event)
     }
 
     /// This event says itself whether it (and all that follow) has a checksum, and has room for one in any case.
@@ -81,12 +83,13 @@ impl FormatDescription {
                 return Err(unsupported(&format!("events of type {} have another layout", kind.0)));
             }
         }
-        let format = Self { server_version, checksums };
+        let is_mariadb = server_version.contains("MariaDB");
+        let format = Self { server_version, checksums, is_mariadb };
         Ok(Event { header, bytes, body: Body::FormatDescription(Box::new(format)) })
     }
 }
 
 fn unsupported(why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("cannot read this server's log: {why}"))
-        .with_advice("MySQL 5.6 and later are understood")
+        .with_advice("MySQL 5.6 and later and MariaDB 10.5 and later are understood")
 }

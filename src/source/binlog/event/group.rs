@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{Gtid, Sid};
+use crate::position::{GNO_MAX, Gtid, Sid, is_tag};
 
 use super::super::cursor::Cursor;
 
@@ -21,7 +21,51 @@ pub struct GroupStart {
     pub original_commit_micros: u64,
     /// Bytes of the whole group in the log, as it stands there (compressed or not); 0 where the log does not say.
     pub transaction_bytes: u64,
+    /// What MariaDB says besides; there the event takes the place of BEGIN.
+    pub mariadb: Option<MariadbStart>,
 }
+
+/// The flags of MariaDB's GTID event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MariadbStart {
+    flags: u8,
+    flags_more: u8,
+}
+
+impl MariadbStart {
+    /// One statement that is its own end; else a COMMIT, a ROLLBACK or an XID event ends the group.
+    pub fn is_standalone(self) -> bool {
+        self.flags & 1 != 0
+    }
+
+    /// It can be rolled back: it touches no table without transactions.
+    pub fn is_transactional(self) -> bool {
+        self.flags & 4 != 0
+    }
+
+    /// Its rows count at an XA COMMIT only.
+    pub fn is_prepared_xa(self) -> bool {
+        self.flags & 64 != 0
+    }
+
+    /// It is an XA COMMIT or XA ROLLBACK.
+    pub fn is_completed_xa(self) -> bool {
+        self.flags & 128 != 0
+    }
+
+    /// An ALTER TABLE begins, which another group will commit or roll back.
+    pub fn begins_alter(self) -> bool {
+        self.flags_more & 2 != 0
+    }
+
+    /// An ALTER TABLE that another group began has failed.
+    pub fn rolls_alter_back(self) -> bool {
+        self.flags_more & 8 != 0
+    }
+}
+
+/// Flag of a MariaDB group that was committed together with others, whose number follows.
+const HAS_COMMIT_ID: u8 = 2;
 
 impl GroupStart {
     pub(super) fn parse(data: &[u8], has_gtid: bool) -> Result<Self> {
@@ -44,6 +88,28 @@ impl GroupStart {
         };
         start.transaction_bytes = cursor.lenenc().unwrap_or(0);
         Ok(start)
+    }
+
+    /// MariaDB's: number, domain and flags; the server is the header's.
+    pub(super) fn parse_mariadb(server_id: u32, data: &[u8]) -> Result<Self> {
+        let mut cursor = Cursor::new(data);
+        let (gno, domain, flags) = (cursor.u64()?, cursor.u32()?, cursor.u8()?);
+        if gno == 0 || gno == u64::MAX {
+            return Err(bad_gtid());
+        }
+        let mut start = MariadbStart { flags, flags_more: 0 };
+        if flags & HAS_COMMIT_ID != 0 {
+            cursor.u64()?;
+        }
+        if start.is_prepared_xa() || start.is_completed_xa() {
+            let _format_id = cursor.u32()?;
+            let xid_len = usize::from(cursor.u8()?) + usize::from(cursor.u8()?);
+            cursor.bytes(xid_len)?;
+        }
+        // Zeros fill the event up where nothing more is said.
+        start.flags_more = cursor.u8().unwrap_or(0);
+        let gtid = Gtid { sid: Sid::Domain(domain), gno, origin: server_id };
+        Ok(Self { gtid: Some(gtid), mariadb: Some(start), ..Self::default() })
     }
 
     /// The format of tagged GTIDs: numbered fields of the server's serialisation library. A field that we do not know
@@ -86,12 +152,13 @@ impl GroupStart {
 fn gtid(uuid: [u8; 16], tag: &str, gno: u64) -> Result<Gtid> {
     let sid = match tag {
         "" => Sid::untagged(uuid),
-        tag => Sid { uuid, tag: Arc::from(tag) },
+        tag if is_tag(tag) => Sid::Server { uuid, tag: Arc::from(tag) },
+        _ => return Err(bad_gtid()),
     };
-    if gno == 0 || gno > i64::MAX as u64 {
+    if gno == 0 || gno > GNO_MAX {
         return Err(bad_gtid());
     }
-    Ok(Gtid { sid, gno })
+    Ok(Gtid::new(sid, gno))
 }
 
 fn bad_gtid() -> Error {
@@ -121,5 +188,35 @@ impl<'a> XaPrepare<'a> {
             gtrid: cursor.bytes(gtrid_len)?,
             bqual: cursor.bytes(bqual_len)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(flags: u8, more: &[u8]) -> Vec<u8> {
+        let mut data = 9u64.to_le_bytes().to_vec();
+        data.extend_from_slice(&7u32.to_le_bytes());
+        data.push(flags);
+        data.extend_from_slice(more);
+        data
+    }
+
+    #[test]
+    fn mariadbs_event_is_read_with_and_without_what_may_follow() {
+        let plain = GroupStart::parse_mariadb(3, &event(1, &[0; 6])).expect("is read");
+        assert_eq!(plain.gtid.expect("has one").to_string(), "7-3-9");
+        assert!(plain.mariadb.expect("is MariaDB's").is_standalone());
+        let mut more = vec![0; 8];
+        more.extend_from_slice(&[1, 0, 0, 0, 2, 1, b'x', b'a', b'b', 2]);
+        let xa = GroupStart::parse_mariadb(3, &event(2 | 4 | 64, &more)).expect("is read");
+        let xa = xa.mariadb.expect("is MariaDB's");
+        assert!(xa.is_prepared_xa() && xa.is_transactional() && xa.begins_alter());
+        assert!(!xa.is_standalone() && !xa.is_completed_xa() && !xa.rolls_alter_back());
+        for end in 0..more.len() - 1 {
+            assert!(GroupStart::parse_mariadb(3, &event(2 | 64, &more[..end])).is_err(), "{end}");
+        }
+        assert!(GroupStart::parse_mariadb(3, &[0; 19]).is_err(), "number 0");
     }
 }

@@ -8,7 +8,7 @@ mod session;
 mod tests;
 
 pub use format_description::FormatDescription;
-pub use group::{GroupStart, XaPrepare};
+pub use group::{GroupStart, MariadbStart, XaPrepare};
 pub use rows::{RowsEvent, RowsKind, TableMapEvent};
 pub use session::{Heartbeat, Query, Rotate};
 
@@ -17,6 +17,7 @@ use crate::position::GtidSet;
 
 use super::gtid_set;
 use super::header::{HEADER_LEN, Header, Kind};
+use super::packed::Packed;
 use super::payload::Payload;
 
 /// One event, borrowed from its bytes.
@@ -47,7 +48,10 @@ pub enum Body<'a> {
     Xid(u64),
     XaPrepare(XaPrepare<'a>),
     Heartbeat(Heartbeat<'a>),
+    /// Events of a whole transaction.
     Payload(Payload<'a>),
+    /// A statement or rows of MariaDB; unpacked, it is another event.
+    Packed(Packed<'a>),
     /// The server lost something while it wrote the log: whatever follows is not the whole truth.
     Incident,
     /// The server closed its log.
@@ -57,17 +61,19 @@ pub enum Body<'a> {
 }
 
 /// The parts of one event whose checksum is already off.
-fn parse<'a>(header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
+fn parse<'a>(format: &FormatDescription, header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
     let data = bytes.get(HEADER_LEN..).unwrap_or_default();
     let body = match header.kind {
         Kind::ROTATE => Body::Rotate(Rotate::parse(data)?),
         Kind::GTID => Body::GroupStart(GroupStart::parse(data, true)?),
         Kind::ANONYMOUS_GTID => Body::GroupStart(GroupStart::parse(data, false)?),
         Kind::GTID_TAGGED => Body::GroupStart(GroupStart::parse_tagged(data)?),
+        Kind::MARIADB_GTID => Body::GroupStart(GroupStart::parse_mariadb(header.server_id, data)?),
+        Kind::MARIADB_GTID_LIST => Body::PreviousGtids(gtid_set::decode_list(data)?),
         Kind::PREVIOUS_GTIDS => Body::PreviousGtids(gtid_set::decode(data)?),
         Kind::QUERY => Body::Query(Query::parse(data)?),
         Kind::EXECUTE_LOAD_QUERY => Body::Query(Query::parse_load(data)?),
-        Kind::TABLE_MAP => Body::TableMap(TableMapEvent::parse(data)?),
+        Kind::TABLE_MAP => Body::TableMap(TableMapEvent::parse(data, format.is_mariadb)?),
         Kind::WRITE_ROWS
         | Kind::UPDATE_ROWS
         | Kind::DELETE_ROWS
@@ -77,6 +83,15 @@ fn parse<'a>(header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
         | Kind::PARTIAL_UPDATE_ROWS => Body::Rows(RowsEvent::parse(header.kind, bytes)?),
         // One byte of (truncated) length, then the text up to the end.
         Kind::ROWS_QUERY => Body::RowsQuery(data.get(1..).unwrap_or_default()),
+        Kind::MARIADB_ANNOTATE_ROWS => Body::RowsQuery(data),
+        Kind::QUERY_COMPRESSED
+        | Kind::WRITE_ROWS_COMPRESSED_V1
+        | Kind::UPDATE_ROWS_COMPRESSED_V1
+        | Kind::DELETE_ROWS_COMPRESSED_V1
+        | Kind::WRITE_ROWS_COMPRESSED
+        | Kind::UPDATE_ROWS_COMPRESSED
+        | Kind::DELETE_ROWS_COMPRESSED => Body::Packed(Packed::parse(&header, bytes)?),
+        Kind::START_ENCRYPTION if !header.is_ignorable() => return Err(encrypted()),
         Kind::XID => Body::Xid(super::cursor::Cursor::new(data).u64()?),
         Kind::XA_PREPARE => Body::XaPrepare(XaPrepare::parse(data)?),
         Kind::HEARTBEAT => Body::Heartbeat(Heartbeat::parse(&header, data)),
@@ -92,7 +107,8 @@ fn parse<'a>(header: Header, bytes: &'a [u8]) -> Result<Event<'a>> {
         | Kind::BEGIN_LOAD_QUERY
         | Kind::IGNORABLE
         | Kind::TRANSACTION_CONTEXT
-        | Kind::VIEW_CHANGE => Body::Other,
+        | Kind::VIEW_CHANGE
+        | Kind::MARIADB_CHECKPOINT => Body::Other,
         _ if header.is_ignorable() => Body::Other,
         unknown => return Err(unknown_kind(unknown)),
     };
@@ -105,5 +121,14 @@ fn unknown_kind(kind: Kind) -> Error {
         ErrorKind::Unsupported,
         format!("the log has an event of type {}, which is not known", kind.0),
     )
-    .with_advice("MySQL 8.0 to 9.7 are understood; report the server's version")
+    .with_advice(
+        "MySQL 5.6 to 9.7 and MariaDB 10.5 to 11.8 are understood; report the server's version",
+    )
+}
+
+/// Stands in the files of a server that encrypts its log. It sends them decrypted, and this event as one to be skipped.
+#[cold]
+fn encrypted() -> Error {
+    Error::new(ErrorKind::Unsupported, "the log is encrypted (START_ENCRYPTION)")
+        .with_advice("read it from the server, which sends it decrypted, and not from its files")
 }

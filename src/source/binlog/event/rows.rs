@@ -20,17 +20,19 @@ pub struct TableMapEvent<'a> {
     pub layout: &'a [u8],
     /// Everything behind the names.
     pub(in super::super) columns: &'a [u8],
+    /// MariaDB lists collations of other columns than MySQL does.
+    pub(in super::super) is_mariadb: bool,
 }
 
 impl<'a> TableMapEvent<'a> {
-    pub(super) fn parse(data: &'a [u8]) -> Result<Self> {
+    pub(super) fn parse(data: &'a [u8], is_mariadb: bool) -> Result<Self> {
         let mut cursor = Cursor::new(data);
         let table_id = cursor.uint(6)?;
         let _flags = cursor.u16()?;
         let layout = cursor.rest();
         let db = name(&mut cursor)?;
         let table = name(&mut cursor)?;
-        Ok(Self { table_id, db, table, layout, columns: cursor.rest() })
+        Ok(Self { table_id, db, table, layout, columns: cursor.rest(), is_mariadb })
     }
 }
 

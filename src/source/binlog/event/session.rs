@@ -62,7 +62,17 @@ pub struct Query<'a> {
     pub db: &'a [u8],
     /// In the character set of the client that sent it.
     pub statement: &'a [u8],
+    /// What else is known of the session: codes, each with its value.
+    pub status: &'a [u8],
 }
+
+/// Codes of the status, which stand in this order.
+const FLAGS: u8 = 0;
+const SQL_MODE: u8 = 1;
+const CATALOG: u8 = 2;
+const AUTO_INCREMENT: u8 = 3;
+const CHARSETS: u8 = 4;
+const CATALOG_WITHOUT_ZERO: u8 = 6;
 
 impl<'a> Query<'a> {
     pub(super) fn parse(data: &'a [u8]) -> Result<Self> {
@@ -82,10 +92,40 @@ impl<'a> Query<'a> {
         let error_code = cursor.u16()?;
         let status_len = usize::from(cursor.u16()?);
         cursor.bytes(more)?;
-        cursor.bytes(status_len)?;
+        let status = cursor.bytes(status_len)?;
         let db = cursor.bytes(db_len)?;
         let _zero = cursor.u8()?;
-        Ok(Self { thread_id, error_code, db, statement: cursor.rest() })
+        Ok(Self { thread_id, error_code, db, statement: cursor.rest(), status })
+    }
+
+    /// The collation, by number, in which the client sends; 0 where it is not known.
+    pub fn client_collation(&self) -> u16 {
+        self.find(CHARSETS).and_then(|mut cursor| cursor.u16().ok()).unwrap_or(0)
+    }
+
+    /// The session's SQL mode, a bit each.
+    pub fn sql_mode(&self) -> u64 {
+        self.find(SQL_MODE).and_then(|mut cursor| cursor.u64().ok()).unwrap_or(0)
+    }
+
+    /// Stands at the value of a code of the status.
+    fn find(&self, wanted: u8) -> Option<Cursor<'a>> {
+        let mut cursor = Cursor::new(self.status);
+        loop {
+            let code = cursor.u8().ok()?;
+            if code == wanted {
+                return Some(cursor);
+            }
+            let length = match code {
+                FLAGS | AUTO_INCREMENT => 4,
+                SQL_MODE => 8,
+                CHARSETS => 6,
+                CATALOG => usize::from(cursor.u8().ok()?) + 1,
+                CATALOG_WITHOUT_ZERO => usize::from(cursor.u8().ok()?),
+                _ => return None,
+            };
+            cursor.bytes(length).ok()?;
+        }
     }
 }
 

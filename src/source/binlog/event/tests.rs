@@ -40,7 +40,9 @@ fn the_log_says_whether_events_end_in_a_checksum() {
     let bytes = format_description(1);
     let read = FormatDescription::assumed().read(&bytes).expect("well formed");
     let Body::FormatDescription(format) = read.body else { panic!("not a format description") };
-    assert_eq!(*format, FormatDescription { server_version: "9.7.4".to_owned(), checksums: true });
+    let server_version = "9.7.4".to_owned();
+    let expected = FormatDescription { server_version, checksums: true, is_mariadb: false };
+    assert_eq!(*format, expected);
     let bytes = format_description(0);
     let read = FormatDescription::assumed().read(&bytes).expect("well formed");
     let Body::FormatDescription(format) = read.body else { panic!("not a format description") };

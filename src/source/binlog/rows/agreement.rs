@@ -16,9 +16,12 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
     use ColumnType as C;
     let kind = in_log.kind;
     let [low, high] = in_log.metadata.to_le_bytes();
-    let string = matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB);
+    let string = matches!(kind, k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB)
+        || is_packed(kind);
     let binary = in_log.collation.is_none_or(|collation| collation == BINARY);
     let sign = |unsigned: bool| in_log.unsigned.is_none_or(|in_log| in_log == unsigned);
+    // MariaDB shows that a column has its own first form of digits behind the second.
+    let old = |fsp: u8| fsp == 0 || column.declared.contains("mariadb-5.3");
     let agrees = match &column.ty {
         C::TinyInt { unsigned } => kind == k::TINY && sign(*unsigned),
         C::SmallInt { unsigned } => kind == k::SHORT && sign(*unsigned),
@@ -31,13 +34,14 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
             kind == k::NEWDECIMAL && (low, high) == (*precision, *scale)
         }
         C::Date => matches!(kind, k::DATE | k::NEWDATE),
-        C::Time { fsp } => (kind == k::TIME2 && low == *fsp) || (kind == k::TIME && *fsp == 0),
+        C::Time { fsp } => (kind == k::TIME2 && low == *fsp) || (kind == k::TIME && old(*fsp)),
         C::DateTime { fsp } => {
-            (kind == k::DATETIME2 && low == *fsp) || (kind == k::DATETIME && *fsp == 0)
+            (kind == k::DATETIME2 && low == *fsp) || (kind == k::DATETIME && old(*fsp))
         }
         C::Timestamp { fsp } => {
-            (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && *fsp == 0)
+            (kind == k::TIMESTAMP2 && low == *fsp) || (kind == k::TIMESTAMP && old(*fsp))
         }
+        C::RowEnd => (kind == k::TIMESTAMP2 && low == 6) || (kind == k::TIMESTAMP && old(6)),
         C::Year => kind == k::YEAR,
         C::Bit { length } => {
             kind == k::BIT && u16::from(high) * 8 + u16::from(low) == u16::from(*length)
@@ -51,8 +55,15 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
         C::Enum { .. } => kind == k::ENUM,
         C::Set { .. } => kind == k::SET,
         C::Json => kind == k::JSON,
+        C::JsonText => {
+            let is_text = matches!(kind, k::TINY_BLOB..=k::BLOB | k::BLOB_COMPRESSED);
+            is_text && in_log.collation.is_none_or(is_utf8)
+        }
+        C::Uuid | C::Inet6 => kind == k::STRING && in_log.metadata == 16 && binary,
+        C::Inet4 => kind == k::STRING && in_log.metadata == 4 && binary,
         C::Geometry => kind == k::GEOMETRY,
-        C::Vector => kind == k::VECTOR,
+        // MariaDB's is a VARBINARY in the log.
+        C::Vector => kind == k::VECTOR || (kind == k::VARCHAR && binary),
         C::Unsupported { .. } => true,
     };
     if !agrees {
@@ -72,6 +83,10 @@ pub fn check(def: &TableDef, column: &Column, in_log: &MapColumn) -> Result<()> 
         }
         _ => Ok(()),
     }
+}
+
+fn is_packed(kind: u8) -> bool {
+    matches!(kind, k::BLOB_COMPRESSED | k::VARCHAR_COMPRESSED)
 }
 
 pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
@@ -116,14 +131,23 @@ pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
         C::Double => Read::Double,
         C::Decimal { precision, scale } => Read::Decimal { precision, scale },
         C::Date => Read::Date,
+        C::Time { fsp: 1.. } | C::DateTime { fsp: 1.. } | C::Timestamp { fsp: 1.. } | C::RowEnd
+            if matches!(in_log.kind, k::TIME | k::DATETIME | k::TIMESTAMP) =>
+        {
+            hires(&column.ty)
+        }
         C::Time { .. } if in_log.kind == k::TIME => Read::OldTime,
         C::Time { fsp } => Read::Time { fsp },
         C::DateTime { .. } if in_log.kind == k::DATETIME => Read::OldDateTime,
         C::DateTime { fsp } => Read::DateTime { fsp },
         C::Timestamp { .. } if in_log.kind == k::TIMESTAMP => Read::OldTimestamp,
         C::Timestamp { fsp } => Read::Timestamp { fsp },
+        C::RowEnd => Read::Timestamp { fsp: 6 },
         C::Year => Read::Year,
         C::Bit { .. } => Read::Bit,
+        C::Text | C::TextIn { .. } | C::Bytes | C::JsonText if is_packed(in_log.kind) => {
+            Read::Packed
+        }
         C::Text => Read::Text,
         C::TextIn { .. } => Read::Encoded,
         C::Binary { length } => Read::Binary { length },
@@ -131,6 +155,9 @@ pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
         C::Enum { .. } => Read::Enum,
         C::Set { .. } => Read::Set,
         C::Json => Read::Json,
+        C::JsonText => Read::JsonText,
+        C::Uuid | C::Inet6 => Read::Binary { length: 16 },
+        C::Inet4 => Read::Binary { length: 4 },
         C::Geometry => Read::Geometry,
         C::Vector => Read::Vector,
         C::Unsupported { ref reason } => {
@@ -140,4 +167,16 @@ pub fn read(column: &Column, in_log: &MapColumn) -> Result<Read> {
             ));
         }
     })
+}
+
+/// Digits behind the second in the form that MariaDB had for them first.
+fn hires(ty: &ColumnType) -> Read {
+    match *ty {
+        ColumnType::Time { fsp } => Read::HiresTime { fsp },
+        ColumnType::DateTime { fsp } => Read::HiresDateTime { fsp },
+        ColumnType::Timestamp { fsp } => Read::HiresTimestamp { fsp },
+        ColumnType::RowEnd => Read::HiresTimestamp { fsp: 6 },
+        // Only moments are asked for.
+        _ => Read::OldTimestamp,
+    }
 }

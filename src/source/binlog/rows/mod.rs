@@ -6,13 +6,14 @@
 //! the one of the event's position is the caller's to prove.
 
 mod agreement;
+mod history;
 #[cfg(test)]
 mod tests;
 mod width;
 
 use crate::change::{Change, ChangeKind, Row, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::{TableDef, TableId};
+use crate::table::{ColumnType, TableDef, TableId};
 
 use super::cursor::{Cursor, ends_early};
 use super::event::{RowsEvent, RowsKind};
@@ -26,6 +27,8 @@ struct Step {
     /// Where the value goes and how it is read; None for a column that is stepped over.
     wanted: Option<(u16, Read)>,
     is_json: bool,
+    /// Tells whether the image is of a row that still is so.
+    is_row_end: bool,
 }
 
 /// How the rows of one table in one layout are walked.
@@ -35,6 +38,8 @@ pub struct Plan {
     steps: Vec<Step>,
     /// Names of the wanted columns, for messages.
     names: Vec<String>,
+    /// The table keeps the past of its rows.
+    has_history: bool,
 }
 
 impl Plan {
@@ -51,7 +56,9 @@ impl Plan {
         for (column, in_log) in def.columns.iter().zip(&map.columns) {
             agreement::check(def, column, in_log)?;
             let is_json = in_log.kind == column_kind::JSON;
-            steps.push(Step { width: Width::of(in_log), wanted: None, is_json });
+            let is_row_end = column.ty == ColumnType::RowEnd;
+            let width = Width::of(in_log, &column.ty);
+            steps.push(Step { width, wanted: None, is_json, is_row_end });
         }
         let mut names = Vec::with_capacity(wanted.len());
         for (slot, &ordinal) in wanted.iter().enumerate() {
@@ -71,7 +78,8 @@ impl Plan {
             step.wanted = Some((slot as u16, read));
             names.push(column.name.clone());
         }
-        Ok(Self { table: def.id.clone(), steps, names })
+        let has_history = steps.iter().any(|step| step.is_row_end);
+        Ok(Self { table: def.id.clone(), steps, names, has_history })
     }
 }
 
@@ -127,6 +135,12 @@ impl<'a, 'p> Reader<'a, 'p> {
     /// Fills `change` with the next row; false where there is none. Its offsets count from the event's first byte.
     #[inline]
     pub fn next(&mut self, change: &mut Change<'a>) -> Result<bool> {
+        if self.plan.has_history { self.next_current(change) } else { self.step(change) }
+    }
+
+    /// Fills `change` with the next row as the log has it.
+    #[inline]
+    fn step(&mut self, change: &mut Change<'a>) -> Result<bool> {
         if self.at >= self.bytes.len() {
             return Ok(false);
         }

@@ -117,6 +117,55 @@ fn images_of_few_columns_have_null_bits_for_those_alone() {
     assert_eq!(seen, ["32: [Null, Int(5), LeftOut] 34: [UInt(9), Int(5), LeftOut]"]);
 }
 
+/// The last moment of 32 bits with a sign, and an earlier one.
+const CURRENT: [u8; 7] = [0x7f, 0xff, 0xff, 0xff, 0x0f, 0x42, 0x3f];
+const ENDED: [u8; 7] = [0x6b, 0x01, 0xbf, 0x84, 0x01, 0x92, 0xce];
+
+/// A table of a TINYINT and the end of its rows: what becomes of rows behind these bitmaps.
+fn history(kind: u8, bitmaps: &[u8], images: &[&[u8]]) -> Vec<(ChangeKind, usize)> {
+    let map = event(19, b"\x07\0\0\0\0\0\0\0\x02db\0\x01t\0\x02\x01\x11\x01\x06\0");
+    let map = FormatDescription::assumed().read_inner(&map).expect("well formed").body;
+    let Body::TableMap(map) = map else { panic!("no layout") };
+    let map = TableMap::parse(&map).expect("well formed");
+    let mut def = definition();
+    def.columns.truncate(2);
+    def.columns[1].ty = ColumnType::RowEnd;
+    let plan = Plan::new(&def, &[0], &map).expect("agrees");
+    let bytes = event(kind, &[&[7, 0, 0, 0, 0, 0, 1, 0, 2], bitmaps, &images.concat()].concat());
+    let event = FormatDescription::assumed().read_inner(&bytes).expect("well formed");
+    let Body::Rows(event) = event.body else { panic!("no rows") };
+    let mut reader = Reader::new(&event, &plan).expect("well formed");
+    let mut change = Change::reusable(ChangeKind::Insert);
+    let mut seen = Vec::new();
+    while reader.next(&mut change).expect("well formed") {
+        let row = if change.kind == ChangeKind::Delete { &change.before } else { &change.after };
+        let Some(Value::Int(id)) = row.values.first() else { panic!("no value") };
+        seen.push((change.kind, *id as usize));
+    }
+    seen
+}
+
+#[test]
+fn an_image_of_a_row_that_has_ended_is_as_if_there_was_none() {
+    use ChangeKind as K;
+    const WRITE: u8 = 23;
+    const UPDATE: u8 = 24;
+    const DELETE: u8 = 25;
+    let image = |id: u8, end: &[u8]| [&[0, id][..], end].concat();
+    let (current, ended) = (|id| image(id, &CURRENT), |id| image(id, &ENDED));
+    let seen = history(WRITE, &[3], &[&ended(1), &current(2), &ended(3)]);
+    assert_eq!(seen, [(K::Insert, 2)]);
+    assert_eq!(history(DELETE, &[3], &[&ended(1), &current(2)]), [(K::Delete, 2)]);
+    let pairs =
+        [current(1), current(2), current(3), ended(3), ended(4), current(4), ended(5), ended(5)];
+    let pairs: Vec<&[u8]> = pairs.iter().map(Vec::as_slice).collect();
+    let seen = history(UPDATE, &[3, 3], &pairs);
+    assert_eq!(seen, [(K::Update, 2), (K::Delete, 3), (K::Insert, 4)]);
+    // The image behind leaves the end out: it is the one before.
+    let seen = history(UPDATE, &[3, 1], &[&current(1), &[0, 2], &ended(3), &[0, 4]]);
+    assert_eq!(seen, [(K::Update, 2)]);
+}
+
 #[test]
 fn rows_that_end_early_are_errors_at_every_cut() {
     let whole = [7, 0, 1, 3, b'a', b'b', b'c', 2, 1];

@@ -4,7 +4,8 @@ use crate::error::Result;
 
 use super::super::cursor::Cursor;
 use super::super::table_map::{MapColumn, column_kind as k};
-use super::super::value::fraction_len;
+use super::super::value::{fraction_len, hires_date_time_len, hires_time_len, hires_timestamp_len};
+use crate::table::ColumnType;
 
 /// How many bytes a column takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,16 +16,18 @@ pub enum Width {
 }
 
 impl Width {
-    /// Of a column as it is announced.
-    pub fn of(column: &MapColumn) -> Self {
+    /// Of a column as it is announced. The old forms of moments are announced without their digits, which MariaDB had
+    /// before MySQL had another form for them; those are the definition's.
+    pub fn of(column: &MapColumn, ty: &ColumnType) -> Self {
         let metadata = column.metadata;
         let [low, high] = metadata.to_le_bytes();
         match column.kind {
+            k::TIME | k::DATETIME | k::TIMESTAMP => Width::Fixed(old_moment_len(ty)),
             k::TINY | k::YEAR => Width::Fixed(1),
             k::SHORT => Width::Fixed(2),
-            k::INT24 | k::DATE | k::NEWDATE | k::TIME => Width::Fixed(3),
-            k::LONG | k::FLOAT | k::TIMESTAMP => Width::Fixed(4),
-            k::LONGLONG | k::DOUBLE | k::DATETIME => Width::Fixed(8),
+            k::INT24 | k::DATE | k::NEWDATE => Width::Fixed(3),
+            k::LONG | k::FLOAT => Width::Fixed(4),
+            k::LONGLONG | k::DOUBLE => Width::Fixed(8),
             k::TIMESTAMP2 => Width::Fixed(4 + fraction_len(low)),
             k::DATETIME2 => Width::Fixed(5 + fraction_len(low)),
             k::TIME2 => Width::Fixed(3 + fraction_len(low)),
@@ -34,7 +37,10 @@ impl Width {
             k::VARCHAR | k::VAR_STRING | k::STRING => {
                 Width::Counted(if metadata < 256 { 1 } else { 2 })
             }
-            k::TINY_BLOB..=k::BLOB | k::GEOMETRY | k::JSON | k::VECTOR => Width::Counted(low),
+            k::VARCHAR_COMPRESSED => Width::Counted(if metadata < 256 { 1 } else { 2 }),
+            k::TINY_BLOB..=k::BLOB | k::BLOB_COMPRESSED | k::GEOMETRY | k::JSON | k::VECTOR => {
+                Width::Counted(low)
+            }
             // Only NULL is left: the layout's parser refuses all others.
             _ => Width::Fixed(0),
         }
@@ -58,6 +64,17 @@ impl Width {
                 cursor.bytes(count as usize)
             }
         }
+    }
+}
+
+/// Of a moment in its old form; the definition was found to agree in what kind it is.
+fn old_moment_len(ty: &ColumnType) -> u16 {
+    match *ty {
+        ColumnType::Time { fsp } => hires_time_len(fsp),
+        ColumnType::DateTime { fsp } => hires_date_time_len(fsp),
+        ColumnType::Timestamp { fsp } => hires_timestamp_len(fsp),
+        ColumnType::RowEnd => hires_timestamp_len(6),
+        _ => 0,
     }
 }
 

@@ -6,16 +6,21 @@
 //! block 403, yet no document is to blame. Where the cluster runs the pipeline, what its model's endpoint answered comes
 //! back as one type with the endpoint's status, and there the status is what tells.
 
+mod words;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::words::{self, Endpoint, OF_THE_ENDPOINT};
-use super::{Outcome, Placed, Target};
-use crate::document::Action;
+use self::words::{Endpoint, OF_THE_ENDPOINT};
+use super::{Outcome, Target};
+use crate::document::{Action, DocOp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::naive::{Rule, is_naive};
 use crate::position::Version;
+
+/// An operation and its place in the batch.
+pub type Placed<'b> = (usize, DocOp<'b>);
 
 #[derive(Deserialize)]
 struct Answer<'a> {
@@ -72,7 +77,7 @@ impl ItemError<'_> {
 /// Writes the outcome of every operation of `part` that `body` answers for to its place in `outcomes`. Gives back the
 /// places of those that a model behind the cluster's pipeline refused: it may have seen the texts of several documents in
 /// one request, and then one of them has spoilt it for the others.
-pub(super) fn read(
+pub fn read(
     target: &Target,
     part: &[Placed<'_>],
     body: &[u8],

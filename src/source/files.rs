@@ -1,0 +1,384 @@
+//! A folder of binlog files as the stream of events that a server would send of them: in order, without the transactions
+//! that are had already, and never a part of a transaction. Knows nothing of what the events mean for a link.
+//!
+//! The last file may still grow. Where it ends, be it in the middle of an event or of a transaction, the stream has an end
+//! for now ([`LogFiles::next`] gives none) and goes on there when more has come.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{ErrorKind as IoKind, Read as _};
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::position::GtidSet;
+use crate::source::binlog::header::HEADER_LEN;
+use crate::source::binlog::payload::{Inflater, Payload};
+use crate::source::binlog::{Body, FormatDescription, Kind, TableMap};
+use crate::source::from_table_map;
+use crate::table::{TableDef, TableId};
+
+const MAGIC: &[u8; 4] = b"\xfebin";
+const ENCRYPTED: &[u8; 4] = b"\xfdbin";
+/// The server's own bound of an event, and its header.
+const EVENT_BYTES_MAX: usize = (1 << 30) + (1 << 20);
+/// What is read of a file at once.
+const READ_BYTES: usize = 1 << 20;
+/// Where an event's flags stand, and the one that says that the file was not closed. The server leaves it out of the
+/// checksum.
+const FLAGS_AT: usize = 17;
+const IN_USE: u8 = 1;
+const ARTIFICIAL: u16 = 0x20;
+
+/// The events of the files of a folder.
+pub struct LogFiles {
+    dir: PathBuf,
+    /// The file that is read.
+    name: String,
+    file: File,
+    /// Bytes of it that were read and not given out.
+    buffer: BytesMut,
+    /// Where `buffer` begins in the file.
+    offset: u64,
+    format: FormatDescription,
+    /// Transactions that are not given out.
+    passed: GtidSet,
+    /// The transaction that is read is among them.
+    is_skipping: bool,
+    /// Events that stand in no file.
+    made_up: VecDeque<Bytes>,
+}
+
+impl LogFiles {
+    /// Begins behind the transactions in `passed`, in the last file that has none before it which are not among them.
+    pub fn open(dir: &Path, passed: &GtidSet) -> Result<Self> {
+        let names = names(dir)?;
+        let mut begin = None;
+        for name in &names {
+            if !passed.covers(&gtids_before(&dir.join(name))?) {
+                break;
+            }
+            begin = Some(name.clone());
+        }
+        let name = begin.ok_or_else(|| {
+            let what = format!(
+                "the log files in {} begin behind the checkpoint ({passed})",
+                dir.display()
+            );
+            Error::new(ErrorKind::SourceLost, what)
+                .with_advice("add the files before them, or drop the link and create it again")
+        })?;
+        let mut files = Self {
+            file: open(&dir.join(&name))?,
+            dir: dir.to_owned(),
+            name,
+            buffer: BytesMut::new(),
+            offset: MAGIC.len() as u64,
+            format: FormatDescription::assumed(),
+            passed: passed.clone(),
+            is_skipping: false,
+            made_up: VecDeque::new(),
+        };
+        files.announce();
+        Ok(files)
+    }
+
+    /// The next whole event; None where there is none for now.
+    pub fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(event) = self.made_up.pop_front() {
+                return Ok(Some(event));
+            }
+            let Some(size) = self.whole()? else {
+                if self.go_on()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let event = self.buffer.split_to(size);
+            self.offset += size as u64;
+            if let Some(event) = self.look_at(event)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// The size of the event that is next, if it is there whole.
+    fn whole(&mut self) -> Result<Option<usize>> {
+        if !self.fill(HEADER_LEN)? {
+            return Ok(None);
+        }
+        let size = self.buffer.get(9..13).and_then(<[u8]>::first_chunk::<4>);
+        let size = size.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
+        if !(HEADER_LEN..=EVENT_BYTES_MAX).contains(&size) {
+            return Err(self.damaged(&format!("an event of {size} bytes")));
+        }
+        if !self.fill(size)? || !self.has_whole_transaction(size)? {
+            return Ok(None);
+        }
+        Ok(Some(size))
+    }
+
+    /// Reads until `wanted` bytes are there; false where the file ends before.
+    fn fill(&mut self, wanted: usize) -> Result<bool> {
+        while self.buffer.len() < wanted {
+            let held = self.buffer.len();
+            self.buffer.resize(held + READ_BYTES, 0);
+            let read = self.file.read(&mut self.buffer[held..]);
+            self.buffer.truncate(held + read.as_ref().copied().unwrap_or(0));
+            match read {
+                Ok(0) => return Ok(false),
+                Ok(_) => (),
+                Err(error) if error.kind() == IoKind::Interrupted => (),
+                Err(cause) => return Err(unreadable(&self.dir.join(&self.name), cause)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Where a transaction begins, whether it ends in the file too: a server that died may have written a part of it,
+    /// which it takes away when it starts again.
+    fn has_whole_transaction(&self, size: usize) -> Result<bool> {
+        let event = self.buffer.get(..size).unwrap_or_default();
+        if !matches!(kind(event), Kind::GTID | Kind::GTID_TAGGED | Kind::ANONYMOUS_GTID) {
+            return Ok(true);
+        }
+        let Body::GroupStart(start) = self.format.read(event)?.body else { return Ok(true) };
+        let path = self.dir.join(&self.name);
+        let length = self.file.metadata().map_err(|cause| unreadable(&path, cause))?.len();
+        Ok(self.offset + start.transaction_bytes.max(size as u64) <= length)
+    }
+
+    /// Gives the event out as the server would; None for one that is had already.
+    fn look_at(&mut self, mut event: BytesMut) -> Result<Option<Bytes>> {
+        let is_kept = match kind(&event) {
+            Kind::FORMAT_DESCRIPTION => {
+                if let Some(flags) = event.get_mut(FLAGS_AT) {
+                    *flags &= !IN_USE;
+                }
+                if let Body::FormatDescription(format) = self.format.read(&event)?.body {
+                    self.format = *format;
+                }
+                true
+            }
+            Kind::GTID | Kind::GTID_TAGGED | Kind::ANONYMOUS_GTID => {
+                if let Body::GroupStart(start) = self.format.read(&event)?.body {
+                    let is_had = |gtid| self.passed.contains(gtid);
+                    self.is_skipping = start.gtid.as_ref().is_some_and(is_had);
+                }
+                !self.is_skipping
+            }
+            Kind::ROTATE | Kind::PREVIOUS_GTIDS | Kind::STOP => true,
+            _ => !self.is_skipping,
+        };
+        Ok(is_kept.then(|| event.freeze()))
+    }
+
+    /// Goes over to the next file, if there is one. Only the last may end before its last event does.
+    fn go_on(&mut self) -> Result<bool> {
+        let names = names(&self.dir)?;
+        let at = names.iter().position(|name| *name == self.name);
+        let Some(next) = at.and_then(|at| names.get(at + 1)) else { return Ok(false) };
+        // The server makes the next file when it has written all of this one.
+        if self.whole()?.is_some() {
+            return Ok(true);
+        }
+        if !self.buffer.is_empty() {
+            return Err(self.damaged(&format!("it ends within a transaction, and {next} follows")));
+        }
+        self.file = open(&self.dir.join(next))?;
+        self.name.clone_from(next);
+        self.offset = MAGIC.len() as u64;
+        self.is_skipping = false;
+        self.announce();
+        Ok(true)
+    }
+
+    /// Tells the name of the file as the server does where it begins with one.
+    fn announce(&mut self) {
+        let checksum_len = if self.format.checksums { 4 } else { 0 };
+        let size = HEADER_LEN + 8 + self.name.len() + checksum_len;
+        let mut event = vec![0; 4];
+        event.push(Kind::ROTATE.0);
+        event.extend_from_slice(&[0; 4]);
+        event.extend_from_slice(&(size as u32).to_le_bytes());
+        event.extend_from_slice(&[0; 4]);
+        event.extend_from_slice(&ARTIFICIAL.to_le_bytes());
+        event.extend_from_slice(&(MAGIC.len() as u64).to_le_bytes());
+        event.extend_from_slice(self.name.as_bytes());
+        if self.format.checksums {
+            let sum = crc32fast::hash(&event);
+            event.extend_from_slice(&sum.to_le_bytes());
+        }
+        self.made_up.push_back(event.into());
+    }
+
+    fn damaged(&self, what: &str) -> Error {
+        let place = format!("{} at offset {}", self.dir.join(&self.name).display(), self.offset);
+        Error::new(ErrorKind::Undecodable, format!("{place}: {what}"))
+            .with_advice("the file is damaged or was not copied whole: copy it again")
+    }
+}
+
+/// The transactions before the first file.
+pub fn gtids_before_first(dir: &Path) -> Result<GtidSet> {
+    match names(dir)?.first() {
+        Some(first) => gtids_before(&dir.join(first)),
+        None => Ok(GtidSet::default()),
+    }
+}
+
+/// What stands for the server's identity: the folder.
+pub fn identity(dir: &Path) -> Result<String> {
+    let whole = fs::canonicalize(dir).map_err(|cause| unreadable(dir, cause))?;
+    Ok(format!("files:{}", whole.display()))
+}
+
+/// The definition of the table by its first layout in the files.
+pub fn first_definition(dir: &Path, table: &TableId) -> Result<TableDef> {
+    let mut files = LogFiles::open(dir, &gtids_before_first(dir)?)?;
+    let mut inflater = Inflater::new(EVENT_BYTES_MAX)?;
+    while let Some(event) = files.next()? {
+        let is_looked_at = matches!(kind(&event), Kind::TABLE_MAP | Kind::TRANSACTION_PAYLOAD);
+        if !is_looked_at {
+            continue;
+        }
+        let found = match files.format.read(&event)?.body {
+            Body::Payload(payload) => inside(&mut inflater, &files.format, &payload, table)?,
+            body => layout(&body, table)?,
+        };
+        if let Some(map) = found {
+            return from_table_map::definition(&map);
+        }
+    }
+    let message = format!("no row of {table} is in the log files in {}", dir.display());
+    Err(Error::new(ErrorKind::SourceRefused, message)
+        .with_advice("check the name, or add the files in which its rows are"))
+}
+
+fn inside(
+    inflater: &mut Inflater,
+    format: &FormatDescription,
+    payload: &Payload<'_>,
+    table: &TableId,
+) -> Result<Option<TableMap>> {
+    let mut events = inflater.open(payload)?;
+    while let Some(event) = events.next()? {
+        if kind(event) == Kind::TABLE_MAP
+            && let Some(map) = layout(&format.read_inner(event)?.body, table)?
+        {
+            return Ok(Some(map));
+        }
+    }
+    Ok(None)
+}
+
+fn layout(body: &Body<'_>, table: &TableId) -> Result<Option<TableMap>> {
+    match body {
+        Body::TableMap(map) if map.table == table.name && map.db == table.db => {
+            TableMap::parse(map).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn kind(event: &[u8]) -> Kind {
+    Kind(event.get(4).copied().unwrap_or_default())
+}
+
+/// The transactions before those of a file, as it says itself.
+fn gtids_before(path: &Path) -> Result<GtidSet> {
+    let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut files = LogFiles {
+        file: open(path)?,
+        dir,
+        name,
+        buffer: BytesMut::new(),
+        offset: MAGIC.len() as u64,
+        format: FormatDescription::assumed(),
+        passed: GtidSet::default(),
+        is_skipping: false,
+        made_up: VecDeque::new(),
+    };
+    while let Some(size) = files.whole()? {
+        let event = files.buffer.split_to(size);
+        files.offset += size as u64;
+        let Some(event) = files.look_at(event)? else { continue };
+        match files.format.read(&event)?.body {
+            Body::FormatDescription(_) => {}
+            Body::PreviousGtids(set) => return Ok(set),
+            _ => break,
+        }
+    }
+    Err(Error::new(
+        ErrorKind::SourceRefused,
+        format!("{} does not say which transactions are before it", path.display()),
+    )
+    .with_advice("the log must be of MySQL with gtid_mode = ON"))
+}
+
+/// The files' names in their order: as the index beside them has them, else by their numbers.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let mut indexes = Vec::new();
+    let mut numbered = Vec::new();
+    let listed = fs::read_dir(dir).map_err(|cause| unreadable(dir, cause))?;
+    for entry in listed {
+        let entry = entry.map_err(|cause| unreadable(dir, cause))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((stem, extension)) = name.rsplit_once('.') else { continue };
+        let is_number = !extension.is_empty() && extension.bytes().all(|b| b.is_ascii_digit());
+        if extension == "index" {
+            indexes.push(name);
+        } else if is_number && let Ok(number) = extension.parse::<u64>() {
+            numbered.push((stem.to_owned(), number, name));
+        }
+    }
+    let refused = |what: String, advice: &str| {
+        let message = format!("{}: {what}", dir.display());
+        Err(Error::new(ErrorKind::SourceRefused, message).with_advice(advice))
+    };
+    if let [index] = indexes.as_slice() {
+        let path = dir.join(index);
+        let text = fs::read_to_string(&path).map_err(|cause| unreadable(&path, cause))?;
+        let base = |line: &str| line.trim().rsplit('/').next().unwrap_or_default().to_owned();
+        return Ok(text.lines().map(base).filter(|name| !name.is_empty()).collect());
+    }
+    numbered.sort_by_key(|(_, number, _)| *number);
+    match numbered.as_slice() {
+        [] => {
+            refused("no binlog file is there".into(), "name the folder of binlog.000001 and so on")
+        }
+        [(first, _, _), rest @ ..] if rest.iter().any(|(stem, _, _)| stem != first) => refused(
+            "files of several logs are there".into(),
+            "keep those of one server in a folder of their own",
+        ),
+        _ => Ok(numbered.into_iter().map(|(_, _, name)| name).collect()),
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let mut file = File::open(path).map_err(|cause| unreadable(path, cause))?;
+    let mut magic = [0; 4];
+    file.read_exact(&mut magic).map_err(|cause| unreadable(path, cause))?;
+    match &magic {
+        MAGIC => Ok(file),
+        ENCRYPTED => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} is encrypted (binlog_encryption)", path.display()),
+        )
+        .with_advice("have the server decrypt it: mysqlbinlog --read-from-remote-server --raw")),
+        _ => Err(Error::new(
+            ErrorKind::SourceRefused,
+            format!("{} is no binlog file", path.display()),
+        )
+        .with_advice("name a folder that holds nothing but the log's files and their index")),
+    }
+}
+
+fn unreadable(path: &Path, cause: std::io::Error) -> Error {
+    Error::new(ErrorKind::SourceRefused, format!("cannot read {}", path.display()))
+        .caused_by(cause)
+        .with_advice("see that it is there and that this account may read it")
+}

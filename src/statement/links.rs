@@ -1,0 +1,59 @@
+//! Statements on one link: a verb, `LINK`, and the link's id. Knows nothing of what a link is.
+
+use super::ast::{Name, Statement};
+use super::lexer::{Kind, Lexer};
+use super::parser::unexpected;
+use crate::error::Result;
+
+type Build = fn(Name) -> Statement;
+
+const VERBS: &[(&str, Build)] = &[
+    ("PAUSE", |id| Statement::PauseLink { id }),
+    ("RESUME", |id| Statement::ResumeLink { id }),
+    ("RESET", |id| Statement::ResetLink { id }),
+];
+
+/// How these statements are written, for messages.
+pub(super) fn forms() -> String {
+    let verbs: Vec<_> = VERBS.iter().map(|(verb, _)| *verb).collect();
+    format!("{} LINK <id>", verbs.join(" | "))
+}
+
+/// Reads the statement if its first word is one of the verbs; else leaves the lexer where it is.
+pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>> {
+    let mut ahead = lexer.clone();
+    let Kind::Word(word) = ahead.next()?.kind else { return Ok(None) };
+    let Some((_, build)) = VERBS.iter().find(|(verb, _)| verb.eq_ignore_ascii_case(&word)) else {
+        return Ok(None);
+    };
+    *lexer = ahead;
+    let token = lexer.next()?;
+    match &token.kind {
+        Kind::Word(word) if word.eq_ignore_ascii_case("link") => {}
+        _ => return Err(unexpected("LINK", &token)),
+    }
+    Ok(Some(build(read_id(lexer)?)))
+}
+
+/// A link's id: a word, in which dots may stand, or anything in back-ticks or quotes.
+pub(super) fn read_id(lexer: &mut Lexer<'_>) -> Result<Name> {
+    let token = lexer.next()?;
+    let mut id = match token.kind {
+        Kind::Ticked(text) => return Ok(Name { text, span: token.span }),
+        Kind::Text(text) => return Ok(Name { text: text.text, span: token.span }),
+        Kind::Word(text) => Name { text, span: token.span },
+        _ => return Err(unexpected("the id of a link", &token)),
+    };
+    loop {
+        let mut ahead = lexer.clone();
+        let next = ahead.next()?;
+        let is_next_to_it = next.span.start == id.span.end;
+        match next.kind {
+            Kind::Sign('.') if is_next_to_it => id.text.push('.'),
+            Kind::Word(part) if is_next_to_it => id.text.push_str(&part),
+            _ => return Ok(id),
+        }
+        id.span.end = next.span.end;
+        *lexer = ahead;
+    }
+}

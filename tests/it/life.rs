@@ -1,0 +1,90 @@
+//! A link's life by statement: it is paused, goes on, and is reset.
+
+use serde_json::json;
+
+use crate::support::SECONDS_30;
+use crate::support::servers::{self, Flavour};
+use crate::support::stage::{Stage, index_body};
+
+async fn staged() -> Stage {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a', 'b'), (2, 'a', 'b'), (3, 'a', 'b')").await;
+    stage.link().await;
+    stage.settle().await;
+    stage
+}
+
+async fn say(stage: &Stage, verb: &str) {
+    stage.daemon.sql(&format!("{verb} LINK `{}`", stage.index)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_link_rests_through_restarts_and_goes_on_where_it_stopped() {
+    let mut stage = staged().await;
+    let other = stage.search.index("other", index_body()).await;
+    stage.daemon.sql(&stage.statement().replace(&stage.index, &other)).await;
+    say(&stage, "pause").await;
+    assert_eq!(stage.until_state("paused").await["errors"], "");
+    for sql in ["UPDATE {t} SET a = 'meanwhile' WHERE id = 1", "DELETE FROM {t} WHERE id = 2"] {
+        stage.exec(sql).await;
+    }
+    let paused = std::mem::replace(&mut stage.index, other);
+    stage.until_equal("the other link goes on", SECONDS_30).await;
+    stage.daemon.stop().await;
+    stage.daemon.start_again().await;
+    stage.exec("INSERT INTO {t} VALUES (4, 'behind', 'the restart')").await;
+    stage.until_equal("it does so behind a restart too", SECONDS_30).await;
+    stage.index = paused;
+    assert_eq!(stage.status().await.0, "paused");
+    let doc = stage.search.doc(&stage.index, "2").await.expect("it is as it was");
+    assert_eq!(doc.source, json!({"id": 2, "a": "a", "b": "b"}));
+    say(&stage, "RESUME").await;
+    stage.settle().await;
+    stage.until_equal("it has caught up", SECONDS_30).await;
+    let refused = stage.daemon.try_sql(&format!("RESUME LINK '{}'", stage.index)).await;
+    let refused = refused.expect_err("it does not rest");
+    assert!(refused.contains("so it goes on anyway"), "{refused}");
+    let refused = stage.daemon.try_sql("PAUSE LINK nobody").await.expect_err("there is none");
+    assert!(refused.contains("unknown link `nobody`"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_link_goes_on_without_a_restart_when_its_cause_is_gone() {
+    let stage = staged().await;
+    let strict =
+        json!({"dynamic": "strict", "properties": {"a": {"type": "keyword", "ignore_above": 100}}});
+    stage.search.ok("PUT", &format!("/{}/_mapping", stage.index), Some(strict)).await;
+    stage.daemon.sql(&format!("CALL dbms_etl.drop_sync_link_by_id('{}')", stage.index)).await;
+    stage.exec("ALTER TABLE {t} ADD COLUMN c VARCHAR(9) DEFAULT 'c'").await;
+    let with_c = format!("{0}.c({1}.t.c),{0}.id(", stage.index, stage.db);
+    let statement = stage.statement().replacen(&format!("{}.id(", stage.index), &with_c, 1);
+    stage.daemon.sql(&statement).await;
+    let message = stage.until_state("failed").await;
+    let errors = message["errors"].as_str().unwrap_or_default();
+    assert!(errors.contains("RESUME LINK"), "{errors}");
+    let wider = json!({"properties": {"c": {"type": "keyword"}}});
+    stage.search.ok("PUT", &format!("/{}/_mapping", stage.index), Some(wider)).await;
+    say(&stage, "RESUME").await;
+    stage.until_state("running").await;
+    let doc = stage.search.doc(&stage.index, "3").await.expect("it is written");
+    assert_eq!(doc.source, json!({"c": "c", "id": 3, "a": "a", "b": "b"}));
+}
+
+/// What somebody else has done to the index is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_link_copies_its_table_again_and_deletes_what_has_no_row() {
+    let mut stage = staged().await;
+    let at = |id: &str| format!("/{}/_doc/{id}", stage.index);
+    stage.search.ok("PUT", &at("77"), Some(json!({"id": 77, "a": "of", "b": "nobody"}))).await;
+    stage.search.ok("PUT", &at("1"), Some(json!({"id": 1, "a": "changed", "b": ""}))).await;
+    stage.search.ok("DELETE", &at("3"), None).await;
+    say(&stage, "RESET").await;
+    stage.until_equal("the index is the table again", SECONDS_30).await;
+    stage.settle().await;
+    // Once only.
+    stage.daemon.stop().await;
+    stage.daemon.start_again().await;
+    stage.settle().await;
+    let copied = format!("driftless_link_rows_total{{kind=\"snapshot\",link=\"{}\"}}", stage.index);
+    assert_eq!(stage.daemon.metric(&copied).await.unwrap_or(0.0), 0.0);
+}
