@@ -167,7 +167,7 @@ impl Worker {
     fn why_not_settled(&self) -> Option<Error> {
         let table = &self.setup.def.id;
         let what = match &self.holding {
-            Holding::Gone => format!("the table {table} is gone"),
+            Holding::Gone { .. } => format!("the table {table} is gone"),
             Holding::Skipping(_) => format!("{table} was altered, and will be copied again"),
             Holding::Defined if !self.snapshot.done => format!("{table} is being copied"),
             Holding::Defined => return None,

@@ -46,6 +46,7 @@ fn part(text: String, ty: &ColumnType) -> Option<KeyPart> {
         | T::Json
         | T::JsonText
         | T::Geometry
+        | T::RowEnd
         | T::Vector
         | T::Unsupported { .. } => None,
     }
