@@ -257,7 +257,7 @@ impl Load {
                     session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
                     number += WRITERS;
                     statements.fetch_add(1, Ordering::Relaxed);
-                    let looks = number / WRITERS % UNPACED == 0;
+                    let looks = (number / WRITERS).is_multiple_of(UNPACED);
                     while looks && !stop.load(Ordering::Relaxed) {
                         let Some(lag) = &lag else { break };
                         if lag.ms().await < 100.0 {
