@@ -19,14 +19,22 @@ pub enum Rule {
     LateOperations = 6,
     /// Naive: today's definition is good for yesterday's events if the column types agree.
     Definitions = 8,
+    /// Naive: what stands in the log of MariaDB was committed.
+    HeldGroups = 9,
     /// Naive: TRUNCATE deletes what the index shows at that moment.
     Destructive = 10,
     /// Naive: a row changes only by its events.
     SilentChanges = 11,
+    /// Naive: what a foreign key does to a row is in the log.
+    Cascades = 12,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
     /// Naive: a document that differs from its row at one look is wrong.
     Verification = 16,
+    /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
+    Snapshot = 18,
+    /// Naive: every event is had whole before it is looked at.
+    Memory = 22,
 }
 
 /// Whether the naive reading of `rule` is in force. Always false in a release build.

@@ -1,10 +1,12 @@
 //! Tables as the source defines them: names, columns, types, keys. Knows nothing of rows or logs.
 
 mod charset;
+mod keys;
 
 use std::fmt;
 
 pub use charset::Charset;
+pub use keys::{Action, Family, ForeignKey};
 
 /// A table by schema and name, as the server spells them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

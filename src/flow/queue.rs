@@ -15,7 +15,7 @@ pub fn bounded<T>(capacity_bytes: usize) -> (Sender<T>, Receiver<T>) {
     let room = Arc::new(Semaphore::new(capacity));
     (
         Sender { items: sender, room, capacity, gauge: gauge.clone() },
-        Receiver { items: receiver, gauge },
+        Receiver { items: receiver, held: None, gauge },
     )
 }
 
@@ -44,8 +44,8 @@ impl<T> Clone for Sender<T> {
 struct Item<T> {
     value: T,
     bytes: usize,
-    /// Gives the room back when the item is taken out.
-    _room: OwnedSemaphorePermit,
+    /// Gives the room back when it is dropped.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Room in a queue that is kept for one item.
@@ -85,7 +85,7 @@ impl<T> Sender<T> {
 
     pub fn send_reserved(&self, value: T, room: Room) -> Result<(), Closed> {
         self.gauge.fetch_add(room.charged, Ordering::Relaxed);
-        let item = Item { value, bytes: room.charged, _room: room.permit };
+        let item = Item { value, bytes: room.charged, room: Some(room.permit) };
         self.items.send(item).map_err(|_| Closed)
     }
 
@@ -96,6 +96,8 @@ impl<T> Sender<T> {
 
 pub struct Receiver<T> {
     items: mpsc::UnboundedReceiver<Item<T>>,
+    /// Of the item that is being worked at.
+    held: Option<OwnedSemaphorePermit>,
     gauge: Arc<AtomicUsize>,
 }
 
@@ -103,6 +105,15 @@ impl<T> Receiver<T> {
     /// The next item, or `None` when every sender is gone. Cancel safe.
     pub async fn recv(&mut self) -> Option<T> {
         let item = self.items.recv().await?;
+        Some(self.take(item))
+    }
+
+    /// The next item, whose room is given back when the one behind it is asked for: what is being worked at is held too.
+    /// Cancel safe.
+    pub async fn recv_held(&mut self) -> Option<T> {
+        self.held = None;
+        let mut item = self.items.recv().await?;
+        self.held = item.room.take();
         Some(self.take(item))
     }
 
@@ -143,6 +154,18 @@ mod tests {
         sender.send('a', 1_000).await.expect("open");
         assert_eq!(receiver.recv().await, Some('a'));
         assert_eq!(receiver.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_worked_at_keeps_its_room() {
+        let (sender, mut receiver) = bounded(10);
+        sender.send('a', 1_000).await.expect("open");
+        assert_eq!(receiver.recv_held().await, Some('a'));
+        let second = sender.send('b', 1);
+        tokio::pin!(second);
+        assert!(futures_util::poll!(&mut second).is_pending());
+        let (sent, received) = tokio::join!(second, receiver.recv_held());
+        assert_eq!((sent, received), (Ok(()), Some('b')));
     }
 
     #[tokio::test]

@@ -55,7 +55,8 @@ impl Worker {
         }
         self.is_at_boundary = false;
         let version = self.at.epoch.version(ddl.n, 0);
-        let met = Met { statement: ddl.statement, db: ddl.db, gtid: ddl.gtid };
+        let Ddl { statement, db, gtid, behind, .. } = ddl;
+        let met = Met { statement, db, gtid, announced: None };
         tracing::info!(
             link = self.setup.link,
             statement = met.statement,
@@ -77,7 +78,7 @@ impl Worker {
         let known = self.setup.history.behind(&met.gtid).cloned();
         let record = match known {
             Some(record) => Some(record),
-            None => self.learn(&met, &fate, &ddl.behind).await?,
+            None => self.learn(&met, &fate, &behind).await?,
         };
         match record {
             Some(record) => self.adopt(&record, version),
@@ -120,15 +121,16 @@ impl Worker {
             }
             _ => {
                 let (subject, from) = (self.setup.subject.clone(), behind.clone());
+                let first = met.clone();
                 let looking =
-                    async move { definition::look_ahead_patiently(&subject, &from).await };
+                    async move { definition::look_ahead_patiently(&subject, &first, &from).await };
                 let elsewhere = || {
                     let what = "the source's address leads to another server now";
                     End::Again(Error::new(ErrorKind::SourceUnreachable, what))
                 };
-                let (seen, further) = self.meanwhile(looking).await??.ok_or_else(elsewhere)?;
+                let (seen, all) = self.meanwhile(looking).await??.ok_or_else(elsewhere)?;
                 if let Fate::Gone { to: Some(to) } = fate {
-                    if seen.def.is_some() && further.is_empty() {
+                    if seen.def.is_some() && all.len() == 1 {
                         tracing::info!(link = self.setup.link, "a temporary table was meant");
                         return Ok(None);
                     }
@@ -143,7 +145,6 @@ impl Worker {
                     policy: self.setup.policy,
                     all_columns: self.setup.all_columns,
                 };
-                let all: Vec<Met> = std::iter::once(met.clone()).chain(further).collect();
                 consequence::records(&standing, &all, &seen).map_err(End::Failed)?
             }
         };
@@ -201,12 +202,15 @@ impl Worker {
         let walks_as_before = has_same_order(&self.setup.def, def);
         self.setup.plan = compiled(&self.setup.spec, def, &self.setup.forms)?;
         self.setup.def = Arc::new(def.clone());
+        self.bind_cascades();
+        let ended = lock(&self.setup.subject.ended).clone();
         self.setup.subject = Arc::new(Subject {
             def: self.setup.def.clone(),
-            wanted: self.setup.plan.wanted().to_vec(),
+            wanted: self.cascades.wanted.clone(),
             prepared: Mutex::new(self.prepared.open.clone()),
             source: self.setup.subject.source.clone(),
-            server_uuid: self.setup.subject.server_uuid.clone(),
+            ended: Mutex::new(ended),
+            server: self.setup.subject.server.clone(),
             chunk_bytes_max: self.setup.subject.chunk_bytes_max,
             live: self.setup.live.clone(),
         });
@@ -253,6 +257,9 @@ impl Worker {
     /// no row are deleted behind it; else where an earlier copy would have.
     pub(super) fn copy_anew(&mut self, sweep_below: Option<Version>) {
         let sweep_below = sweep_below.map(|version| version.0).or(self.snapshot.sweep_below);
+        // This copy is also the one that foreign keys asked for, which may have taken rows.
+        let owes_sweep = self.snapshot.again && !self.setup.policy.keeps_documents();
+        let sweep_below = sweep_below.or(owes_sweep.then(|| self.at.version().0));
         self.snapshot = SnapshotRecord { sweep_below, ..SnapshotRecord::default() };
         self.copying = Copying::Ready;
         self.setup.live.forget_snapshot();

@@ -3,7 +3,8 @@
 //!
 //! A definition is taken in one of three ways. (1) The server's, if the log between the statement and the read has no
 //! other statement on the table. (2) A chain: each statement applied to the definition before it, taken only if the end
-//! equals the server's definition column for column; then every link of the chain is proven too. (3) Otherwise nobody
+//! equals the server's definition column for column; then every link of the chain is proven too. Where a table of an online
+//! copy takes the name, the rows behind it say what it is, if the log names its columns. (3) Otherwise nobody
 //! knows what the rows between the statement and the read mean: they are not decoded, and behind them the table is
 //! copied again under the server's definition.
 
@@ -156,7 +157,7 @@ fn single(standing: &Standing<'_>, met: &Met, def: &TableDef, seen: &Seen) -> Re
             }
         }
         Fate::Taken { by } if is_online_copy(&by, &standing.def.id) => {
-            online_copy(standing, met, def)
+            online_copy((standing.def, standing.spec), met, def)
         }
         Fate::Altered
         | Fate::Taken { .. }
@@ -187,10 +188,19 @@ fn chain(
     let around = Around { defaults, has_generated: seen.has_generated };
     let (mut def, mut spec) = (standing.def.clone(), standing.spec.clone());
     let mut records = Vec::new();
+    let Some(last) = met.last() else { return Ok(None) };
     for one in met {
         match fate(&one.statement, &one.db, standing.named) {
             Fate::Nothing | Fate::Emptied | Fate::Made { if_absent: true } => continue,
             Fate::Altered => {}
+            Fate::Taken { by } if is_online_copy(&by, &standing.def.id) => {
+                let is_last = std::ptr::eq(one, last);
+                let Some(taken) = announced(one, &def, end, is_last) else { return Ok(None) };
+                let Ok(step) = online_copy((&def, &spec), one, &taken) else { return Ok(None) };
+                def = step.def.clone();
+                records.push(step.into_record(one, &seen.read_at));
+                continue;
+            }
             Fate::Gone { .. } | Fate::Made { .. } | Fate::Taken { .. } => return Ok(None),
         }
         // A statement that the link cannot go on behind stops it when it is met, not now, if the chain is right.
@@ -216,6 +226,41 @@ struct Around<'a> {
     defaults: Defaults<'a>,
     /// There are columns that are computed from others.
     has_generated: bool,
+}
+
+/// The table that took the name, as the first rows behind the statement announce it. The log names columns and types, not
+/// everything that the server says of them, so each is the column of that name before or at the end. None where one is
+/// neither, or where nothing says which columns there are. Behind the last statement the server's is the one.
+fn announced(met: &Met, before: &TableDef, end: &TableDef, is_last: bool) -> Option<TableDef> {
+    if is_last {
+        return Some(end.clone());
+    }
+    let mut def = met.announced.as_deref()?.clone();
+    for column in &mut def.columns {
+        let is_it = |known: &&crate::table::Column| {
+            known.name.to_lowercase() == column.name.to_lowercase()
+                && known.ty == column.ty
+                && known.nullable == column.nullable
+        };
+        let known = end.columns.iter().find(is_it).or(before.columns.iter().find(is_it));
+        match known {
+            Some(known) => *column = known.clone(),
+            // Nobody knows how it is declared. It may come and go, but no rule may read it.
+            None => column.ty = ColumnType::Unsupported { reason: "it is only announced".into() },
+        }
+    }
+    let key = |def: &TableDef| {
+        def.primary_key.iter().map(|at| def.columns[*at].name.to_lowercase()).collect::<Vec<_>>()
+    };
+    for known in [end, before] {
+        if key(known) == key(&def) {
+            let by_name = |at: &usize| def.ordinal(&known.columns[*at].name);
+            let keys = known.unique_keys.iter();
+            def.unique_keys = keys.filter_map(|key| key.iter().map(by_name).collect()).collect();
+            break;
+        }
+    }
+    Some(def)
 }
 
 /// One ALTER applied; `None` where it is not understood, or does not end at `server`.
@@ -366,8 +411,7 @@ fn by_name(standing: &Standing<'_>, met: &[Met], def: &TableDef) -> Result<Step>
 }
 
 /// What gh-ost and pt-online-schema-change put in the table's place has the same rows, but for what their ALTER changed.
-fn online_copy(standing: &Standing<'_>, met: &Met, def: &TableDef) -> Result<Step> {
-    let (before, spec) = (standing.def, standing.spec);
+fn online_copy((before, spec): (&TableDef, &Spec), met: &Met, def: &TableDef) -> Result<Step> {
     compiled(spec, def, met)?;
     let pair = |rule: &Rule| Some((before.ordinal(&rule.column)?, def.ordinal(&rule.column)?));
     let pairs = |rules: &[Rule]| rules.iter().filter_map(pair).collect::<Vec<_>>();
@@ -499,12 +543,24 @@ mod tests {
             statement: (*statement).to_owned(),
             db: "d".into(),
             gtid: gtid(gno),
+            announced: None,
         };
         (1..).zip(statements).map(one).collect()
     }
 
     /// For each record: the columns that id, a and b are read from, and what is copied.
     fn told(statements: &[&str], end: &[&str]) -> Vec<String> {
+        told_of(&met(statements), end)
+    }
+
+    /// The statements with what the rows behind the first announce.
+    fn with(statements: &[&str], announced: &[&str]) -> Vec<Met> {
+        let mut met = met(statements);
+        met[0].announced = Some(Box::new(table(announced)));
+        met
+    }
+
+    fn told_of(met: &[Met], end: &[&str]) -> Vec<String> {
         let (def, named) = (
             table(&["id", "a", "b"]),
             Named { table: TableId::new("d", "t"), ignores_case: false },
@@ -531,7 +587,7 @@ mod tests {
             is_mariadb: false,
             read_at: GtidSet::default(),
         };
-        let records = match records(&standing, &met(statements), &seen) {
+        let records = match records(&standing, met, &seen) {
             Ok(records) => records,
             Err(error) => return vec![error.report()],
         };
@@ -581,6 +637,17 @@ mod tests {
         assert_eq!(told(&[swap, "ALTER TABLE t STRANGE"], &["id", "b", "a"]), skips);
         assert_eq!(told(&[swap, add], &["id", "b", "a"]), skips);
         let twice = ["RENAME TABLE t TO _t_del, _t_gho TO t"; 2];
+        assert_eq!(
+            told_of(&with(&twice, &["id", "a", "c", "b"]), &["id", "a", "b"]),
+            ["id,a,b No"; 2]
+        );
+        // Columns that have changed places may have changed names.
+        let moved = told_of(&with(&twice, &["id", "b", "a"]), &["id", "a", "b"]);
+        assert_eq!(moved, ["id,a,b RowsAndSweep"; 2]);
+        assert_eq!(
+            told_of(&with(&twice, &["id", "a"]), &["id", "a", "b"]),
+            ["id,a,b RowsAndSweep skipping"]
+        );
         assert_eq!(told(&twice, &["id", "a", "b"]), ["id,a,b RowsAndSweep skipping"]);
         assert_eq!(told(&[swap, "RENAME TABLE t TO u"], &[]), ["gone"]);
         let error = &told(&[swap, "DROP TABLE t"], &[])[0];

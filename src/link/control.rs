@@ -51,6 +51,7 @@ impl Control {
         inner.refuse_twice(&id, &record.index).map_err(|error| vec![error])?;
         // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
+        inner.parts.state.families().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.links().put(&record).map_err(|error| vec![error])?;
         inner.remember(record, State::Scheduled);
         inner.start_worker(&id).await;
@@ -70,6 +71,7 @@ impl Control {
         let state = &inner.parts.state;
         state.links().delete(id)?;
         state.checkpoints().delete(id)?;
+        state.families().delete(id)?;
         if let Some(rule) = record.rules.first() {
             state.schemas().delete(id, &TableId::new(&rule.db, &rule.table))?;
         }
@@ -114,9 +116,15 @@ impl Control {
         }
         live.begin_again(State::Paused);
         self.inner.stop_worker(id).await;
-        self.inner.store_record(id, |record| record.is_reset = true);
+        self.inner.store_record(id, |record| {
+            record.is_reset = true;
+            record.state = State::Scheduled.as_str().to_owned();
+            record.reason = String::new();
+        });
         live.forget_snapshot();
-        self.go_on(id, &live).await;
+        live.begin_again(State::Scheduled);
+        // What somebody else has written may have a version above those of the place where the stream is.
+        self.inner.ask_new_epoch(id, &live);
         Ok(())
     }
 

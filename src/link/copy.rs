@@ -1,6 +1,7 @@
 //! The task that reads a snapshot's chunks for a link's worker, over a connection of its own. It waits, reads and
 //! answers; what may be written of a chunk is the worker's to say (`source::snapshot::window`).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,8 +15,9 @@ use crate::link::prepared::Open;
 use crate::link::status::Live;
 use crate::link::supervisor::lock;
 use crate::position::GtidSet;
+use crate::source::server::{Naming, Server};
 use crate::source::snapshot::scan::{self, Chunk};
-use crate::source::snapshot::{chunk, undecided, watermark};
+use crate::source::snapshot::{chunk, undecided, view};
 use crate::source::xid::Xid;
 use crate::source::{self, control};
 use crate::state::KeyPart;
@@ -45,7 +47,7 @@ pub(super) enum Reply {
 pub(super) struct Bounds {
     pub until: Option<Vec<KeyPart>>,
     pub rows_total: u64,
-    /// What was executed before they were read.
+    /// What they can show, and what can have been committed before they were read.
     pub executed: GtidSet,
 }
 
@@ -59,7 +61,7 @@ pub(super) struct Copier {
 /// What a copier reads, and from where.
 pub(super) struct Subject {
     pub source: source::Config,
-    pub server_uuid: String,
+    pub server: Server,
     pub def: Arc<TableDef>,
     pub wanted: Vec<usize>,
     /// A chunk is cut off where it holds more.
@@ -67,6 +69,68 @@ pub(super) struct Subject {
     pub live: Arc<Live>,
     /// XA transactions that the stream has delivered as prepared, as of now; the worker sees to it until the copy is done.
     pub prepared: Mutex<Arc<Open>>,
+    /// XA transactions of MariaDB whose commits the stream has delivered, and that need not be visible yet.
+    pub ended: Mutex<BTreeSet<Xid>>,
+}
+
+/// More XA transactions than this are never between log and engine at once.
+const ENDED_MAX: usize = 10_000;
+
+impl Subject {
+    /// A session at the server that the stream comes from.
+    pub async fn connect(&self) -> Result<mysql_async::Conn> {
+        let mut conn = control::connect(&self.source).await?;
+        self.server.expect(&mut conn).await?;
+        Ok(conn)
+    }
+
+    /// The stream has delivered the commit of this XA transaction.
+    pub fn note_ended(&self, xid: &Xid) {
+        if self.server.naming == Naming::Domains {
+            let mut ended = lock(&self.ended);
+            if ended.len() >= ENDED_MAX {
+                ended.pop_first();
+            }
+            ended.insert(xid.clone());
+        }
+    }
+
+    /// Returns, within a transaction, when what was delivered can be seen; tells the link's status what is waited for.
+    pub async fn open(&self, conn: &mut mysql_async::Conn, delivered: &GtidSet) -> Result<()> {
+        let mut ended = lock(&self.ended).clone();
+        if !ended.is_empty() {
+            let waited_for = ended.clone();
+            undecided::wait_until_done(conn, &mut ended).await?;
+            lock(&self.ended).retain(|xid| !waited_for.contains(xid));
+        }
+        let waiting = Waiting::of(&self.live);
+        view::open_transaction(conn, &self.server, delivered, &|why| waiting.tell(why)).await
+    }
+}
+
+/// Tells a link's status what is waited for, and takes that back when it is dropped.
+pub(super) struct Waiting<'a> {
+    live: &'a Live,
+    has_told: AtomicBool,
+}
+
+impl<'a> Waiting<'a> {
+    pub fn of(live: &'a Live) -> Self {
+        Self { live, has_told: AtomicBool::new(false) }
+    }
+
+    pub fn tell(&self, why: String) {
+        self.has_told.store(true, Ordering::Relaxed);
+        self.live.wait_for(why);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if *self.has_told.get_mut() {
+            self.live.trouble_is_over();
+        }
+    }
 }
 
 impl Copier {
@@ -140,21 +204,22 @@ async fn answer(
     request: &Request,
 ) -> Result<Reply> {
     if conn.is_none() {
-        *conn = Some(control::connect(&subject.source).await?);
+        *conn = Some(subject.connect().await?);
     }
     let conn = conn.as_mut().expect("it was just opened");
     match request {
         Request::Bounds { delivered } => {
-            watermark::wait_until_executed(conn, delivered).await?;
+            subject.open(conn, delivered).await?;
+            view::close(conn, &subject.server).await?;
             wait_until_decided(subject, conn).await?;
-            let executed = watermark::executed(conn).await?;
-            same_server(subject, executed.server_uuid)?;
+            subject.open(conn, delivered).await?;
             let rows_total = scan::estimated_rows(conn, &subject.def).await?;
             let until = scan::last_key(conn, &subject.def).await?;
-            Ok(Reply::Bounds(Bounds { until, rows_total, executed: executed.gtids }))
+            let executed = view::close(conn, &subject.server).await?;
+            Ok(Reply::Bounds(Bounds { until, rows_total, executed }))
         }
         Request::Chunk { delivered, after, until, rows_max } => {
-            watermark::wait_until_executed(conn, delivered).await?;
+            subject.open(conn, delivered).await?;
             let chunk = scan::read_chunk(
                 conn,
                 &subject.def,
@@ -164,31 +229,14 @@ async fn answer(
                 (*rows_max, subject.chunk_bytes_max),
             )
             .await?;
-            let executed = watermark::executed(conn).await?;
-            same_server(subject, executed.server_uuid)?;
-            Ok(Reply::Chunk { chunk, executed: executed.gtids })
+            let executed = view::close(conn, &subject.server).await?;
+            Ok(Reply::Chunk { chunk, executed })
         }
     }
 }
 
 async fn wait_until_decided(subject: &Subject, conn: &mut mysql_async::Conn) -> Result<()> {
-    let has_waited = AtomicBool::new(false);
-    let tell = |why| {
-        has_waited.store(true, Ordering::Relaxed);
-        subject.live.wait_for(why);
-    };
+    let waiting = Waiting::of(&subject.live);
     let known = |xid: &Xid| lock(&subject.prepared).contains_key(xid.as_str());
-    undecided::wait_until_decided(conn, known, tell).await?;
-    if has_waited.into_inner() {
-        subject.live.trouble_is_over();
-    }
-    Ok(())
-}
-
-fn same_server(subject: &Subject, found: String) -> Result<()> {
-    if found == subject.server_uuid {
-        Ok(())
-    } else {
-        Err(scan::other_server(&subject.server_uuid, &found))
-    }
+    undecided::wait_until_decided(conn, &subject.server, known, |why| waiting.tell(why)).await
 }

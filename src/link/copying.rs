@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use crate::change::{Change, ChangeKind};
 use crate::document::{Action, DocOp, IdHasher};
 use crate::error::Result;
+use crate::link::cascades::ABOVE;
 use crate::link::copy::{Bounds, Copier, Reply, Request};
 use crate::link::end::End;
+use crate::link::left_out;
 use crate::link::worker::Worker;
 use crate::mapping;
 use crate::position::{GtidSet, Version};
@@ -165,14 +167,22 @@ impl Worker {
         chunk: &snapshot::scan::Chunk,
     ) -> Result<(), End> {
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
-        let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
+        let types: Vec<_> = self.cascades.wanted.iter().map(|at| &def.columns[*at].ty).collect();
         let version = self.at.version();
+        self.cascades.newest = self.cascades.newest.max(version);
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {
             let is_new = chunk.with_row(row, &types, |values| {
                 id.clear();
                 plan.id(values, &mut id)?;
+                self.track_read(values, &id)?;
                 if !window.may_write(&id) {
+                    return Ok(false);
+                }
+                if self.may_be_stale(window, values) {
+                    let key = left_out::key_of_values(&plan, values)?;
+                    self.left_out.wait_gone(&id, key, version, None);
+                    self.left_out.wait_for(&self.at.position.gtids);
                     return Ok(false);
                 }
                 body.clear();
@@ -192,8 +202,16 @@ impl Worker {
                     self.send_full().await?;
                 }
             }
+            if self.left_out.is_full() {
+                self.fill_left_out().await?;
+            }
         }
-        Ok(())
+        if !window.may_write(ABOVE) {
+            self.cascades.orphans.get_or_insert_default().union(&self.at.position.gtids);
+        }
+        self.fill_left_out().await?;
+        self.find_orphans().await?;
+        Ok(self.write_fresh()?)
     }
 
     async fn finish_snapshot(&mut self) -> Result<(), End> {
@@ -206,7 +224,7 @@ impl Worker {
         self.setup.copier = None;
         self.note_mark();
         tracing::info!(link = self.setup.link, rows = self.snapshot.rows, "snapshot done");
-        Ok(())
+        self.end_learning()
     }
 
     fn log_progress(&mut self) {

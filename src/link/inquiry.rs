@@ -215,6 +215,8 @@ impl Worker {
     async fn rewrite(&mut self, rows: Rewrite) -> Result<Result<()>, End> {
         let asked = Asked {
             subject: self.setup.subject.clone(),
+            def: self.setup.def.clone(),
+            wanted: self.cascades.wanted.clone(),
             transactions: self.at.position.gtids.clone(),
             keys: rows.documents.iter().map(|(_, key)| key.clone()).collect(),
             key_ordinals: self.setup.plan.key_ordinals().collect(),
@@ -225,7 +227,7 @@ impl Worker {
             Err(error) => return Err(error.into()),
         };
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
-        let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
+        let types: Vec<_> = self.cascades.wanted.iter().map(|at| &def.columns[*at].ty).collect();
         let version = self.at.highest_version();
         let mut wanted: HashSet<String> = rows.documents.into_iter().map(|(id, _)| id).collect();
         let (mut id, mut body) = (String::new(), Vec::new());
@@ -234,6 +236,7 @@ impl Worker {
                 id.clear();
                 body.clear();
                 plan.id(values, &mut id)?;
+                self.track_read(values, &id)?;
                 plan.body(values, &mut body)
             })?;
             // Of a key that compares equal there may be a row with another `_id`.
@@ -250,6 +253,7 @@ impl Worker {
             let (action, key) = (Action::Delete, IdHasher.key(id));
             self.setup.lanes.put(DocOp { action, id, key, version, body: &[] });
         }
+        self.write_fresh()?;
         Ok(Ok(()))
     }
 }

@@ -31,17 +31,15 @@ use crate::document::{Action, DocOp, IdHasher};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::copy::Subject;
-use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::mapping;
 use crate::position::{Gtid, GtidSet, Version};
-use crate::source::control;
 use crate::source::snapshot::scan::{self, Chunk};
-use crate::source::snapshot::watermark;
+use crate::source::snapshot::view;
 use crate::source::stream::Rows;
 use crate::state::KeyPart;
-use crate::table::{Column, ColumnType};
+use crate::table::{Column, ColumnType, TableDef};
 
 /// Documents whose newest change left columns out.
 #[derive(Default)]
@@ -56,6 +54,8 @@ pub(super) struct LeftOut {
 struct Waiting {
     key: Vec<KeyPart>,
     version: Version,
+    /// The row may be gone without an event of its own: where it is not there, its document is deleted.
+    may_be_gone: bool,
 }
 
 /// Rows that are read by one statement.
@@ -86,10 +86,30 @@ impl LeftOut {
     }
 
     pub fn wait(&mut self, id: &str, key: Vec<KeyPart>, version: Version, gtid: Option<&Gtid>) {
-        self.waiting.insert(id.to_owned(), Waiting { key, version });
+        let waiting = Waiting { key, version, may_be_gone: false };
+        self.waiting.insert(id.to_owned(), waiting);
         if let Some(gtid) = gtid {
             self.transactions.insert(gtid);
         }
+    }
+
+    /// A row that may have been changed, or deleted, without an event of its own.
+    pub fn wait_gone(
+        &mut self,
+        id: &str,
+        key: Vec<KeyPart>,
+        version: Version,
+        gtid: Option<&Gtid>,
+    ) {
+        self.wait(id, key, version, gtid);
+        if let Some(waiting) = self.waiting.get_mut(id) {
+            waiting.may_be_gone = true;
+        }
+    }
+
+    /// Nothing is read before the source has executed these.
+    pub fn wait_for(&mut self, transactions: &GtidSet) {
+        self.transactions.union(transactions);
     }
 }
 
@@ -100,10 +120,14 @@ pub(super) fn is_incomplete(change: &Change<'_>) -> bool {
 
 /// The key of a row as the source can be asked for it.
 pub(super) fn key_of(plan: &mapping::Plan, row: &Row<'_>) -> Result<Vec<KeyPart>> {
-    plan.key_values(&row.values).map(|(column, value)| key_part(column, value)).collect()
+    key_of_values(plan, &row.values)
 }
 
-fn key_part(column: &Column, value: &Value<'_>) -> Result<KeyPart> {
+pub(super) fn key_of_values(plan: &mapping::Plan, values: &[Value<'_>]) -> Result<Vec<KeyPart>> {
+    plan.key_values(values).map(|(column, value)| key_part(column, value)).collect()
+}
+
+pub(super) fn key_part(column: &Column, value: &Value<'_>) -> Result<KeyPart> {
     Ok(match *value {
         Value::Int(number) => KeyPart::Int(number),
         Value::UInt(number) => KeyPart::UInt(number),
@@ -156,33 +180,36 @@ impl Worker {
 
     /// Reads all rows that wait, and puts them into the lanes.
     pub(super) async fn fill_left_out(&mut self) -> Result<(), End> {
-        if self.left_out.is_empty() {
-            return Ok(());
+        loop {
+            self.draw_children()?;
+            if self.left_out.is_empty() {
+                return Ok(());
+            }
+            self.read_left_out().await?;
         }
-        if matches!(self.copying, Copying::Ready)
-            && !self.snapshot.done
-            && self.snapshot.until.is_none()
-        {
-            // Not once the bounds are asked for: rows above them come by the stream alone.
+    }
+
+    async fn read_left_out(&mut self) -> Result<(), End> {
+        let mut waiting = std::mem::take(&mut self.left_out.waiting);
+        if self.copy_is_ahead() {
+            // It brings the rows that are there. Not once the bounds are asked for: rows above them come by the stream
+            // alone.
+            waiting.retain(|_, one| one.may_be_gone);
+        }
+        if waiting.is_empty() {
             self.left_out.forget();
             return Ok(());
         }
-        let mut waiting = std::mem::take(&mut self.left_out.waiting);
-        let asked = Asked {
-            subject: self.setup.subject.clone(),
-            transactions: std::mem::take(&mut self.left_out.transactions),
-            keys: waiting.values().map(|one| one.key.clone()).collect(),
-            key_ordinals: self.setup.plan.key_ordinals().collect(),
-        };
-        let conn = self.left_out.conn.take();
-        let (conn, chunk) = match self.meanwhile(asked.read_patiently(conn)).await? {
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Schema => return self.meet_altered(&error),
-            Err(error) => return Err(error.into()),
-        };
-        self.left_out.conn = Some(conn);
+        let keys = waiting.values().map(|one| one.key.clone()).collect();
+        let transactions = std::mem::take(&mut self.left_out.transactions);
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
-        let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
+        let key_ordinals: Vec<_> = plan.key_ordinals().collect();
+        let wanted = self.cascades.wanted.clone();
+        let asked = (def.clone(), wanted.clone(), key_ordinals);
+        let Some(chunk) = self.read_by_key(asked, keys, transactions).await? else {
+            return self.meet_altered(waiting.values().any(|one| one.may_be_gone));
+        };
+        let types: Vec<_> = wanted.iter().map(|at| &def.columns[*at].ty).collect();
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {
             let found = chunk.with_row(row, &types, |values| {
@@ -191,6 +218,7 @@ impl Worker {
                 let found = waiting.remove(&id);
                 body.clear();
                 if found.is_some() {
+                    self.track_read(values, &id)?;
                     plan.body(values, &mut body)?;
                 }
                 Ok(found)
@@ -203,15 +231,62 @@ impl Worker {
                 self.send_full().await?;
             }
         }
+        self.delete_gone(waiting).await
+    }
+
+    /// The documents of rows that were not found, and that nothing in the log will delete.
+    async fn delete_gone(&mut self, waiting: HashMap<String, Waiting>) -> Result<(), End> {
+        for (id, gone) in waiting.into_iter().filter(|(_, one)| one.may_be_gone) {
+            let (key, version) = (IdHasher.key(&id), gone.version);
+            self.setup.lanes.put(DocOp {
+                action: Action::Delete,
+                id: &id,
+                key,
+                version,
+                body: &[],
+            });
+            self.meet_gone(&gone.key, version);
+            if self.setup.lanes.any_is_full() {
+                self.send_full().await?;
+            }
+        }
         Ok(())
     }
 
+    /// Rows of any table by a key of theirs, when the source has executed these transactions; None where the table is
+    /// another one by now.
+    pub(super) async fn read_by_key(
+        &mut self,
+        (def, wanted, key_ordinals): (Arc<TableDef>, Vec<usize>, Vec<usize>),
+        keys: Vec<Vec<KeyPart>>,
+        transactions: GtidSet,
+    ) -> Result<Option<Chunk>, End> {
+        let subject = self.setup.subject.clone();
+        let asked = Asked { subject, def, wanted, transactions, keys, key_ordinals };
+        let conn = self.left_out.conn.take();
+        match self.meanwhile(asked.read_patiently(conn)).await? {
+            Ok((conn, chunk)) => {
+                self.left_out.conn = Some(conn);
+                Ok(Some(chunk))
+            }
+            Err(error) if error.kind() == ErrorKind::Schema => {
+                tracing::warn!(link = self.setup.link, reason = %error.report(), "rows were not read");
+                self.setup.live.set_note(format!("the table is copied again: {}", error.report()));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The table is not any more what it was for the rows that wait.
-    fn meet_altered(&mut self, error: &Error) -> Result<(), End> {
-        tracing::warn!(link = self.setup.link, reason = %error.report(), "the table is copied again");
-        self.setup.live.set_note(format!("the table is copied again: {}", error.report()));
+    fn meet_altered(&mut self, may_be_gone: bool) -> Result<(), End> {
+        if may_be_gone && self.setup.policy.keeps_documents() {
+            let what = "rows that a foreign key changed cannot be read any more";
+            return Err(End::Failed(Error::new(ErrorKind::Unsupported, what)));
+        }
+        tracing::warn!(link = self.setup.link, "the table is copied again");
         self.stop_chunk();
-        self.copy_anew(None);
+        self.copy_anew(may_be_gone.then(|| self.at.version()));
         self.start_copier()
     }
 }
@@ -219,7 +294,8 @@ impl Worker {
 /// One batch of keys.
 pub(super) struct Asked {
     pub subject: Arc<Subject>,
-    /// Must be executed before.
+    pub def: Arc<TableDef>,
+    pub wanted: Vec<usize>,
     pub transactions: GtidSet,
     pub keys: Vec<Vec<KeyPart>>,
     pub key_ordinals: Vec<usize>,
@@ -253,23 +329,17 @@ impl Asked {
         let subject = &self.subject;
         let mut conn = match conn {
             Some(conn) => conn,
-            None => {
-                let mut conn = control::connect(&subject.source).await?;
-                let found = watermark::executed(&mut conn).await?.server_uuid;
-                if found != subject.server_uuid {
-                    return Err(scan::other_server(&subject.server_uuid, &found));
-                }
-                conn
-            }
+            None => subject.connect().await?,
         };
-        watermark::wait_until_executed(&mut conn, &self.transactions).await?;
-        let wanted = &subject.wanted;
-        let read = scan::read_keys(&mut conn, &subject.def, wanted, &self.key_ordinals, &self.keys);
+        subject.open(&mut conn, &self.transactions).await?;
+        let (def, wanted) = (&self.def, &self.wanted);
+        let read = scan::read_keys(&mut conn, def, wanted, &self.key_ordinals, &self.keys);
         let chunk = read.await.map_err(|error| self.explain(error))?;
+        view::close(&mut conn, &subject.server).await?;
         Ok((conn, chunk))
     }
 
     fn explain(&self, error: Error) -> Error {
-        error.context("columns that the log leaves out cannot be read")
+        error.context("what the log leaves out cannot be read")
     }
 }

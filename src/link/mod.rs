@@ -7,6 +7,7 @@
 //! compares table and index beside a running worker.
 
 mod altering;
+mod cascades;
 mod check;
 mod consequence;
 mod control;

@@ -27,6 +27,8 @@ use crate::change::{Change, ChangeKind};
 use crate::document::{Action, DocOp, IdHasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::altering::Holding;
+use crate::link::cascades::watch::Cascades;
+use crate::link::cascades::{Hit, Place};
 use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::left_out::{self, is_incomplete};
@@ -114,6 +116,12 @@ impl Reading {
         self.ops.insert(id.to_owned(), op);
     }
 
+    fn keep_hits(&mut self, cascades: &Cascades, hits: Vec<Hit>) {
+        for hit in hits {
+            self.keep(&hit_name(cascades, &hit), PreparedOp::Children);
+        }
+    }
+
     /// A change whose after image lacks mapped columns.
     fn keep_incomplete(&mut self, plan: &mapping::Plan, change: &Change<'_>) -> Result<()> {
         let (mut id, mut before) = (String::new(), String::new());
@@ -129,20 +137,62 @@ impl Reading {
     }
 }
 
+/// What stands in the place of a document's id. A key is named, for its place in the family may be another at the commit.
+fn hit_name(cascades: &Cascades, hit: &Hit) -> String {
+    match hit {
+        Hit::Children { key, form: Some(form) } => format!("\0{}\0{form}", cascades.key(*key).name),
+        Hit::Children { key, form: None } => format!("\0{}", cascades.key(*key).name),
+        Hit::Above => "\0\0above".to_owned(),
+        Hit::Unknown => "\0\0unknown".to_owned(),
+    }
+}
+
+fn named_hits(cascades: &Cascades, name: &str) -> Vec<Hit> {
+    let mut parts = name.splitn(3, '\0').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some(""), Some("above")) => vec![Hit::Above],
+        (Some(name), form) if !name.is_empty() => {
+            let is_it = |key: &usize| cascades.key(*key).name == name;
+            let found = cascades.own.iter().map(|own| own.key).find(is_it);
+            match found {
+                Some(key) => vec![Hit::Children { key, form: form.map(str::to_owned) }],
+                None => vec![Hit::Unknown],
+            }
+        }
+        _ => vec![Hit::Unknown],
+    }
+}
+
 impl Worker {
     /// Takes in rows that count only when their transaction is committed.
     pub(super) fn take_prepared(&mut self, rows: &Rows, group: &Arc<str>) -> Result<()> {
+        if rows.map.table != self.setup.def.id {
+            return self.take_prepared_parent(rows, group);
+        }
         self.is_at_boundary = false;
         if self.holding != Holding::Defined {
             return Ok(());
         }
         let plan = self.plan_of(rows)?;
-        let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
+        let event = RowsEvent::read(&rows.event)?;
+        let mut reader = rows::Reader::new(&event, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
         let mut reading = self.prepared.reading_of(group);
+        let keys = self.has_cascades() && !event.logs_cascades();
+        let parent = self.cascades.is_own_parent(&rows.map.table).filter(|_| keys);
         let mut count = 0;
         while reader.next(&mut change)? {
             count += 1;
+            // What is not true before the commit is stale, and of what was true nothing is taken away.
+            if change.kind != ChangeKind::Delete && keys {
+                let mut id = String::new();
+                self.setup.plan.id(&change.after.values, &mut id)?;
+                self.track_read(&change.after.values, &id)?;
+            }
+            if let Some(parent) = parent {
+                let hits = self.hits(parent, &change, event.can_cascade());
+                reading.keep_hits(&self.cascades, hits);
+            }
             let version = |_| Version::default();
             if is_incomplete(&change) {
                 reading.keep_incomplete(&self.setup.plan, &change)?;
@@ -154,7 +204,39 @@ impl Worker {
                 self.spill(&mut reading)?;
             }
         }
+        self.write_fresh()?;
         self.count_rows(change.kind, count);
+        self.prepared.reading = Some(reading);
+        Ok(())
+    }
+
+    /// Rows of a table that the link's rows refer to.
+    fn take_prepared_parent(&mut self, rows: &Rows, group: &Arc<str>) -> Result<()> {
+        let event = RowsEvent::read(&rows.event)?;
+        let table = &rows.map.table;
+        let at = self.cascades.parents.iter().position(|parent| parent.table == *table);
+        let (Some(at), true) = (at, self.has_cascades() && !event.logs_cascades()) else {
+            return Ok(());
+        };
+        self.is_at_boundary = false;
+        let mut reading = self.prepared.reading_of(group);
+        let mut change = Change::reusable(ChangeKind::Insert);
+        match self.parent_plan(at, rows)? {
+            Some(plan) => {
+                let mut reader = rows::Reader::new(&event, &plan)?;
+                while reader.next(&mut change)? {
+                    let hits = self.hits(at, &change, event.can_cascade());
+                    reading.keep_hits(&self.cascades, hits);
+                    if reading.ops_bytes >= PIECE_BYTES {
+                        self.spill(&mut reading)?;
+                    }
+                }
+            }
+            None if event.can_cascade() => {
+                reading.keep_hits(&self.cascades, vec![Hit::Unknown]);
+            }
+            None => {}
+        }
         self.prepared.reading = Some(reading);
         Ok(())
     }
@@ -202,14 +284,17 @@ impl Worker {
                     self.commit_at_once(reading, &at).await?;
                 }
             }
-            Xa::Committed { xid, at } => match self.end_of(&xid) {
-                Some(Some(group)) => {
-                    self.commit(&group, &at).await?;
-                    self.prepared.ended.push(group);
+            Xa::Committed { xid, at } => {
+                self.setup.subject.note_ended(&xid);
+                match self.end_of(&xid) {
+                    Some(Some(group)) => {
+                        self.commit(&group, &at).await?;
+                        self.prepared.ended.push(group);
+                    }
+                    Some(None) => {}
+                    None => self.meet_foreign(&xid)?,
                 }
-                Some(None) => {}
-                None => self.meet_foreign(&xid)?,
-            },
+            }
             Xa::RolledBack { xid } => {
                 let group = self.end_of(&xid).flatten();
                 self.prepared.ended.extend(group);
@@ -259,7 +344,9 @@ impl Worker {
         let version = self.at.epoch.version(at.n, 0);
         let mut copies_again = false;
         for (id, op) in ops {
-            if let Some(window) = self.copying.window() {
+            if let Some(window) = self.copying.window()
+                && *op != PreparedOp::Children
+            {
                 window.record(id);
             }
             let (action, body) = match op {
@@ -267,6 +354,13 @@ impl Worker {
                 PreparedOp::Delete => (Action::Delete, &[][..]),
                 PreparedOp::CopyAgain => {
                     copies_again = true;
+                    continue;
+                }
+                PreparedOp::Children => {
+                    let place = Place { n: at.n, version, gtid: at.gtid.as_ref() };
+                    for hit in named_hits(&self.cascades, id) {
+                        self.meet(hit, place).await?;
+                    }
                     continue;
                 }
                 PreparedOp::ReadAgain(key) => {

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::altering::{Holding, compiled};
+use crate::link::cascades::learning;
+use crate::link::cascades::watch::Cascades;
 use crate::link::copy::Subject;
 use crate::link::end::End;
 use crate::link::lane::Route;
@@ -25,9 +27,11 @@ use crate::naive::{Rule, is_naive};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position};
 use crate::sink::Target;
 use crate::source::ddl::fate::Named;
-use crate::source::snapshot::chunk;
-use crate::source::{control, files, preflight, schema};
-use crate::state::{CheckpointRecord, Copy, History, LinkRecord, SchemaRecord, SnapshotRecord};
+use crate::source::snapshot::{chunk, watermark};
+use crate::source::{control, files, foreign_keys, preflight, schema};
+use crate::state::{
+    CheckpointRecord, Copy, FamilyRecord, History, LinkRecord, SchemaRecord, SnapshotRecord,
+};
 use crate::table::{TableDef, TableId};
 
 /// Everything that can be wrong with a link before it runs; the mapping with its rules written out.
@@ -219,29 +223,34 @@ async fn set_up(
         return Err(End::Replaced);
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
+    let mut keys = keys_at(inner, record, &table, stored.as_ref()).await?;
     let (mut as_made, mut why_anew) = (as_made, record.is_reset.then(|| "RESET LINK".to_owned()));
     let mut joined = None;
     if why_anew.is_none() {
-        match inner.join_stream(&record.id, &table, from).await {
+        let followed = keys.family.tables(&table);
+        match inner.join_stream(&record.id, &table, &followed, from).await {
             Err(End::Failed(error)) if is_to_copy(inner, record, &error) => {
                 why_anew = Some(error.report());
             }
             found => joined = Some(found?),
         }
     }
-    let (began, mut input, server_uuid) = match joined {
+    let (began, mut input, server) = match joined {
         Some(joined) => joined,
         None => {
             as_made = last_rules(inner, record, &table, as_made)?;
             stored = None;
-            inner.join_stream(&record.id, &table, None).await?
+            keys = keys_at(inner, record, &table, None).await?;
+            inner.join_stream(&record.id, &table, &keys.family.tables(&table), None).await?
         }
     };
+    let followed = keys.family.tables(&table);
     let (proven, history) = match &stored {
         Some(stored) => {
             let history = stored_history(inner, record, &table).await?;
             let proven = definition::Proven {
                 def: last_definition(&history, stored, &table)?,
+                family: keys.family.clone(),
                 read_at: Default::default(),
                 began,
                 first: Vec::new(),
@@ -249,7 +258,9 @@ async fn set_up(
             (proven, history)
         }
         None => {
-            let proven = definition::prove(&inner.parts.source, &table, began, &mut input).await?;
+            let source = &inner.parts.source;
+            let proven =
+                definition::prove(source, &server, live, &table, began, &mut input).await?;
             let history = History::beginning(SchemaRecord {
                 definition: Some(proven.def.clone()),
                 behind: Default::default(),
@@ -263,9 +274,18 @@ async fn set_up(
                 reason: String::new(),
             });
             state.schemas().put(&record.id, &table, &history)?;
+            let read_at = proven.read_at.clone();
+            let family = proven.family.clone();
+            if !family.tables(&table).is_subset(&followed) {
+                let what = format!("the foreign keys of {table} were changed just now");
+                return Err(End::Wait(Error::new(ErrorKind::SourceUnreachable, what)));
+            }
+            let record_now = FamilyRecord { family, behind: Default::default(), read_at };
+            state.families().put(&record.id, &record_now)?;
             (proven, history)
         }
     };
+    let is_new = stored.is_none();
     let passed = stored.as_ref().map(|stored| &stored.checkpoint.position.gtids);
     let holds = passed.and_then(|passed| history.at(passed)).or(history.records.first());
     let (spec, holding) = match holds {
@@ -288,7 +308,8 @@ async fn set_up(
         }),
         ..CheckpointRecord::default()
     });
-    let (prepared, snapshot) = (stored.prepared, stored.snapshot.unwrap_or_default());
+    let (prepared, mut snapshot) = (stored.prepared, stored.snapshot.unwrap_or_default());
+    snapshot.again |= keys.must_copy && !is_new;
     let is_named = |group: &str| prepared.values().flatten().any(|named| named == group);
     state.prepared().retain(&record.id, is_named)?;
     if proven.began.is_exact {
@@ -305,12 +326,16 @@ async fn set_up(
             inner.store_record(&record.id, |record| record.is_reset = false);
         }
     }
+    let unproven = if is_new { None } else { keys.unproven };
+    let mut cascades = Cascades::new(proven.family.clone(), unproven);
+    cascades.bind(&def, &plan);
     live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
     let subject = Arc::new(Subject {
         source: inner.parts.source.clone(),
-        server_uuid,
+        server,
+        ended: Mutex::default(),
         def: def.clone(),
-        wanted: plan.wanted().to_vec(),
+        wanted: cascades.wanted.clone(),
         chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
         live: live.clone(),
         prepared: Mutex::new(prepared.clone()),
@@ -338,6 +363,9 @@ async fn set_up(
         named: Named { table, ignores_case },
         history,
         holding,
+        cascades,
+        logs_cascades: keys.are_logged,
+        followed,
         policy: policy_of(inner, record),
         all_columns: record.all_columns,
         route,
@@ -410,6 +438,42 @@ fn layout(inner: &Inner) -> Layout {
         bulk_bytes: sink.bulk_bytes.min(share).max(1),
         bulk_documents: sink.bulk_documents,
     }
+}
+
+/// The foreign keys as they are known at the link's checkpoint, or as they are now.
+async fn keys_at(
+    inner: &Inner,
+    record: &LinkRecord,
+    table: &TableId,
+    stored: Option<&CheckpointRecord>,
+) -> Result<learning::Known, End> {
+    if inner.parts.source.files().is_some() {
+        // There is no server that could be asked for them, or for rows.
+        return Ok(learning::at_checkpoint(None, None, &GtidSet::default(), true));
+    }
+    let mut conn = control::connect(&inner.parts.source).await.map_err(wait_or_fail)?;
+    let are_logged = foreign_keys::are_logged(&mut conn).await.map_err(wait_or_fail)?;
+    let kept = match stored {
+        Some(_) => inner.parts.state.families().get(&record.id)?,
+        None => None,
+    };
+    let today = match kept {
+        Some(_) => None,
+        None => {
+            let family = foreign_keys::read(&mut conn, table).await.map_err(wait_or_fail)?;
+            let server = inner.server_of(&mut conn).await.map_err(wait_or_fail)?;
+            let read_at = watermark::logged(&mut conn, &server).await.map_err(wait_or_fail)?;
+            Some((family, read_at))
+        }
+    };
+    if let (Some((family, read_at)), Some(_)) = (&today, stored) {
+        // A link that was made before the keys were looked at.
+        let (family, read_at) = (family.clone(), read_at.clone());
+        let found = FamilyRecord { family, behind: read_at.clone(), read_at };
+        inner.parts.state.families().put(&record.id, &found)?;
+    }
+    let passed = stored.map(|stored| stored.checkpoint.position.gtids.clone());
+    Ok(learning::at_checkpoint(kept, today, &passed.unwrap_or_default(), are_logged))
 }
 
 async fn names_ignore_case(inner: &Inner) -> Result<bool> {

@@ -2,7 +2,7 @@
 //! rows itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
 use crate::sink::{self, Sink};
+use crate::source::server::Server;
 use crate::source::tailer::Tailer;
 use crate::source::{self, snapshot};
 use crate::state::LinkRecord;
@@ -70,7 +71,8 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Run {
     pub tailer: Option<Tailer>,
-    pub server_uuid: String,
+    /// The one that the tailer follows.
+    pub server: Option<Server>,
     /// Links whose checkpoints the source cannot be followed from, and why. It is their trouble only.
     pub lost: BTreeMap<String, Lost>,
     pub workers: BTreeMap<String, Running>,
@@ -400,6 +402,12 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
 }
 
 impl Inner {
+    /// Has the stream begin again, under versions above all that were ever given out.
+    pub fn ask_new_epoch(&self, id: &str, live: &Live) {
+        let highest = Version(self.highest_version.load(Ordering::Acquire));
+        self.ask_restart(id, live, Restart { above: Some(highest) });
+    }
+
     fn ask_restart(&self, id: &str, live: &Live, restart: Restart) {
         let restarts = live.count_restart();
         self.store_record(id, |record| record.restarts = restarts);

@@ -1,6 +1,6 @@
 //! The one stream that all links of the source share: where it must begin, in which epoch, and how a link joins it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +12,7 @@ use crate::link::end::End;
 use crate::link::status::unix_seconds;
 use crate::link::supervisor::{Inner, lock};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
+use crate::source::server::{Naming, Server};
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::tailer::{Durable, Subscription, Tailer};
@@ -23,8 +24,16 @@ use crate::telemetry::metrics::metrics;
 /// A tailer that was just started.
 struct Started {
     tailer: Tailer,
-    server_uuid: String,
+    server: Server,
     lost: BTreeMap<String, Lost>,
+}
+
+/// What decides where the stream can begin.
+struct Look {
+    server: Server,
+    logged: GtidSet,
+    purged: GtidSet,
+    executed: GtidSet,
 }
 
 /// Why a link cannot go on from its checkpoint.
@@ -32,6 +41,20 @@ pub(super) struct Lost {
     reason: String,
     /// The source's transactions are not those that were applied.
     has_diverged: bool,
+    /// Nor has it any of them: it is hardly the source that was meant.
+    is_foreign: bool,
+}
+
+impl Lost {
+    fn error(&self) -> Error {
+        match self.is_foreign {
+            true => Error::new(ErrorKind::SourceRefused, self.reason.clone()).with_advice(
+                "check the source's address; if this is the server that is meant, RESET LINK copies its table",
+            ),
+            false => Error::new(ErrorKind::SourceLost, self.reason.clone())
+                .with_advice("RESET LINK copies the table again"),
+        }
+    }
 }
 
 /// Events of a link that wait to be decoded. They are there to bridge the moments in which the link waits for a lane; a
@@ -44,25 +67,23 @@ impl Inner {
         self: &Arc<Self>,
         link: &str,
         table: &TableId,
+        others: &BTreeSet<TableId>,
         from: Option<Checkpoint>,
-    ) -> Result<(Began, queue::Receiver<Vec<Item>>, String), End> {
+    ) -> Result<(Began, queue::Receiver<Vec<Item>>, Server), End> {
         let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
         let (queue, input) = queue::bounded(room);
         let (began_sender, began) = oneshot::channel();
-        let server_uuid = {
+        let server = {
             let mut run = self.run.lock().await;
             if run.tailer.as_ref().is_none_or(Tailer::has_ended) {
                 let started = self.start_tailer().await.map_err(wait_or_fail)?;
                 run.tailer = Some(started.tailer);
-                run.server_uuid = started.server_uuid;
+                run.server = Some(started.server);
                 run.lost = started.lost;
             }
             match (&from, run.lost.get(link)) {
                 (Some(_), Some(lost)) => {
-                    let error = Error::new(ErrorKind::SourceLost, lost.reason.clone());
-                    return Err(End::Failed(
-                        error.with_advice("drop the link and create it again"),
-                    ));
+                    return Err(End::Failed(lost.error()));
                 }
                 (None, Some(_)) => drop(run.lost.remove(link)),
                 (_, None) => {}
@@ -72,46 +93,47 @@ impl Inner {
                 .subscribe(Subscription {
                     link: link.to_owned(),
                     table: table.clone(),
+                    others: others.iter().cloned().collect(),
                     from,
                     queue,
                     began: began_sender,
                 })
                 .await?;
-            run.server_uuid.clone()
+            run.server.clone().expect("it came with the tailer")
         };
         let ahead = |_| {
             let what = "the stream is ahead of this link's checkpoint";
             End::Again(Error::new(ErrorKind::SourceUnreachable, what))
         };
-        Ok((began.await.map_err(ahead)?, input, server_uuid))
+        Ok((began.await.map_err(ahead)?, input, server))
     }
 
     async fn start_tailer(self: &Arc<Self>) -> Result<Started> {
-        let (followable, executed) = self.look_at_source().await?;
+        let look = self.look_at_source().await?;
+        let (server, executed) = (look.server.clone(), look.executed.clone());
         let record = self.parts.state.source().get()?;
         let mut lost = BTreeMap::new();
         let mut checkpoints = Vec::new();
         for (id, checkpoint) in self.checkpoints()? {
-            match why_lost(&followable, &checkpoint.position.gtids) {
+            match why_lost(&look, &checkpoint.position.gtids) {
                 Some(why) => {
                     lost.insert(id, why);
                 }
                 None => checkpoints.push(checkpoint),
             }
         }
-        let known = record.as_ref().filter(|record| record.server_uuid == executed.server_uuid);
+        let known = record.as_ref().filter(|record| record.server_uuid == server.identity);
         // Versions of transactions that are no more say nothing beside those of the others.
         let known = known.filter(|_| !lost.values().any(|lost| lost.has_diverged));
         let start = match known.and_then(|record| earliest(&checkpoints, Epoch(record.epoch))) {
             Some(start) => start,
-            None => self.begin_epoch(&executed, record.as_ref(), &checkpoints)?,
+            None => self.begin_epoch(&server, executed, record.as_ref(), &checkpoints)?,
         };
         let epoch = start.epoch;
         metrics().source_epoch.set(epoch.0 as i64);
         let reserved = Version(self.highest_version.load(Ordering::Acquire));
-        let server_uuid = executed.server_uuid.clone();
         let (state, highest) = (self.parts.state.clone(), self.highest_version.clone());
-        let uuid = server_uuid.clone();
+        let uuid = server.identity.clone();
         let reserve = Box::new(move |wanted: Version| {
             let reserved = Version(wanted.0 + RESERVED_AHEAD);
             let record = SourceRecord {
@@ -133,37 +155,52 @@ impl Inner {
                 }
             }
         });
-        let durable = Durable { reserved, reserve };
+        let durable = Durable { reserved, reserve, dir: self.parts.state.dir() };
         let config = self.parts.source.clone();
-        let tailer = Tailer::start(config, server_uuid.clone(), start, durable, report);
-        Ok(Started { tailer, server_uuid, lost })
+        let tailer = Tailer::start(config, server.clone(), start, durable, report);
+        Ok(Started { tailer, server, lost })
     }
 
     /// Whether the link's place in the log is gone, as far as that can be known now.
     pub async fn is_lost(&self, link: &str) -> bool {
         let look = async {
             let Some(stored) = self.parts.state.checkpoints().get(link)? else { return Ok(false) };
-            let (followable, _) = self.look_at_source().await?;
-            Ok::<_, Error>(why_lost(&followable, &stored.checkpoint.position.gtids).is_some())
+            let source = self.look_at_source().await?;
+            Ok::<_, Error>(why_lost(&source, &stored.checkpoint.position.gtids).is_some())
         };
         look.await.unwrap_or(false)
     }
 
-    /// What decides where the stream can begin. Files are as good as executed: all that is applied came from them.
-    async fn look_at_source(&self) -> Result<(watermark::Followable, watermark::Executed)> {
+    /// Files are as good as executed: all that is applied came from them.
+    async fn look_at_source(&self) -> Result<Look> {
+        let stored = self.checkpoints()?;
         if let Some(dir) = self.parts.source.files() {
             let before = files::gtids_before_first(dir)?;
-            let mut known = before.clone();
-            for (_, checkpoint) in self.checkpoints()? {
-                known.union(&checkpoint.position.gtids);
+            let mut logged = before.clone();
+            for (_, checkpoint) in &stored {
+                logged.union(&checkpoint.position.gtids);
             }
-            let server_uuid = files::identity(dir)?;
-            let executed = watermark::Executed { gtids: before.clone(), server_uuid };
-            return Ok((watermark::Followable { known, purged: before }, executed));
+            let server = Server { identity: files::identity(dir)?, naming: Naming::Gtids };
+            return Ok(Look { server, logged, purged: before.clone(), executed: before });
         }
         let mut conn = control::connect(&self.parts.source).await?;
-        let followable = watermark::followable(&mut conn).await?;
-        Ok((followable, watermark::executed(&mut conn).await?))
+        let server = self.server_of(&mut conn).await?;
+        let logged = watermark::logged(&mut conn, &server).await?;
+        let purged = watermark::purged(&mut conn, &server).await?;
+        let executed = watermark::executed(&mut conn, &server).await?;
+        Ok(Look { server, logged, purged, executed })
+    }
+
+    /// The source's server. Where links are known by place, they stay so, even if GTIDs were switched on since.
+    pub async fn server_of(&self, conn: &mut mysql_async::Conn) -> Result<Server> {
+        let mut server = Server::of(conn).await?;
+        if server.naming == Naming::Gtids {
+            let stored = self.checkpoints()?;
+            if stored.iter().any(|(_, stored)| stored.position.gtids.is_of_places()) {
+                server.naming = Naming::Places;
+            }
+        }
+        Ok(server)
     }
 
     /// The checkpoints of the links that run or are about to.
@@ -182,7 +219,8 @@ impl Inner {
 
     fn begin_epoch(
         &self,
-        executed: &watermark::Executed,
+        server: &Server,
+        executed: GtidSet,
         record: Option<&SourceRecord>,
         checkpoints: &[Checkpoint],
     ) -> Result<Checkpoint> {
@@ -191,14 +229,14 @@ impl Inner {
         let highest = record.map_or(0, |record| record.highest_version).max(assigned);
         let epoch = Epoch::begin(unix_seconds(), Version(highest));
         let new = SourceRecord {
-            server_uuid: executed.server_uuid.clone(),
+            server_uuid: server.identity.clone(),
             epoch: epoch.0,
             highest_version: epoch.0 + RESERVED_AHEAD,
         };
         self.parts.state.source().put(&new, true)?;
         self.highest_version.store(new.highest_version, Ordering::Release);
         let gtids = match checkpoints.split_first() {
-            None => executed.gtids.clone(),
+            None => executed,
             Some((first, rest)) => {
                 let both = |set: GtidSet, next: &Checkpoint| set.intersection(&next.position.gtids);
                 rest.iter().fold(first.position.gtids.clone(), both)
@@ -227,15 +265,23 @@ fn earliest(checkpoints: &[Checkpoint], epoch: Epoch) -> Option<Checkpoint> {
 }
 
 /// Why the source cannot be followed from `ours`, if it cannot.
-fn why_lost(followable: &watermark::Followable, ours: &GtidSet) -> Option<Lost> {
-    if !followable.known.covers(ours) {
-        let reason = format!(
-            "the source has not executed all transactions that were applied ({ours}): it was restored, or lost a \
-             fail-over"
-        );
-        return Some(Lost { reason, has_diverged: true });
+fn why_lost(look: &Look, ours: &GtidSet) -> Option<Lost> {
+    let logged = &look.logged;
+    if !logged.covers(ours) {
+        let reason = match look.server.naming {
+            Naming::Places => format!(
+                "the source's log ({logged}) does not reach the checkpoint ({ours}), or another server wrote it: it was \
+                 restored, its log was reset, or the address leads elsewhere now, and a place in the log means nothing there"
+            ),
+            Naming::Gtids | Naming::Domains => format!(
+                "the source has not executed all transactions that were applied ({ours}): it was restored, or lost a \
+                 fail-over"
+            ),
+        };
+        let is_foreign = logged.intersection(ours).is_empty();
+        return Some(Lost { reason, has_diverged: true, is_foreign });
     }
     let reason = || format!("the source has purged the log that follows the checkpoint ({ours})");
-    let has_all = ours.covers(&followable.purged);
-    (!has_all).then(|| Lost { reason: reason(), has_diverged: false })
+    let has_all = ours.covers(&look.purged);
+    (!has_all).then(|| Lost { reason: reason(), has_diverged: false, is_foreign: false })
 }

@@ -5,6 +5,7 @@
 //! was put into the lanes, and comes out of [`Acks`] only when all lanes have acknowledged that much. A chunk's progress
 //! is part of a mark that is noted after the chunk's rows were put into the lanes, so both are stored by one write.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flow::acks::Acks;
 use crate::flow::queue;
 use crate::link::altering::Holding;
+use crate::link::cascades::watch::Cascades;
 use crate::link::copy::{Copier, Subject};
 use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
@@ -28,14 +30,14 @@ use crate::link::policy::Policy;
 use crate::link::prepared::{Open, Prepared};
 use crate::link::status::{Live, State, unix_millis};
 use crate::mapping;
-use crate::position::Checkpoint;
+use crate::position::{Checkpoint, Version};
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
 use crate::source::ddl::fate::Named;
 use crate::source::snapshot::{self, chunk};
 use crate::source::stream::{Began, Item, Rows};
 use crate::state::{self, CheckpointRecord, History, SnapshotRecord};
-use crate::table::TableDef;
+use crate::table::{Family, TableDef, TableId};
 
 /// What a worker is started with.
 pub(super) struct Setup {
@@ -64,6 +66,11 @@ pub(super) struct Setup {
     pub named: Named,
     pub history: History,
     pub holding: Holding,
+    pub cascades: Cascades,
+    /// The source logs what foreign keys do.
+    pub logs_cascades: bool,
+    /// The other tables whose rows the stream brings.
+    pub followed: BTreeSet<TableId>,
     pub policy: Policy,
     pub all_columns: bool,
     pub route: Arc<Route>,
@@ -94,6 +101,7 @@ pub(super) struct Worker {
     pub(super) prepared: Prepared,
     pub(super) left_out: LeftOut,
     pub(super) inquiries: Inquiries,
+    pub(super) cascades: Cascades,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
@@ -117,7 +125,9 @@ pub(super) struct Decoder {
 }
 
 impl Worker {
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(mut setup: Setup) -> Self {
+        let nothing = Cascades::new(Family::default(), None);
+        let cascades = std::mem::replace(&mut setup.cascades, nothing);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (inquiries_open, inquiries) = Inquiries::open();
@@ -133,6 +143,7 @@ impl Worker {
             prepared: Prepared::new(setup.prepared.clone()),
             left_out: LeftOut::default(),
             inquiries,
+            cascades,
             copying,
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
@@ -167,6 +178,7 @@ impl Worker {
 
     async fn work(&mut self) -> Result<End, End> {
         if self.is_at_boundary {
+            self.end_learning()?;
             self.note_mark();
         }
         self.start_copier()?;
@@ -189,7 +201,7 @@ impl Worker {
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
                 inquiry = self.inquiries.next() => self.take_inquiry(inquiry).await?,
-                items = self.setup.input.recv() => {
+                items = self.setup.input.recv_held() => {
                     let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
                     for item in items {
                         self.take_item(item).await?;
@@ -206,20 +218,25 @@ impl Worker {
             Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
             Item::Xa(step) => self.take_xa(step).await,
             Item::Boundary(boundary) => {
-                self.fill_left_out().await?;
+                self.catch_up(boundary.version()).await?;
                 self.at = boundary;
                 self.is_at_boundary = true;
                 self.prepared.at_boundary = self.prepared.open.clone();
                 self.end_skipping()?;
+                self.end_learning()?;
                 self.note_mark();
                 self.at_boundary().await?;
                 self.answer_at_boundary().await
             }
             Item::Ddl(ddl) => {
-                self.fill_left_out().await?;
-                self.take_ddl(ddl).await
+                self.catch_up(self.at.epoch.version(ddl.n, 0)).await?;
+                self.take_ddl(ddl.clone()).await?;
+                self.take_ddl_of_keys(&ddl).await
             }
-            Item::Unfollowable(_, Some(group)) => Ok(self.take_prepared_unseen(&group)),
+            Item::Unfollowable(_, Some(group)) => {
+                self.take_prepared_unseen(&group);
+                Ok(())
+            }
             Item::Unfollowable(why, None) => self.take_unfollowable(why),
             Item::Ended => {
                 self.acknowledged().await?;
@@ -229,16 +246,31 @@ impl Worker {
         }
     }
 
+    /// Reads what waits to be read before something that stands behind it is taken in.
+    async fn catch_up(&mut self, version: Version) -> Result<(), End> {
+        self.cascades.newest = self.cascades.newest.max(version);
+        self.fill_left_out().await?;
+        self.find_orphans().await?;
+        self.fill_left_out().await?;
+        Ok(self.write_fresh()?)
+    }
+
     async fn take_rows(&mut self, rows: &Rows) -> Result<(), End> {
+        if rows.map.table != self.setup.def.id {
+            return self.take_parent_rows(rows).await;
+        }
         self.is_at_boundary = false;
         if self.holding != Holding::Defined {
             return Ok(());
         }
         self.first_commit_us.get_or_insert(rows.committed_at_us);
         let plan = self.plan_of(rows)?;
-        let mut reader = rows::Reader::new(&RowsEvent::read(&rows.event)?, &plan)?;
+        let event = RowsEvent::read(&rows.event)?;
+        let mut reader = rows::Reader::new(&event, &plan)?;
         let mut change = Change::reusable(ChangeKind::Insert);
         let epoch = self.at.epoch;
+        let keys = self.has_cascades().then(|| self.cascades.is_own_parent(&rows.map.table));
+        let can_cascade = event.can_cascade();
         let is_whole = reader.is_whole();
         let mut count = 0;
         while reader.next(&mut change)? {
@@ -246,8 +278,22 @@ impl Worker {
             if let Some(window) = self.copying.window() {
                 record(window, &self.setup.plan, &change, &mut self.decoder.id)?;
             }
+            if keys.is_some() {
+                if event.logs_cascades() {
+                    self.snapshot.unindexed = true;
+                } else {
+                    self.track(&change, rows.n)?;
+                }
+                let offset = change.after.offset.max(change.before.offset);
+                self.cascades.newest = epoch.version(rows.n, offset);
+            }
             if !is_whole && is_incomplete(&change) {
                 self.take_incomplete(&change, rows)?;
+                if let Some(Some(parent)) = keys
+                    && !event.logs_cascades()
+                {
+                    self.meet_parent(parent, &change, rows, can_cascade).await?;
+                }
                 if self.left_out.is_full() {
                     self.fill_left_out().await?;
                 }
@@ -260,10 +306,16 @@ impl Worker {
             };
             let version = |offset| epoch.version(rows.n, offset);
             self.setup.plan.apply(&change, version, &mut self.decoder.scratch, &mut put)?;
+            if let Some(Some(parent)) = keys
+                && !event.logs_cascades()
+            {
+                self.meet_parent(parent, &change, rows, can_cascade).await?;
+            }
             if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }
         }
+        self.write_fresh()?;
         self.count_rows(change.kind, count);
         Ok(())
     }
@@ -275,7 +327,7 @@ impl Worker {
         {
             return Ok(plan.clone());
         }
-        let plan = rows::Plan::new(&self.setup.def, self.setup.plan.wanted(), &rows.map)?;
+        let plan = rows::Plan::new(&self.setup.def, &self.cascades.wanted, &rows.map)?;
         let plan = Arc::new(plan);
         self.decoder.plan = Some((rows.map.clone(), plan.clone()));
         Ok(plan)
@@ -417,6 +469,11 @@ impl Worker {
             prepared: mark.prepared,
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        let needless = self.cascades.take_removable(record.checkpoint.n);
+        if !needless.is_empty() {
+            let names = needless.iter().map(|name| &**name);
+            self.setup.state.families().delete_children(names)?;
+        }
         for group in self.prepared.take_needless(&record.prepared) {
             self.setup.state.prepared().delete(&self.setup.link, &group)?;
         }

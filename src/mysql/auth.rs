@@ -1,6 +1,6 @@
 //! Passwords: what each plugin answers to the server's nonce. Knows nothing of sockets.
 
-use mysql_common::scramble::{scramble_native, scramble_sha256};
+use mysql_common::scramble::{create_response_for_ed25519, scramble_native, scramble_sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -9,7 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum Plugin {
     CachingSha2,
     Native,
+    /// MariaDB's.
+    Ed25519,
 }
+
+/// Bytes of the nonce that an account of `ed25519` is asked with; one that the greeting has is shorter.
+const ED25519_NONCE_LEN: usize = 32;
 
 impl Plugin {
     /// `mysql_native_password` for accounts of old; everything else that is not `caching_sha2_password` is refused.
@@ -17,10 +22,11 @@ impl Plugin {
         match name {
             "caching_sha2_password" => Ok(Self::CachingSha2),
             "mysql_native_password" => Ok(Self::Native),
+            "client_ed25519" => Ok(Self::Ed25519),
             other => {
                 let message = format!("the account logs in by `{other}`, which is not spoken here");
                 Err(Error::new(ErrorKind::SourceRefused, message)
-                    .with_advice("see that the account exists; if so: ALTER USER … IDENTIFIED WITH caching_sha2_password BY …"))
+                    .with_advice("see that the account exists; if so: ALTER USER … IDENTIFIED WITH caching_sha2_password BY …, or on MariaDB IDENTIFIED VIA ed25519 USING PASSWORD(…)"))
             }
         }
     }
@@ -29,6 +35,15 @@ impl Plugin {
         match self {
             Self::CachingSha2 => "caching_sha2_password",
             Self::Native => "mysql_native_password",
+            Self::Ed25519 => "client_ed25519",
+        }
+    }
+
+    /// What the server asks with, of the bytes behind the plugin's name. The others end theirs with a zero byte.
+    pub fn nonce(self, asked: &[u8]) -> Vec<u8> {
+        match self {
+            Self::CachingSha2 | Self::Native => asked.strip_suffix(&[0]).unwrap_or(asked).to_vec(),
+            Self::Ed25519 => asked.iter().copied().take(ED25519_NONCE_LEN).collect(),
         }
     }
 
@@ -38,6 +53,7 @@ impl Plugin {
         match self {
             Self::CachingSha2 => scramble_sha256(nonce, password).map_or_else(Vec::new, Into::into),
             Self::Native => scramble_native(nonce, password).map_or_else(Vec::new, Into::into),
+            Self::Ed25519 => create_response_for_ed25519(password, nonce).into(),
         }
     }
 }
@@ -70,6 +86,9 @@ mod tests {
         }
         assert_eq!(Plugin::CachingSha2.answer("x", &[1; 20]).len(), 32);
         assert_eq!(Plugin::Native.answer("x", &[1; 20]).len(), 20);
+        assert_eq!(Plugin::Ed25519.answer("x", &[1; 32]).len(), 64);
+        assert_eq!(Plugin::Ed25519.nonce(&[0; 32]).len(), 32);
+        assert_eq!(Plugin::Native.nonce(&[0; 21]).len(), 20);
     }
 
     #[test]

@@ -238,7 +238,7 @@ async fn prove(
             Some((&EOF, request)) => {
                 let mut fields = Fields::new(request);
                 plugin = Plugin::named(&String::from_utf8_lossy(fields.until_zero()))?;
-                nonce = fields.rest().strip_suffix(&[0]).unwrap_or(fields.rest()).to_vec();
+                nonce = plugin.nonce(fields.rest());
                 packets.write(&plugin.answer(password, &nonce)).await?;
             }
             Some((&MORE, &[FAST_PATH_DONE])) if plugin == Plugin::CachingSha2 => (),

@@ -71,6 +71,12 @@ fn class(code: u16, text: &str, user: &str) -> (ErrorKind, Option<String>) {
             let advice = "give every reader of this source a server_id of its own".to_owned();
             (ErrorKind::SourceRefused, Some(advice))
         }
+        1236 if text.contains("anonymous transaction when @@GLOBAL.GTID_MODE = ON") => {
+            let advice = "GTIDs were switched on before what stands in the log without them was read: SET GLOBAL gtid_mode = \
+                          ON_PERMISSIVE on the source, restart Driftless, and when the links are running SET GLOBAL gtid_mode = ON"
+                .to_owned();
+            (ErrorKind::SourceRefused, Some(advice))
+        }
         1236 => {
             let advice = "the source no longer has, or never had, the log that follows our checkpoint: \
                           make the link anew to copy the tables again";

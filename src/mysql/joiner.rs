@@ -3,7 +3,8 @@
 //!
 //! One buffer per connection; a packet is split off it without a copy. Only a message of several packets is copied
 //! together, because their heads stand between. Memory grows with what came, never with what a length claims: at most
-//! one packet's length is reserved ahead.
+//! one packet's length is reserved ahead, and a message of several takes no more than its own bytes. One that nobody
+//! wants is thrown away packet by packet, but for its beginning.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -14,16 +15,32 @@ const FULL: usize = 0xff_ffff;
 /// Bytes before each packet.
 pub const HEAD: usize = 4;
 /// What is asked of the socket at once: large, so that a busy log costs few system calls.
-const READ_BYTES: usize = 512 << 10;
+pub const READ_BYTES: usize = 512 << 10;
 /// Below this much room the buffer is renewed before a read.
 const LEAST_ROOM_BYTES: usize = 64 << 10;
+
+/// What is kept of a message of several packets that nobody wants.
+const KEPT_BYTES: usize = 64;
+
+/// A message, or the beginning of one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    pub bytes: Bytes,
+    /// Bytes that came behind them and were thrown away.
+    pub thrown_away: usize,
+}
+
+/// Whether a message of several packets, which begins so, is wanted whole.
+pub type Wanted<'w> = &'w (dyn Fn(&[u8]) -> bool + Send + Sync);
 
 /// Bytes that came, and messages out of them.
 #[derive(Debug, Default)]
 pub struct Joiner {
     buffer: BytesMut,
-    /// The packets so far of a message of several.
-    joined: BytesMut,
+    /// The packets so far of a message of several; if it is not wanted, its beginning.
+    joined: Vec<u8>,
+    /// Bytes of it that were thrown away.
+    thrown_away: usize,
 }
 
 impl Joiner {
@@ -38,9 +55,9 @@ impl Joiner {
     }
 
     /// The next message and its last packet's number, if it is there whole.
-    pub fn take(&mut self, max_bytes: usize) -> Result<Option<(Bytes, u8)>> {
+    pub fn take(&mut self, max_bytes: usize, wanted: Wanted<'_>) -> Result<Option<(Message, u8)>> {
         while let Some((length, sequence)) = head(&self.buffer) {
-            if self.joined.len() + length > max_bytes {
+            if self.joined.len() + self.thrown_away + length > max_bytes {
                 let message = format!("the source sent a message of more than {max_bytes} bytes");
                 return Err(Error::new(ErrorKind::Undecodable, message));
             }
@@ -50,14 +67,32 @@ impl Joiner {
             self.buffer.advance(HEAD);
             let packet = self.buffer.split_to(length);
             if length < FULL && self.joined.is_empty() {
-                return Ok(Some((packet.freeze(), sequence)));
+                return Ok(Some((Message { bytes: packet.freeze(), thrown_away: 0 }, sequence)));
             }
-            self.joined.extend_from_slice(&packet);
+            self.join(&packet, wanted);
             if length < FULL {
-                return Ok(Some((std::mem::take(&mut self.joined).freeze(), sequence)));
+                let bytes = Bytes::from(std::mem::take(&mut self.joined));
+                let thrown_away = std::mem::take(&mut self.thrown_away);
+                return Ok(Some((Message { bytes, thrown_away }, sequence)));
             }
         }
         Ok(None)
+    }
+
+    fn join(&mut self, packet: &[u8], wanted: Wanted<'_>) {
+        let is_kept = match self.joined.is_empty() {
+            true => wanted(packet),
+            false => self.thrown_away == 0,
+        };
+        let kept = match is_kept {
+            true => packet,
+            false if self.joined.is_empty() => &packet[..packet.len().min(KEPT_BYTES)],
+            false => &[],
+        };
+        self.thrown_away += packet.len() - kept.len();
+        // Not doubled: the message may be a gibibyte.
+        self.joined.reserve_exact(kept.len());
+        self.joined.extend_from_slice(kept);
     }
 
     /// Whether [`Self::take`] has one to give.
@@ -121,12 +156,13 @@ mod tests {
             joiner.buffer.extend_from_slice(part);
             loop {
                 let promised = joiner.has_message();
-                let Some((message, _)) = joiner.take(NO_LIMIT).expect("well formed") else {
+                let Some((message, _)) = joiner.take(NO_LIMIT, &|_| true).expect("well formed")
+                else {
                     assert!(!promised);
                     break;
                 };
                 assert!(promised);
-                messages.push(message);
+                messages.push(message.bytes);
             }
         }
         messages
@@ -162,6 +198,27 @@ mod tests {
     fn a_message_over_the_limit_is_refused_before_it_is_read() {
         let mut joiner = Joiner::default();
         joiner.buffer.extend_from_slice(&[0xff, 0xff, 0xff, 0]);
-        assert!(joiner.take(1000).is_err());
+        assert!(joiner.take(1000, &|_| true).is_err());
+    }
+
+    #[test]
+    fn a_message_that_is_not_wanted_is_counted_and_thrown_away() {
+        let sent = [vec![1; 2 * FULL + 5], vec![2; 3]];
+        let mut wire = Vec::new();
+        frame(&sent[0], 0, &mut wire);
+        frame(&sent[1], 0, &mut wire);
+        let (mut joiner, mut messages) = (Joiner::default(), Vec::new());
+        for part in wire.chunks(1 << 20) {
+            joiner.make_room();
+            joiner.buffer.extend_from_slice(part);
+            while let Some((message, _)) = joiner.take(NO_LIMIT, &|_| false).expect("well formed") {
+                messages.push(message);
+            }
+            assert!(joiner.joined.capacity() <= KEPT_BYTES);
+        }
+        let thrown_away = sent[0].len() - KEPT_BYTES;
+        let first = Message { bytes: sent[0][..KEPT_BYTES].to_vec().into(), thrown_away };
+        let second = Message { bytes: sent[1].clone().into(), thrown_away: 0 };
+        assert_eq!(messages, [first, second]);
     }
 }

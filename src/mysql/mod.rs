@@ -24,6 +24,7 @@ mod session;
 
 #[cfg(feature = "daemon")]
 pub use connection::{Connection, Options};
+pub use joiner::READ_BYTES;
 #[cfg(feature = "daemon")]
 pub use replication::{Dump, DumpFrom, EventStream, stream_ended};
 #[cfg(feature = "daemon")]

@@ -7,7 +7,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::joiner::{HEAD, Joiner, frame};
+use super::joiner::{HEAD, Joiner, Message, Wanted, frame};
 
 /// The socket, encrypted or not.
 pub enum Stream {
@@ -73,8 +73,13 @@ impl Packets {
 
     /// The next message. Dropping the future loses nothing: what came is kept for the next call.
     pub async fn read(&mut self, max_bytes: usize) -> Result<Bytes> {
+        Ok(self.read_wanted(max_bytes, &|_| true).await?.bytes)
+    }
+
+    /// The next message, whole only if it is wanted.
+    pub async fn read_wanted(&mut self, max_bytes: usize, wanted: Wanted<'_>) -> Result<Message> {
         loop {
-            if let Some(message) = self.read_buffered(max_bytes)? {
+            if let Some(message) = self.read_buffered(max_bytes, wanted)? {
                 return Ok(message);
             }
             self.joiner.make_room();
@@ -89,8 +94,13 @@ impl Packets {
     }
 
     /// The next message, if it is there whole.
-    pub fn read_buffered(&mut self, max_bytes: usize) -> Result<Option<Bytes>> {
-        let Some((message, sequence)) = self.joiner.take(max_bytes)? else { return Ok(None) };
+    pub fn read_buffered(
+        &mut self,
+        max_bytes: usize,
+        wanted: Wanted<'_>,
+    ) -> Result<Option<Message>> {
+        let taken = self.joiner.take(max_bytes, wanted)?;
+        let Some((message, sequence)) = taken else { return Ok(None) };
         self.sequence = sequence.wrapping_add(1);
         Ok(Some(message))
     }

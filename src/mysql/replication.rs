@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::Connection;
 use super::errors::{self, ERR};
+use super::joiner::{Message, Wanted};
 use super::packet::Packets;
 
 const COM_BINLOG_DUMP: u8 = 0x12;
@@ -130,23 +131,30 @@ impl EventStream {
     ///
     /// It waits for as long as the source is silent: put it into a time-out of a few heartbeats. A call that is dropped
     /// has lost nothing.
-    pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        let packet = self.packets.read(MAX_EVENT_BYTES).await?;
-        self.event(packet)
+    ///
+    /// Of an event over 16 MiB that is not wanted only the beginning is given.
+    pub async fn next(&mut self, wanted: Wanted<'_>) -> Result<Option<Bytes>> {
+        let message = self.packets.read_wanted(MAX_EVENT_BYTES, &|m| is_wanted(m, wanted)).await?;
+        self.event(message)
     }
 
     /// The next whole event as [`Self::next`] gives it, if it can be had without a read from the socket. While the log
     /// comes in large pieces, this spares a time-out for each event.
-    pub fn next_buffered(&mut self) -> Result<Option<Bytes>> {
-        let Some(packet) = self.packets.read_buffered(MAX_EVENT_BYTES)? else { return Ok(None) };
-        let event = self.event(packet)?;
+    pub fn next_buffered(&mut self, wanted: Wanted<'_>) -> Result<Option<Bytes>> {
+        let wanted = |message: &[u8]| is_wanted(message, wanted);
+        let Some(message) = self.packets.read_buffered(MAX_EVENT_BYTES, &wanted)? else {
+            return Ok(None);
+        };
+        let event = self.event(message)?;
         event.map(Some).ok_or_else(stream_ended)
     }
 
-    fn event(&self, mut packet: Bytes) -> Result<Option<Bytes>> {
+    fn event(&self, message: Message) -> Result<Option<Bytes>> {
+        let Message { bytes: mut packet, thrown_away } = message;
         match packet.first() {
             Some(&OK) => {
                 packet.advance(1);
+                check_size(&packet, thrown_away)?;
                 Ok(Some(packet))
             }
             Some(&ERR) => {
@@ -164,6 +172,28 @@ impl EventStream {
     pub fn buffered(&self) -> bool {
         self.packets.buffered()
     }
+}
+
+/// Asks about the event behind the status byte.
+fn is_wanted(message: &[u8], wanted: Wanted<'_>) -> bool {
+    match message.split_first() {
+        Some((&OK, event)) => wanted(event),
+        _ => true,
+    }
+}
+
+/// What was thrown away is counted by what the event's header says, so that must be what came.
+fn check_size(beginning: &[u8], thrown_away: usize) -> Result<()> {
+    /// Where an event's header has its size.
+    const SIZE_AT: usize = 9;
+    if thrown_away == 0 {
+        return Ok(());
+    }
+    let size = beginning.get(SIZE_AT..).and_then(|rest| rest.first_chunk::<4>());
+    if size.map(|size| u32::from_le_bytes(*size) as usize) == Some(beginning.len() + thrown_away) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Undecodable, "an event has another size than its header says"))
 }
 
 #[cfg(test)]

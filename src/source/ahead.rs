@@ -8,16 +8,19 @@ use mysql_async::Conn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{EventStream, stream_ended};
-use crate::position::{Checkpoint, Epoch, Gtid, GtidSet, Position};
+use crate::position::{Gtid, GtidSet, Position};
 use crate::source::Config;
-use crate::source::binlog::event::Query;
+use crate::source::binlog::event::{Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
-use crate::source::binlog::{Body, FormatDescription};
+use crate::source::binlog::{Body, FormatDescription, Header, TableMap};
 use crate::source::ddl::temporary::Temporaries;
 use crate::source::ddl::{self, Kind};
+use crate::source::from_table_map;
+use crate::source::numbering::Numbering;
 use crate::source::replication::{self, Opened};
+use crate::source::server::Server;
 use crate::source::snapshot::watermark;
-use crate::table::TableId;
+use crate::table::{TableDef, TableId};
 
 /// A statement on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,9 @@ pub struct Met {
     pub statement: String,
     pub db: String,
     pub gtid: Gtid,
+    /// The table as the first rows behind the statement announce it, before any other statement; None where there are
+    /// none, or where the log does not say what its columns are.
+    pub announced: Option<Box<TableDef>>,
 }
 
 /// The log behind a position, and how far it was read.
@@ -33,10 +39,13 @@ pub struct Ahead {
     events: EventStream,
     silence_max: std::time::Duration,
     format: FormatDescription,
+    numbering: Numbering,
     passed: GtidSet,
     open: Option<Gtid>,
     /// BEGIN was seen: the transaction ends at its commit.
     has_begun: bool,
+    /// Its statement takes effect with another one, which will commit it.
+    concerns_nothing: bool,
     inflater: Option<Inflater>,
     temporaries: Temporaries,
 }
@@ -51,13 +60,12 @@ impl Ahead {
     /// Begins behind the transactions `passed` of the server; None where another server is at the address.
     pub async fn open(
         config: &Config,
-        server_uuid: &str,
+        server: &Server,
         table: &TableId,
         passed: &GtidSet,
     ) -> Result<Option<Self>> {
         let position = Position { file: String::new(), offset: 0, gtids: passed.clone() };
-        let at = Checkpoint { epoch: Epoch(0), n: 0, position };
-        let events = match replication::open(config, server_uuid, &at).await? {
+        let events = match replication::open(config, server, &position).await? {
             Opened::Stream(events) => events,
             Opened::Elsewhere(_) => return Ok(None),
         };
@@ -66,9 +74,11 @@ impl Ahead {
             events,
             silence_max: std::time::Duration::from_millis(config.read_timeout_ms()),
             format: FormatDescription::assumed(),
+            numbering: Numbering::new(server.clone(), "", 0),
             passed: passed.clone(),
             open: None,
             has_begun: false,
+            concerns_nothing: false,
             inflater: None,
             temporaries: Temporaries::default(),
         }))
@@ -81,35 +91,58 @@ impl Ahead {
 
     /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order. `conn`
     /// tells now and then which of those transactions were rolled back, and will never come.
-    pub async fn read(&mut self, until: &GtidSet, conn: &mut Conn) -> Result<Vec<Met>> {
-        let (mut met, mut until, mut asked) = (Vec::new(), until.clone(), Instant::now());
+    /// What the first rows announce goes to the last of `met`, if that has nothing yet.
+    pub async fn read(
+        &mut self,
+        until: &GtidSet,
+        (conn, server): (&mut Conn, &Server),
+        met: &mut Vec<Met>,
+    ) -> Result<()> {
+        let (mut until, mut asked) = (until.clone(), Instant::now());
         while self.open.is_some() || !self.passed.covers(&until) {
-            let event = tokio::time::timeout(self.silence_max, self.events.next())
+            let event = tokio::time::timeout(self.silence_max, self.events.next(&is_wanted))
                 .await
                 .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
                 .ok_or_else(stream_ended)?;
-            self.take(&event, &mut met)?;
+            self.take(&event, met)?;
             if asked.elapsed() >= watermark::ASK_EVERY {
                 asked = Instant::now();
-                until = until.intersection(&watermark::followable(conn).await?.known);
+                until = until.intersection(&watermark::logged(conn, server).await?);
             }
             if met.len() > STATEMENTS_MAX {
                 let what = format!("{} has more statements than can be followed", self.table);
                 return Err(Error::new(ErrorKind::Unsupported, what));
             }
         }
-        Ok(met)
+        Ok(())
     }
 
     fn take(&mut self, bytes: &Bytes, met: &mut Vec<Met>) -> Result<()> {
+        if !is_wanted(bytes) {
+            // Of a large one the beginning alone is there.
+            self.numbering.read(&Header::parse_beginning(bytes)?);
+            return Ok(());
+        }
         let event = self.format.read(bytes)?;
+        let header = event.header;
         match event.body {
             Body::FormatDescription(format) => self.format = *format,
             Body::GroupStart(start) => {
-                self.open = start.gtid;
-                self.has_begun = false;
+                self.open = Some(self.numbering.gtid(&start)?);
+                self.has_begun = start.mariadb.is_some_and(|start| !start.is_standalone());
+                self.concerns_nothing = start.mariadb.is_some_and(|start| start.begins_alter());
+            }
+            Body::Rotate(rotate) => {
+                self.numbering.begin_file(rotate.file, rotate.offset);
+                return Ok(());
             }
             Body::Query(query) => {
+                if self.open.is_none() && self.numbering.is_by_place() {
+                    // Before 5.7 no event goes before a transaction's first statement.
+                    self.open = Some(self.numbering.here()?);
+                    self.has_begun = false;
+                    self.concerns_nothing = false;
+                }
                 if self.take_query(&query, met) {
                     self.end();
                 }
@@ -134,22 +167,25 @@ impl Ahead {
                     "the source says that its log lost events (INCIDENT)",
                 ));
             }
+            Body::TableMap(map) => self.take_map(&map, met)?,
             Body::Heartbeat(_)
-            | Body::Rotate(_)
             | Body::PreviousGtids(_)
-            | Body::TableMap(_)
             | Body::Rows(_)
             | Body::Packed(_)
             | Body::RowsQuery(_)
             | Body::Stop
             | Body::Other => {}
         }
+        self.numbering.read(&header);
+        if self.open.is_none() {
+            self.numbering.reach(&mut self.passed);
+        }
         Ok(())
     }
 
     fn end(&mut self) {
         if let Some(gtid) = self.open.take() {
-            self.passed.insert(&gtid);
+            self.passed.pass(&gtid);
         }
     }
 
@@ -170,9 +206,14 @@ impl Ahead {
             }
             Kind::Commit | Kind::Rollback => true,
             Kind::Ddl { .. } => {
-                let concerns = read.names(&self.table) && !is_hidden;
+                let concerns = read.names(&self.table) && !is_hidden && !self.concerns_nothing;
                 if let Some(gtid) = self.open.clone().filter(|_| concerns) {
-                    met.push(Met { statement: statement.into_owned(), db: db.into_owned(), gtid });
+                    met.push(Met {
+                        statement: statement.into_owned(),
+                        db: db.into_owned(),
+                        gtid,
+                        announced: None,
+                    });
                 }
                 !self.has_begun
             }
@@ -186,6 +227,18 @@ impl Ahead {
         }
     }
 
+    fn take_map(&self, event: &TableMapEvent<'_>, met: &mut [Met]) -> Result<()> {
+        let is_ours = event.table == self.table.name && event.db == self.table.db;
+        if let Some(last) = met.last_mut()
+            && is_ours
+            && last.announced.is_none()
+        {
+            last.announced =
+                from_table_map::definition(&TableMap::parse(event)?).ok().map(Box::new);
+        }
+        Ok(())
+    }
+
     fn take_payload(&mut self, payload: &Payload<'_>, met: &mut Vec<Met>) -> Result<()> {
         let mut inflater = match self.inflater.take() {
             Some(inflater) => inflater,
@@ -195,11 +248,20 @@ impl Ahead {
         let mut events = inflater.open(payload)?;
         while let Some(inner) = events.next()? {
             let inner = Bytes::copy_from_slice(inner);
-            if let Body::Query(query) = format.read_inner(&inner)?.body {
-                self.take_query(&query, met);
+            match format.read_inner(&inner)?.body {
+                Body::Query(query) => {
+                    self.take_query(&query, met);
+                }
+                Body::TableMap(map) => self.take_map(&map, met)?,
+                _ => {}
             }
         }
         self.inflater = Some(inflater);
         Ok(())
     }
+}
+
+/// Rows are stepped over, and need not be had whole.
+fn is_wanted(beginning: &[u8]) -> bool {
+    !Header::parse_beginning(beginning).is_ok_and(|header| header.kind.is_rows())
 }

@@ -66,6 +66,7 @@ pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
 
 /// A type as the servers of today write it: older ones, and MariaDB, show widths of numbers that mean nothing and say
 /// some things in comments. So a definition is the same wherever it is read, and however it was written.
+#[cfg(feature = "daemon")]
 pub(super) fn plain(declared: &str, is_json_text: bool) -> String {
     if is_json_text {
         return "json".to_owned();

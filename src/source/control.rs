@@ -1,8 +1,10 @@
 //! Connections for questions to the source: options, session, and what its errors ask of us. Must not know the
 //! questions.
 
+use mysql_async::prelude::Queryable as _;
 use mysql_async::{
-    ClientIdentity, Conn, DriverError, Error as MysqlError, IoError, Opts, OptsBuilder, SslOpts,
+    ClientIdentity, Conn, DriverError, Error as MysqlError, IoError, Opts, OptsBuilder, Row,
+    SslOpts,
 };
 use secrecy::ExposeSecret as _;
 
@@ -203,6 +205,19 @@ fn is_about_certificates(text: &str) -> bool {
 fn without_full_stop(text: String) -> String {
     text.trim_end_matches('.').to_owned()
 }
+
+/// The end of the log and what is left out of it; the statement has two names.
+pub(super) async fn log_status(conn: &mut Conn) -> Result<Option<Row>, MysqlError> {
+    match conn.query_first("SHOW MASTER STATUS").await {
+        Err(cause) if code(&cause) == Some(SYNTAX) => {
+            conn.query_first("SHOW BINARY LOG STATUS").await
+        }
+        answered => answered,
+    }
+}
+
+/// ER_PARSE_ERROR: the server does not know the statement.
+pub(super) const SYNTAX: u16 = 1064;
 
 /// A name as it stands in a statement.
 pub fn quoted(name: &str) -> String {

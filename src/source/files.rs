@@ -2,7 +2,7 @@
 //! that are had already, and never a part of a transaction. Knows nothing of what the events mean for a link.
 //!
 //! The last file may still grow. Where it ends, be it in the middle of an event or of a transaction, the stream has an end
-//! for now ([`LogFiles::next`] gives none) and goes on there when more has come.
+//! for now ([`LogFiles::next_event`] gives none) and goes on there when more has come.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -85,7 +85,7 @@ impl LogFiles {
     }
 
     /// The next whole event; None where there is none for now.
-    pub fn next(&mut self) -> Result<Option<Bytes>> {
+    pub fn next_event(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(event) = self.made_up.pop_front() {
                 return Ok(Some(event));
@@ -239,7 +239,7 @@ pub fn identity(dir: &Path) -> Result<String> {
 pub fn first_definition(dir: &Path, table: &TableId) -> Result<TableDef> {
     let mut files = LogFiles::open(dir, &gtids_before_first(dir)?)?;
     let mut inflater = Inflater::new(EVENT_BYTES_MAX)?;
-    while let Some(event) = files.next()? {
+    while let Some(event) = files.next_event()? {
         let is_looked_at = matches!(kind(&event), Kind::TABLE_MAP | Kind::TRANSACTION_PAYLOAD);
         if !is_looked_at {
             continue;
@@ -381,4 +381,148 @@ fn unreadable(path: &Path, cause: std::io::Error) -> Error {
     Error::new(ErrorKind::SourceRefused, format!("cannot read {}", path.display()))
         .caused_by(cause)
         .with_advice("see that it is there and that this account may read it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn event(kind: Kind, data: &[u8]) -> Vec<u8> {
+        let mut event = vec![0; 4];
+        event.push(kind.0);
+        event.extend_from_slice(&[0; 4]);
+        event.extend_from_slice(&((HEADER_LEN + data.len() + 4) as u32).to_le_bytes());
+        event.extend_from_slice(&[0; 6]);
+        event.extend_from_slice(data);
+        let sum = crc32fast::hash(&event);
+        event.extend_from_slice(&sum.to_le_bytes());
+        event
+    }
+
+    /// The head of a file behind the transactions in `before`, as the server leaves it while it writes.
+    fn head(before: &str) -> Vec<u8> {
+        let mut data = 4_u16.to_le_bytes().to_vec();
+        data.extend_from_slice(&[0; 54]);
+        data.push(HEADER_LEN as u8);
+        data.extend_from_slice(&[0; 42]);
+        data.push(1);
+        let mut format = event(Kind::FORMAT_DESCRIPTION, &data);
+        format[FLAGS_AT] |= IN_USE;
+        let set = before.parse().expect("a set");
+        let previous = crate::source::binlog::gtid_set::encode(&set);
+        [MAGIC.to_vec(), format, event(Kind::PREVIOUS_GTIDS, &previous)].concat()
+    }
+
+    /// A transaction with two events.
+    fn transaction(gno: u64) -> Vec<u8> {
+        let commit = event(Kind::XID, &gno.to_le_bytes());
+        let mut data = vec![0];
+        let uuid = crate::position::parse_uuid(A).expect("a server");
+        data.extend_from_slice(&uuid);
+        data.extend_from_slice(&gno.to_le_bytes());
+        data.push(2);
+        data.extend_from_slice(&[0; 16]);
+        data.extend_from_slice(&[0; 7]);
+        let size = HEADER_LEN + data.len() + 1 + 4 + commit.len();
+        data.push(size as u8);
+        [event(Kind::GTID, &data), commit].concat()
+    }
+
+    /// What comes until there is nothing for now: a transaction by its number, a file by its name.
+    fn read(files: &mut LogFiles) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(bytes) = files.next_event().expect("is readable") {
+            match files.format.read(&bytes).expect("is an event").body {
+                Body::GroupStart(start) => seen.push(start.gtid.expect("has one").gno.to_string()),
+                Body::Rotate(rotate) => seen.push(rotate.file.to_owned()),
+                Body::Xid(number) => seen.push(format!("/{number}")),
+                _ => (),
+            }
+        }
+        seen
+    }
+
+    fn set(ranges: &str) -> GtidSet {
+        format!("{A}:{ranges}").parse().expect("a set")
+    }
+
+    #[test]
+    fn a_part_of_a_transaction_is_not_given_out_until_it_is_whole() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let whole = [head(""), transaction(1), transaction(2)].concat();
+        let path = dir.path().join("binlog.000001");
+        let first_ends = head("").len() + transaction(1).len();
+        for cut in [first_ends + 5, first_ends + 50, whole.len() - 1] {
+            fs::write(&path, &whole[..cut]).expect("writes");
+            let mut files = LogFiles::open(dir.path(), &GtidSet::default()).expect("opens");
+            assert_eq!(read(&mut files), ["binlog.000001", "1", "/1"], "cut at {cut}");
+            let mut file = fs::OpenOptions::new().append(true).open(&path).expect("opens");
+            file.write_all(&whole[cut..]).expect("grows");
+            assert_eq!(read(&mut files), ["2", "/2"], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_had_is_left_out_and_files_before_it_are_not_opened() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, bytes: Vec<u8>| {
+            fs::write(dir.path().join(name), bytes).expect("writes");
+        };
+        // By their numbers, not by their letters.
+        write("log.999999", [head(""), transaction(1), transaction(2)].concat());
+        let before = format!("{A}:1-2");
+        write("log.1000000", [head(&before), transaction(3), transaction(4)].concat());
+        let from = |passed: &GtidSet| read(&mut LogFiles::open(dir.path(), passed).expect("opens"));
+        let all = ["log.999999", "1", "/1", "2", "/2", "log.1000000", "3", "/3", "4", "/4"];
+        assert_eq!(from(&GtidSet::default()), all);
+        assert_eq!(from(&set("1")), all[..1].iter().chain(&all[3..]).copied().collect::<Vec<_>>());
+        assert_eq!(from(&set("1-3")), ["log.1000000", "4", "/4"]);
+        assert_eq!(from(&set("1-4")), ["log.1000000"]);
+        assert_eq!(gtids_before_first(dir.path()).expect("says so"), GtidSet::default());
+
+        // The index wins.
+        write("log.index", b"./log.1000000\n".to_vec());
+        assert_eq!(from(&set("1-2")), ["log.1000000", "3", "/3", "4", "/4"]);
+        let error = LogFiles::open(dir.path(), &set("1")).err().expect("2 is missing");
+        assert_eq!(error.kind(), ErrorKind::SourceLost);
+    }
+
+    #[test]
+    fn a_file_that_ends_too_early_and_is_followed_by_another_is_damaged() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let torn = [head(""), transaction(1)].concat();
+        fs::write(dir.path().join("b.000001"), &torn[..torn.len() - 3]).expect("writes");
+        fs::write(dir.path().join("b.000002"), head(&format!("{A}:1"))).expect("writes");
+        let mut files = LogFiles::open(dir.path(), &GtidSet::default()).expect("opens");
+        let error = loop {
+            match files.next_event() {
+                Ok(event) => assert!(event.is_some(), "the damage was not seen"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Undecodable);
+        assert!(error.to_string().contains("b.000001 at offset"), "{error}");
+    }
+
+    #[test]
+    fn folders_that_cannot_be_read_say_why() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let refusal = || {
+            let error = LogFiles::open(dir.path(), &GtidSet::default()).err().expect("refused");
+            error.report()
+        };
+        assert!(refusal().contains("no binlog file is there"));
+        let write = |name: &str, bytes: &[u8]| {
+            fs::write(dir.path().join(name), bytes).expect("writes");
+        };
+        write("a.000001", b"\xfdbin and more");
+        assert!(refusal().contains("is encrypted (binlog_encryption)"));
+        write("a.000001", b"plain text");
+        assert!(refusal().contains("is no binlog file"));
+        write("b.000001", &head(""));
+        assert!(refusal().contains("files of several logs"));
+    }
 }

@@ -6,6 +6,7 @@
 //! descriptions and heartbeats are in no group. So `n` grows by the same amount over the same transactions, however
 //! they are sent, split into files or compressed.
 
+mod held;
 mod xa;
 
 use std::sync::Arc;
@@ -15,13 +16,20 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{Checkpoint, Gtid, GtidSet, Position};
-use crate::source::binlog::event::{GroupStart, Query, TableMapEvent};
+use crate::mysql::READ_BYTES;
+use crate::naive::{Rule, is_naive};
+use crate::position::{Checkpoint, Gtid, GtidSet, Position, Sid};
+use crate::source::binlog::checksum::CHECKSUM_LEN;
+use crate::source::binlog::event::{GroupStart, Query, RowsEvent, TableMapEvent};
+use crate::source::binlog::header::HEADER_LEN;
 use crate::source::binlog::packed::Packed;
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
 use crate::source::ddl::temporary::Temporaries;
+use crate::source::follower::held::Held;
+use crate::source::numbering::Numbering;
+use crate::source::server::{Naming, Server};
 use crate::source::stream::{Began, Ddl, Item, Rows};
 use crate::source::tailer::{Durable, Subscription};
 use crate::table::TableId;
@@ -43,18 +51,19 @@ const INNER_EVENT_BYTES_MAX: usize = 1 << 30;
 const HAND_OVER_BYTES: usize = 256 << 10;
 
 /// A smaller event is copied out of the buffer of the connection, a quarter of which it does not fill.
-const COPIED_BYTES: usize = 128 << 10;
+const COPIED_BYTES: usize = READ_BYTES / 4;
 
 pub struct Follower {
     /// The last boundary.
     at: Checkpoint,
-    /// The file that is being read, and how far. The protocol tells offsets in 32 bits; here they have all.
-    file: String,
-    offset: u64,
+    server: Server,
+    numbering: Numbering,
     format: FormatDescription,
     /// Counted bytes up to the event that is being read.
     n: u64,
     group: Option<Group>,
+    /// Rows of the open group, on MariaDB.
+    held: Held,
     /// Table maps by the log's table id; the subscribed ones outlive their transaction, because most come again.
     tables: HashMap<u64, Table>,
     subscribers: Vec<Subscriber>,
@@ -77,9 +86,13 @@ struct Group {
     xa: Option<Arc<str>>,
     /// Rows of a subscribed table were handed over.
     has_rows: bool,
+    /// Rows count when the group is committed, and not before (rule 9).
+    is_held: bool,
+    /// Its statement takes effect with that of another group.
+    concerns_nothing: bool,
 }
 
-struct Table {
+pub(super) struct Table {
     map: Arc<TableMap>,
     /// Indices of the subscribers that want it; empty for a table that nobody mapped.
     subscribers: Vec<usize>,
@@ -110,7 +123,7 @@ impl Subscriber {
     /// Everything that the link has when it has the open transaction too.
     fn behind(&self, at: &GtidSet, open: &Gtid) -> GtidSet {
         let mut behind = at.clone();
-        behind.insert(open);
+        behind.pass(open);
         if let Some(passed) = &self.passed {
             behind.union(passed);
         }
@@ -130,11 +143,13 @@ impl Subscriber {
 }
 
 impl Follower {
-    pub fn new(start: Checkpoint, durable: Durable) -> Self {
+    pub fn new(server: Server, start: Checkpoint, durable: Durable) -> Self {
+        let position = &start.position;
         Self {
             n: start.n,
-            file: start.position.file.clone(),
-            offset: start.position.offset,
+            numbering: Numbering::new(server.clone(), &position.file, position.offset),
+            server,
+            held: Held::default(),
             at: start,
             format: FormatDescription::assumed(),
             group: None,
@@ -158,6 +173,7 @@ impl Follower {
     pub fn reconnected(&mut self) {
         self.n = self.at.n;
         self.group = None;
+        self.held = Held::default();
         self.tables.clear();
         self.format = FormatDescription::assumed();
     }
@@ -178,24 +194,55 @@ impl Follower {
                 self.at.position.file, self.at.position.offset
             ))
         })?;
-        if !header.is_artificial() {
-            self.offset = reached(self.offset, header.next_offset);
-        }
+        self.numbering.read(&header);
         if self.group.is_some() {
+            self.held.spill_if_large(&self.durable.dir).await?;
             return Ok(Step::Within);
         }
-        if was_open {
-            self.at.n = self.n;
-            self.at.position.offset = self.offset;
-            if self.at.position.file != self.file {
-                self.at.position.file.clone_from(&self.file);
-            }
-            self.boundary_is_new = true;
+        if was_open || self.numbering.is_by_place() {
+            self.reach_boundary();
         }
+        self.release().await?;
         Ok(Step::Boundary)
     }
 
+    /// The tables that are followed, for [`is_wanted`].
+    pub(super) fn tables(&self) -> &HashMap<u64, Table> {
+        &self.tables
+    }
+
+    /// Counts an event that was not wanted, of which the beginning alone is there.
+    fn step_over(&mut self, header: Header) -> Header {
+        let checksum = if self.format.checksums { CHECKSUM_LEN as u64 } else { 0 };
+        if self.group.is_some() {
+            self.n += u64::from(header.event_size).saturating_sub(checksum);
+        }
+        header
+    }
+
+    /// No transaction is open.
+    fn reach_boundary(&mut self) {
+        let position = &mut self.at.position;
+        let (file, offset) = (self.numbering.file(), self.numbering.offset());
+        // Between transactions a server without GTIDs gets on too: to the next file.
+        let is_same = self.at.n == self.n && position.offset == offset && position.file == file;
+        if is_same {
+            return;
+        }
+        self.at.n = self.n;
+        position.offset = offset;
+        if position.file != file {
+            file.clone_into(&mut position.file);
+        }
+        self.numbering.reach(&mut position.gtids);
+        self.boundary_is_new = true;
+    }
+
     async fn follow_whole(&mut self, bytes: &Bytes) -> Result<Header> {
+        let header = Header::parse_beginning(bytes)?;
+        if header.event_size as usize > bytes.len() && !is_wanted(&self.tables, bytes) {
+            return Ok(self.step_over(header));
+        }
         let event = self.format.read(bytes)?;
         let header = event.header;
         match event.body {
@@ -216,11 +263,11 @@ impl Follower {
                 return Ok(header);
             }
             Body::Rotate(rotate) => {
-                self.file = rotate.file.to_owned();
-                self.offset = rotate.offset;
+                self.numbering.begin_file(rotate.file, rotate.offset);
                 // Where the server begins to read for us is not where the last boundary is: a file that is looked
                 // through by GTID set begins before it.
-                if !header.is_artificial() && self.at.position.file != rotate.file {
+                let is_news = !header.is_artificial() && self.at.position.file != rotate.file;
+                if is_news && !self.numbering.is_by_place() {
                     self.at.position.file = rotate.file.to_owned();
                     self.at.position.offset = rotate.offset;
                 }
@@ -232,11 +279,15 @@ impl Follower {
                 return Err(Error::new(ErrorKind::Undecodable, message));
             }
             Body::Query(query) => {
+                if self.group.is_none() && self.numbering.is_by_place() {
+                    // Before 5.7 no event goes before a transaction's first statement.
+                    self.begin_group(GroupStart::default(), &header)?;
+                }
                 self.follow_query(query, counted);
                 return Ok(header);
             }
             Body::TableMap(table) => self.follow_table_map(&table)?,
-            Body::Rows(rows) => self.follow_rows(rows.table_id, whole.slice_ref(event.bytes)),
+            Body::Rows(rows) => self.follow_rows(&rows, whole.slice_ref(event.bytes)),
             Body::Xid(_) => {
                 self.n += counted;
                 self.end_group();
@@ -297,29 +348,54 @@ impl Follower {
     }
 
     fn begin_group(&mut self, start: GroupStart, header: &Header) -> Result<()> {
-        let gtid = start.gtid.ok_or_else(|| {
-            Error::new(ErrorKind::SourceRefused, "a transaction in the log has no GTID")
-                .with_advice("set gtid_mode=ON on the source")
-        })?;
+        let gtid = self.numbering.gtid(&start)?;
+        if matches!(gtid.sid, Sid::Domain(_)) && self.at.position.gtids.contains(&gtid) {
+            return Err(out_of_order(&gtid, &self.at.position.gtids));
+        }
         let committed_at_us = match start.commit_micros {
             0 => u64::from(header.timestamp) * 1_000_000,
             micros => micros,
         };
-        self.group = Some(Group {
+        let mariadb = start.mariadb;
+        let mut group = Group {
             gtid: Some(gtid),
             committed_at_us,
-            has_begun: false,
+            has_begun: mariadb.is_some_and(|start| !start.is_standalone()),
             xa: None,
             has_rows: false,
-        });
+            is_held: mariadb.is_some() && !is_naive(Rule::HeldGroups),
+            concerns_nothing: mariadb.is_some_and(|start| start.begins_alter()),
+        };
+        if mariadb.is_some_and(|start| start.is_prepared_xa()) {
+            group.begin_xa();
+        }
+        self.group = Some(group);
         Ok(())
     }
 
+    /// The group is committed, or was nothing that can be.
     fn end_group(&mut self) {
         let gtid = self.group.take().and_then(|group| group.gtid);
         if let Some(gtid) = gtid {
-            self.at.position.gtids.insert(&gtid);
+            self.at.position.gtids.pass(&gtid);
         }
+    }
+
+    /// Hands over what was held of the group that was just committed.
+    async fn release(&mut self) -> Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let mut held = std::mem::take(&mut self.held).release().await?;
+        while let Some(row) = held.next().await? {
+            for at in row.subscribers.iter() {
+                self.subscribers[*at].push(Item::Rows(row.rows.clone()));
+            }
+            if self.is_full() {
+                self.flush().await;
+            }
+        }
+        Ok(())
     }
 
     /// `counted` are the bytes of its event.
@@ -336,6 +412,9 @@ impl Follower {
         let (db, statement) = (String::from_utf8_lossy(query.db), ddl::text::statement(&query));
         let read = ddl::read(&statement, &db);
         let Some(group) = &mut self.group else { return };
+        if group.concerns_nothing {
+            return self.end_group();
+        }
         let ends_group = !group.has_begun;
         let gtid = group.gtid.clone();
         match &read.kind {
@@ -343,17 +422,28 @@ impl Follower {
             ddl::Kind::XaStart(_) => group.begin_xa(),
             ddl::Kind::Commit => self.end_group(),
             ddl::Kind::Rollback => {
-                if group.has_rows {
-                    self.tell_all(rolled_back);
+                match (group.has_rows, group.is_held) {
+                    (true, true) => self.held = Held::default(),
+                    // It was told that they did happen.
+                    (true, false) if self.server.naming == Naming::Domains => {}
+                    (true, false) => self.tell_all(rolled_back),
+                    (false, _) => {}
                 }
                 self.end_group();
             }
+            ddl::Kind::Savepoint if group.is_held => {
+                if !self.held.follow_savepoint(&statement) {
+                    self.tell_all(partly_rolled_back);
+                }
+            }
             ddl::Kind::Dml | ddl::Kind::Ddl { .. } => {
                 for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
-                    let table = &subscriber.subscription.table;
-                    if !read.names(table) || self.temporaries.hides(query.thread_id, table) {
+                    let is_meant = |table: &&TableId| {
+                        read.names(table) && !self.temporaries.hides(query.thread_id, table)
+                    };
+                    let Some(table) = subscriber.subscription.tables().find(is_meant) else {
                         continue;
-                    }
+                    };
                     let item = match (&read.kind, &gtid) {
                         (ddl::Kind::Ddl { .. }, Some(gtid)) => Item::Ddl(Ddl {
                             statement: statement.clone().into_owned(),
@@ -405,8 +495,8 @@ impl Follower {
             return Ok(());
         }
         let wants = |(at, subscriber): (usize, &Subscriber)| {
-            let table = &subscriber.subscription.table;
-            (table.name == event.table && table.db == event.db).then_some(at)
+            let is = |table: &TableId| table.name == event.table && table.db == event.db;
+            subscriber.subscription.tables().any(is).then_some(at)
         };
         let subscribers: Vec<_> = self.subscribers.iter().enumerate().filter_map(wants).collect();
         if subscribers.is_empty() {
@@ -419,26 +509,39 @@ impl Follower {
         Ok(())
     }
 
-    fn follow_rows(&mut self, table_id: u64, event: Bytes) {
-        let (Some(table), Some(group)) = (self.tables.get(&table_id), &mut self.group) else {
+    fn follow_rows(&mut self, rows: &RowsEvent<'_>, event: Bytes) {
+        let (Some(table), Some(group)) = (self.tables.get(&rows.table_id), &mut self.group) else {
             return;
         };
         group.has_rows = true;
         // A slice keeps the whole buffer that it was read into, of which other tables' rows may have the rest.
-        let event = if event.len() < COPIED_BYTES { Bytes::copy_from_slice(&event) } else { event };
-        for at in &table.subscribers {
-            let subscriber = &mut self.subscribers[*at];
-            if !subscriber.wants(group.gtid.as_ref()) {
-                continue;
-            }
-            let rows = Rows {
-                map: table.map.clone(),
-                event: event.clone(),
-                n: self.n,
-                committed_at_us: group.committed_at_us,
-                gtid: group.gtid.clone(),
-            };
-            subscriber.push(match &group.xa {
+        let (event, held_bytes) = match event.len() {
+            length if length < COPIED_BYTES => (Bytes::copy_from_slice(&event), length),
+            length => (event, length.max(READ_BYTES)),
+        };
+        let logs_cascades = rows.logs_cascades();
+        let rows = Rows {
+            map: table.map.clone(),
+            event,
+            held_bytes,
+            n: self.n,
+            committed_at_us: group.committed_at_us,
+            gtid: group.gtid.clone(),
+        };
+        let subscribers = &self.subscribers;
+        let wants = |at: &&usize| {
+            let subscriber = &subscribers[**at];
+            let is_own = subscriber.subscription.table == rows.map.table;
+            // Other tables are followed for what the log does not say of their children.
+            subscriber.wants(rows.gtid.as_ref()) && (is_own || !logs_cascades)
+        };
+        let wanting: Vec<usize> = table.subscribers.iter().filter(wants).copied().collect();
+        if group.is_held && group.xa.is_none() {
+            return self.held.take(rows, wanting);
+        }
+        for at in wanting {
+            let rows = rows.clone();
+            self.subscribers[at].push(match &group.xa {
                 Some(gtid) => Item::Prepared(rows, gtid.clone()),
                 None => Item::Rows(rows),
             });
@@ -556,13 +659,18 @@ impl Follower {
     }
 }
 
-/// The offset behind `offset` whose low 32 bits are `low`; 0 says nothing.
-fn reached(offset: u64, low: u32) -> u64 {
-    const ROUND: u64 = 1 << 32;
-    match offset - offset % ROUND + u64::from(low) {
-        _ if low == 0 => offset,
-        next if next < offset => next + ROUND,
-        next => next,
+/// Whether an event that begins so must be had whole: rows of a table that nobody follows need not, which may be larger
+/// than memory.
+pub(super) fn is_wanted(tables: &HashMap<u64, Table>, beginning: &[u8]) -> bool {
+    const TABLE_ID_BYTES: usize = 6;
+    let kind = Header::parse_beginning(beginning).map(|header| header.kind);
+    let body = beginning.get(HEADER_LEN..).and_then(|body| body.get(..TABLE_ID_BYTES));
+    match (kind, body) {
+        (Ok(kind), Some(id)) if kind.is_rows() && !is_naive(Rule::Memory) => {
+            let id = id.iter().rev().fold(0, |id, byte| id << 8 | u64::from(*byte));
+            tables.contains_key(&id)
+        }
+        _ => true,
     }
 }
 
@@ -592,23 +700,24 @@ fn logged_as_statement(table: &TableId, statement: &str) -> Error {
     ))
 }
 
+fn partly_rolled_back(table: &TableId) -> Error {
+    let what = format!(
+        "a transaction was rolled back to a savepoint that its log does not have, while {table} is mapped"
+    );
+    Error::new(ErrorKind::Unsupported, what).with_advice(START_AGAIN)
+}
+
+fn out_of_order(gtid: &Gtid, passed: &GtidSet) -> Error {
+    let what = format!("the log has transaction {gtid} behind {passed}: numbers go backwards");
+    Error::new(ErrorKind::SourceLost, what).with_advice(
+        "SET GLOBAL gtid_strict_mode = ON on the source, so that this cannot happen, then drop the link and create it again",
+    )
+}
+
 fn rolled_back(table: &TableId) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         format!("a transaction that ends in ROLLBACK was logged while {table} is mapped"),
     )
     .with_advice(START_AGAIN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::reached;
-
-    #[test]
-    fn offsets_go_on_beyond_four_gibibytes() {
-        assert_eq!(reached(4, 126), 126);
-        assert_eq!(reached(126, 0), 126);
-        assert_eq!(reached((1 << 32) - 10, 30), (1 << 32) + 30);
-        assert_eq!(reached((3 << 32) + 7, 9), (3 << 32) + 9);
-    }
 }

@@ -1,8 +1,10 @@
-//! The source: one MySQL server whose log is tailed and whose tables are copied. Knows nothing of mappings or sinks.
+//! The source: one MySQL or MariaDB server whose log is tailed and whose tables are copied. Knows nothing of mappings or sinks.
 //!
 //! [`tailer`] reads events over a replication connection and sorts them for the links; [`stream`] is what a link
 //! receives; [`binlog`] turns bytes into events and rows, [`ddl`] statements into what they touch. [`snapshot`] copies a
 //! table in windows beside the stream. [`control`] is the connection for SQL, [`schema`] reads definitions (and
+//! [`from_table_map`] those that the log itself announces), [`foreign_keys`] the keys between tables, [`preflight`] says
+//! what is wrong with a server. [`xid`] names XA transactions.
 //! [`from_table_map`] those that the log itself announces),
 //! [`files`] is a folder of log files in the place of a server. [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
 
@@ -19,13 +21,19 @@ pub mod ddl;
 pub mod files;
 #[cfg(feature = "daemon")]
 mod follower;
+#[cfg(feature = "daemon")]
+pub mod foreign_keys;
 pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]
+mod numbering;
+#[cfg(feature = "daemon")]
 mod replication;
 #[cfg(feature = "daemon")]
 pub mod schema;
+#[cfg(feature = "daemon")]
+pub mod server;
 #[cfg(feature = "daemon")]
 pub mod snapshot;
 #[cfg(feature = "daemon")]

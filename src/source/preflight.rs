@@ -10,6 +10,7 @@ use mysql_async::{Conn, Row};
 
 use crate::error::{Result, nearest};
 use crate::source::control::{self, quoted};
+use crate::source::foreign_keys;
 use crate::table::{TableDef, TableId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,17 +47,20 @@ pub async fn preflight(conn: &mut Conn, tables: &[TableId]) -> Result<Vec<Findin
     let settings = Settings::read(conn).await?;
     let account = Account::read(conn).await?;
     let mut findings = check_settings(&settings);
-    check_replication(conn, &account, tables, &mut findings).await?;
+    check_replication(conn, &settings, &account, tables, &mut findings).await?;
+    if !settings.has_gtids() {
+        findings.extend(lacks_process(conn, &account).await?);
+    }
     if is_replica(conn).await? {
         findings.extend(check_replica(&settings));
     }
     for (at, table) in tables.iter().enumerate() {
         if !tables[..at].contains(table) {
-            check_table(conn, table, &settings, &account, &mut findings).await?;
+            check_table(conn, table, &account, &mut findings).await?;
         }
     }
     if findings.iter().any(|finding| finding.remedy.starts_with("GRANT")) {
-        findings.extend(account.sleeping_roles());
+        findings.extend(account.sleeping_roles(&settings));
     }
     Ok(findings)
 }
@@ -70,9 +74,10 @@ impl Settings {
                 "SHOW GLOBAL VARIABLES WHERE variable_name IN ('version', 'log_bin', 'binlog_format', \
                  'binlog_row_image', 'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', \
                  'enforce_gtid_consistency', 'server_id', 'binlog_expire_logs_seconds', \
-                 'binlog_expire_logs_auto_purge', 'log_replica_updates', 'innodb_native_foreign_keys', \
+                 'binlog_expire_logs_auto_purge', 'log_replica_updates', \
                  'binlog_order_commits', 'replica_parallel_workers', 'slave_parallel_workers', \
-                 'replica_preserve_commit_order', 'slave_preserve_commit_order')",
+                 'replica_preserve_commit_order', 'slave_preserve_commit_order', 'log_slave_updates', \
+                 'expire_logs_days', 'gtid_strict_mode')",
             )
             .await
             .map_err(|cause| control::error(cause).context("cannot read the source's settings"))?;
@@ -88,20 +93,51 @@ impl Settings {
     fn is(&self, name: &str, value: &str) -> bool {
         self.get(name).eq_ignore_ascii_case(value)
     }
+
+    /// The one that is there of a setting with a new and an old name.
+    fn either(&self, new: &str, old: &str) -> &str {
+        match self.get(new) {
+            "" => self.get(old),
+            value => value,
+        }
+    }
+
+    fn is_mariadb(&self) -> bool {
+        self.get("version").contains("MariaDB")
+    }
+
+    /// Major and minor; 0 where they are not to be read.
+    fn version(&self) -> (u32, u32) {
+        let mut parts = self.get("version").split('.').map(|part| part.parse().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    }
+
+    /// The server has names for transactions.
+    fn has_gtids(&self) -> bool {
+        self.is_mariadb() || self.is("gtid_mode", "ON")
+    }
+
+    /// The statement that changes a setting, now and for good.
+    fn set(&self, name: &str, value: &str) -> String {
+        let plain = value.trim_matches('\'');
+        if !self.is_mariadb() && self.version().0 >= 8 {
+            return format!("SET PERSIST {name} = {value}");
+        }
+        format!("SET GLOBAL {name} = {value}, and {name}={plain} in the server's configuration")
+    }
+
+    /// How long the log is kept, in seconds; 0 for ever.
+    fn expiry_seconds(&self) -> u64 {
+        const DAY_SECONDS: f64 = 86_400.0;
+        let seconds = self.get("binlog_expire_logs_seconds").parse().unwrap_or(0);
+        let days: f64 = self.get("expire_logs_days").parse().unwrap_or(0.0);
+        if seconds > 0 { seconds } else { (days * DAY_SECONDS) as u64 }
+    }
 }
 
 fn check_settings(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let version = settings.get("version");
-    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if version.contains("MariaDB") || major < 8 {
-        findings.push(Finding::error(
-            format!(
-                "the source is version {version}, and this driftless reads MySQL 8.0 and later"
-            ),
-            "use a source with MySQL 8.0 or later",
-        ));
-    }
+    findings.extend(check_version(settings));
     if !settings.is("log_bin", "ON") {
         findings.push(Finding::error(
             "the source writes no binary log (log_bin is OFF)",
@@ -114,25 +150,37 @@ fn check_settings(settings: &Settings) -> Vec<Finding> {
                 "binlog_format is {}: changes are logged as statements, which hold no rows",
                 settings.get("binlog_format")
             ),
-            "SET PERSIST binlog_format = 'ROW'; then let the application connect anew",
+            format!(
+                "{}; then let the application connect anew",
+                settings.set("binlog_format", "'ROW'")
+            ),
         ));
     }
+    let slowly = match settings.has_gtids() {
+        true => "",
+        false => {
+            ", and without GTIDs a wait of a tenth of a second before each: a link falls behind under many changes"
+        }
+    };
     for (name, wanted) in [("binlog_row_image", "FULL"), ("binlog_row_value_options", "")] {
         if !settings.is(name, wanted) {
             findings.push(Finding::warning(
                 format!(
                     "{name} is {}: the log leaves columns out, so rows are read again by their keys, which costs the source \
-                     a SELECT for each batch of changes",
+                     a SELECT for each batch of changes{slowly}",
                     settings.get(name)
                 ),
-                format!("SET PERSIST {name} = '{wanted}'; then let the application connect anew"),
+                format!(
+                    "{}; then let the application connect anew",
+                    settings.set(name, &format!("'{wanted}'"))
+                ),
             ));
         }
     }
     if settings.is("server_id", "0") {
         findings.push(Finding::error(
             "server_id is 0: the source serves no replicas",
-            "SET PERSIST server_id = 1",
+            settings.set("server_id", "1"),
         ));
     }
     check_gtids(settings, &mut findings);
@@ -160,8 +208,7 @@ pub async fn check_images(
     if !image.is_some_and(|image| image.eq_ignore_ascii_case("MINIMAL")) {
         return Ok(None);
     }
-    let full =
-        "SET PERSIST binlog_row_image = 'FULL' (or 'NOBLOB') and let the application connect anew";
+    let full = "set binlog_row_image to 'FULL' (or 'NOBLOB') and let the application connect anew";
     let left_out = key.iter().find(|ordinal| !def.primary_key.contains(ordinal));
     if let Some(column) = left_out.and_then(|at| def.columns.get(*at)) {
         let what = format!(
@@ -177,7 +224,7 @@ pub async fn check_images(
     let defaults: Vec<String> = conn
         .exec(
             "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ? \
-             AND column_default IS NOT NULL AND extra NOT LIKE '%DEFAULT_GENERATED%'",
+             AND column_default IS NOT NULL AND column_default <> 'NULL' AND extra NOT LIKE '%DEFAULT_GENERATED%'",
             (&def.id.db, &def.id.name),
         )
         .await
@@ -193,8 +240,39 @@ pub async fn check_images(
     }))
 }
 
+fn check_version(settings: &Settings) -> Option<Finding> {
+    let (least, name) = match settings.is_mariadb() {
+        true => ((10, 5), "MariaDB 10.5"),
+        false => ((8, 0), "MySQL 8.0"),
+    };
+    let version = settings.get("version");
+    match settings.version() {
+        version if version >= least => None,
+        (5, 6 | 7) if !settings.is_mariadb() => Some(Finding::warning(
+            format!(
+                "the source is version {version}, which is older than what driftless is tested with"
+            ),
+            "use a source with MySQL 8.0 or later, and compare the index with the table now and then",
+        )),
+        _ => Some(Finding::error(
+            format!("the source is version {version}, and this driftless reads {name} and later"),
+            format!("use a source with {name} or later"),
+        )),
+    }
+}
+
 fn check_gtids(settings: &Settings, findings: &mut Vec<Finding>) {
-    if !settings.is("enforce_gtid_consistency", "ON") {
+    if settings.is_mariadb() {
+        if !settings.is("gtid_strict_mode", "ON") {
+            findings.push(Finding::warning(
+                "gtid_strict_mode is OFF: after a fail-over the numbers of transactions may go backwards, and a link that \
+                 meets that must be made anew",
+                settings.set("gtid_strict_mode", "ON"),
+            ));
+        }
+        return;
+    }
+    if settings.has_gtids() && !settings.is("enforce_gtid_consistency", "ON") {
         let value = settings.get("enforce_gtid_consistency");
         findings.push(Finding::error(
             format!("enforce_gtid_consistency is {value}"),
@@ -212,37 +290,57 @@ fn check_gtids(settings: &Settings, findings: &mut Vec<Finding>) {
                 "ON" => "when SHOW STATUS LIKE 'ONGOING_ANONYMOUS_TRANSACTION_COUNT' is 0: \
                          SET PERSIST gtid_mode = ON"
                     .to_owned(),
+                "OFF_PERMISSIVE" if !settings.is("enforce_gtid_consistency", "ON") => {
+                    "SET PERSIST enforce_gtid_consistency = WARN; look at the error log for a while; SET PERSIST \
+                     enforce_gtid_consistency = ON; SET PERSIST gtid_mode = OFF_PERMISSIVE"
+                        .to_owned()
+                }
                 step => format!("SET PERSIST gtid_mode = {step}"),
             })
             .collect();
-        findings.push(Finding::error(
-            format!("gtid_mode is {}: transactions have no names", settings.get("gtid_mode")),
-            statements.join("; "),
+        let remedy = match settings.version() < (5, 7) {
+            true => "set gtid_mode=ON, enforce_gtid_consistency=ON and log_slave_updates=ON in the server's configuration, then \
+                     restart it"
+                .to_owned(),
+            false => statements.join("; "),
+        };
+        findings.push(Finding::warning(
+            format!(
+                "gtid_mode is {}: transactions have no names, so the source is followed by places in its log. That ends with \
+                 a fail-over or a log that is reset, and copies of tables wait for transactions that are active",
+                settings.get("gtid_mode")
+            ),
+            remedy,
         ));
     }
 }
 
 fn check_comfort(settings: &Settings, findings: &mut Vec<Finding>) {
-    let expiry: u64 = settings.get("binlog_expire_logs_seconds").parse().unwrap_or(0);
+    let expiry = settings.expiry_seconds();
     let is_purged = expiry > 0 && !settings.is("binlog_expire_logs_auto_purge", "OFF");
     if is_purged && expiry < EXPIRY_SECONDS_MIN {
         findings.push(Finding::warning(
             format!(
                 "the log is kept for {expiry} s only: a longer pause or copy would lose its place"
             ),
-            "SET PERSIST binlog_expire_logs_seconds = 604800",
+            match settings.get("binlog_expire_logs_seconds") {
+                "" => settings.set("expire_logs_days", "7"),
+                _ => settings.set("binlog_expire_logs_seconds", "604800"),
+            },
         ));
     }
-    if !settings.is("binlog_row_metadata", "FULL") {
+    // Before 8.0, and before MariaDB 10.5, there is none.
+    if !matches!(settings.get("binlog_row_metadata").to_uppercase().as_str(), "FULL" | "") {
         findings.push(Finding::warning(
             "binlog_row_metadata is not FULL: the log does not name the columns of its rows",
-            "SET PERSIST binlog_row_metadata = 'FULL'",
+            settings.set("binlog_row_metadata", "'FULL'"),
         ));
     }
-    if settings.is("log_replica_updates", "OFF") {
+    if settings.either("log_replica_updates", "log_slave_updates").eq_ignore_ascii_case("OFF") {
         findings.push(Finding::warning(
             "log_replica_updates is OFF: what this server replicates from another is not in its log",
-            "if it is a replica, set log_replica_updates=ON in its configuration and restart it",
+            "if it is a replica, set log_replica_updates=ON (log_slave_updates=ON before MySQL 8.0.26 and on MariaDB) in its \
+             configuration and restart it",
         ));
     }
 }
@@ -265,12 +363,8 @@ async fn is_replica(conn: &mut Conn) -> Result<bool> {
 /// What a source must do with the log that it gets from its own source.
 fn check_replica(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let either = |new: &str, old: &str| match settings.get(new) {
-        "" => settings.get(old).to_owned(),
-        value => value.to_owned(),
-    };
-    let workers = either("replica_parallel_workers", "slave_parallel_workers");
-    let order = either("replica_preserve_commit_order", "slave_preserve_commit_order");
+    let workers = settings.either("replica_parallel_workers", "slave_parallel_workers");
+    let order = settings.either("replica_preserve_commit_order", "slave_preserve_commit_order");
     let is_parallel = workers.parse::<u64>().is_ok_and(|workers| workers > 1);
     if is_parallel && !order.eq_ignore_ascii_case("ON") {
         findings.push(Finding::error(
@@ -281,10 +375,11 @@ fn check_replica(settings: &Settings) -> Vec<Finding> {
             "STOP REPLICA SQL_THREAD; SET PERSIST replica_preserve_commit_order = ON; START REPLICA SQL_THREAD",
         ));
     }
-    if settings.is("log_replica_updates", "OFF") {
+    if settings.either("log_replica_updates", "log_slave_updates").eq_ignore_ascii_case("OFF") {
         findings.push(Finding::error(
             "the source is a replica and log_replica_updates is OFF: what it replicates is not in its log",
-            "set log_replica_updates=ON in its configuration and restart it",
+            "set log_replica_updates=ON (log_slave_updates=ON before MySQL 8.0.26 and on MariaDB) in its configuration and \
+             restart it",
         ));
     }
     findings
@@ -300,9 +395,12 @@ struct Account {
 impl Account {
     async fn read(conn: &mut Conn) -> Result<Self> {
         let tried = |cause| control::error(cause).context("cannot read the account's name");
-        let row: Option<(String, String)> =
-            conn.query_first("SELECT CURRENT_USER(), CURRENT_ROLE()").await.map_err(tried)?;
-        let (account, roles) = row.unwrap_or_default();
+        let account: Option<String> =
+            conn.query_first("SELECT CURRENT_USER()").await.map_err(tried)?;
+        let account = account.unwrap_or_default();
+        // MySQL before 8.0 has no roles. MariaDB has NULL for none.
+        let active: Option<Option<String>> =
+            conn.query_first("SELECT CURRENT_ROLE()").await.unwrap_or_default();
         let (user, host) = account.rsplit_once('@').unwrap_or((&account, "%"));
         let granted: Option<u64> = conn
             .query_first("SELECT COUNT(*) FROM information_schema.applicable_roles")
@@ -310,19 +408,28 @@ impl Account {
             .unwrap_or_default();
         Ok(Self {
             name: format!("{}@{}", quoted(user), quoted(host)),
-            has_active_roles: roles != "NONE",
+            has_active_roles: active.flatten().is_some_and(|roles| roles != "NONE"),
             has_roles: granted.unwrap_or(0) > 0,
         })
     }
 
+    fn lacks(&self, privilege: &str) -> Finding {
+        Finding::error(
+            format!("the account {} lacks the privilege {privilege}", self.name),
+            format!("GRANT {privilege} ON *.* TO {}", self.name),
+        )
+    }
+
     /// The usual reason why a privilege that was granted is not there.
-    fn sleeping_roles(&self) -> Option<Finding> {
+    fn sleeping_roles(&self, settings: &Settings) -> Option<Finding> {
         let is_asleep = self.has_roles && !self.has_active_roles;
+        let remedy = match settings.is_mariadb() {
+            true => format!("SET DEFAULT ROLE … FOR {}, with the name of the role", self.name),
+            false => format!("SET DEFAULT ROLE ALL TO {}", self.name),
+        };
         is_asleep.then(|| {
-            Finding::warning(
-                format!("roles are granted to {}, but none is active", self.name),
-                format!("SET DEFAULT ROLE ALL TO {}", self.name),
-            )
+            let what = format!("roles are granted to {}, but none is active", self.name);
+            Finding::warning(what, remedy)
         })
     }
 }
@@ -330,31 +437,21 @@ impl Account {
 /// Tries what needs REPLICATION SLAVE and REPLICATION CLIENT, and reads what the log leaves out.
 async fn check_replication(
     conn: &mut Conn,
+    settings: &Settings,
     account: &Account,
     tables: &[TableId],
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let missing = |privilege: &str| {
-        Finding::error(
-            format!("the account {} lacks the privilege {privilege}", account.name),
-            format!("GRANT {privilege} ON *.* TO {}", account.name),
-        )
-    };
-    match conn.query_drop("SHOW REPLICAS").await {
-        Err(cause) if control::code(&cause) == Some(1227) => {
-            findings.push(missing("REPLICATION SLAVE"));
-        }
-        // Before 8.0.22 it had another name; the dump will tell.
-        Err(cause) if control::code(&cause) == Some(1064) => {}
-        other => other.map_err(|cause| control::error(cause).context("cannot ask for replicas"))?,
+    if !may_read_log(conn, settings).await? {
+        findings.push(account.lacks("REPLICATION SLAVE"));
     }
-    let mut status: Result<Option<Row>, _> = conn.query_first("SHOW BINARY LOG STATUS").await;
-    if matches!(&status, Err(cause) if control::code(cause) == Some(1064)) {
-        status = conn.query_first("SHOW MASTER STATUS").await;
-    }
-    match status {
+    match control::log_status(conn).await {
         Err(cause) if control::code(&cause) == Some(1227) => {
-            findings.push(missing("REPLICATION CLIENT"));
+            let privilege = match settings.is_mariadb() {
+                true => "BINLOG MONITOR",
+                false => "REPLICATION CLIENT",
+            };
+            findings.push(account.lacks(privilege));
         }
         Err(cause) => {
             return Err(control::error(cause).context("cannot ask for the state of the log"));
@@ -366,6 +463,40 @@ async fn check_replication(
         }
     }
     Ok(())
+}
+
+async fn may_read_log(conn: &mut Conn, settings: &Settings) -> Result<bool> {
+    if settings.is_mariadb() {
+        // It has no statement that needs this privilege and does nothing. What an active role grants is among these.
+        let tried = |cause| control::error(cause).context("cannot read the account's privileges");
+        let grants: Vec<String> = conn.query("SHOW GRANTS").await.map_err(tried)?;
+        return Ok(grants.iter().any(|grant| grants_log(grant)));
+    }
+    match conn.query_drop("SHOW REPLICAS").await {
+        Ok(()) => Ok(true),
+        Err(cause) if control::code(&cause) == Some(1227) => Ok(false),
+        // Before 8.0.22 it had another name; the dump will tell.
+        Err(cause) if control::code(&cause) == Some(control::SYNTAX) => Ok(true),
+        Err(cause) => Err(control::error(cause).context("cannot ask for replicas")),
+    }
+}
+
+/// `GRANT SELECT, REPLICATION SLAVE ON *.* TO …`
+fn grants_log(grant: &str) -> bool {
+    let everywhere = grant.split_once(" ON *.* TO ").map(|(privileges, _)| privileges);
+    let privileges = everywhere.and_then(|privileges| privileges.strip_prefix("GRANT "));
+    privileges.is_some_and(|privileges| {
+        privileges.split(", ").any(|one| matches!(one, "ALL PRIVILEGES" | "REPLICATION SLAVE"))
+    })
+}
+
+/// Without GTIDs a copy waits for transactions that are active, which only this privilege shows.
+async fn lacks_process(conn: &mut Conn, account: &Account) -> Result<Option<Finding>> {
+    match conn.query_drop("SELECT 1 FROM information_schema.innodb_trx LIMIT 1").await {
+        Ok(()) => Ok(None),
+        Err(cause) if control::code(&cause) == Some(1227) => Ok(Some(account.lacks("PROCESS"))),
+        Err(cause) => Err(control::error(cause).context("cannot ask for active transactions")),
+    }
 }
 
 /// The schemas whose changes the server is told not to log.
@@ -388,7 +519,6 @@ fn unlogged(tables: &[TableId], only: &str, ignored: &str) -> Vec<Finding> {
 async fn check_table(
     conn: &mut Conn,
     table: &TableId,
-    settings: &Settings,
     account: &Account,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
@@ -455,10 +585,7 @@ async fn check_table(
             format!("ALTER TABLE {name} ADD PRIMARY KEY (…), or ADD COLUMN id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY"),
         ));
     }
-    // A server that runs cascades in SQL logs what they change (9.x); the storage engine alone does not.
-    if !settings.is("innodb_native_foreign_keys", "OFF") {
-        findings.extend(cascades(conn, table, &name).await.map_err(tried)?);
-    }
+    findings.extend(unreadable_parents(conn, table, account).await?);
     Ok(())
 }
 
@@ -494,44 +621,28 @@ fn shortened(names: &[String]) -> String {
     if names.len() > SHOWN_MAX { format!("{shown}, …") } else { shown }
 }
 
-/// Foreign keys by which another table's change changes this one without a word in the log (rule 12).
-async fn cascades(
+/// Tables whose changes reach into this one by foreign keys: what they are must be known too (rule 12).
+async fn unreadable_parents(
     conn: &mut Conn,
     table: &TableId,
-    name: &str,
-) -> Result<Vec<Finding>, mysql_async::Error> {
-    let keys: Vec<(String, String, String, String)> = conn
-        .exec(
-            "SELECT constraint_name, referenced_table_name, delete_rule, update_rule \
-             FROM information_schema.referential_constraints \
-             WHERE constraint_schema = ? AND table_name = ?",
-            (&table.db, &table.name),
-        )
-        .await?;
-    let changes = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
-    let finding = |(key, parent, on_delete, on_update): (String, String, String, String)| {
-        let mut rules = Vec::new();
-        if changes(&on_delete) {
-            rules.push(format!("ON DELETE {on_delete}"));
-        }
-        if changes(&on_update) {
-            rules.push(format!("ON UPDATE {on_update}"));
-        }
-        let is_silent = !rules.is_empty();
-        is_silent.then(|| {
-            Finding::error(
-                format!(
-                    "the foreign key {key} of {table} has {}: what a change of {parent} does to {table} is not in the log",
-                    rules.join(" and ")
-                ),
-                format!(
-                    "ALTER TABLE {name} DROP FOREIGN KEY {}, and add it again with RESTRICT; let the application change both tables",
-                    quoted(&key)
-                ),
-            )
-        })
+    account: &Account,
+) -> Result<Vec<Finding>> {
+    if foreign_keys::are_logged(conn).await? {
+        return Ok(Vec::new());
+    }
+    let family = foreign_keys::read(conn, table).await?;
+    let parents = family.tables(table).into_iter();
+    let unreadable = parents.filter(|parent| family.ancestor(parent).is_none());
+    let finding = |parent: TableId| {
+        let name = format!("{}.{}", quoted(&parent.db), quoted(&parent.name));
+        let what = format!(
+            "the account {} may not read {parent}, whose changes change rows of {table} by foreign keys, without a word in \
+             the log",
+            account.name
+        );
+        Finding::error(what, format!("GRANT SELECT ON {name} TO {}", account.name))
     };
-    Ok(keys.into_iter().filter_map(finding).collect())
+    Ok(unreadable.map(finding).collect())
 }
 
 #[cfg(test)]
@@ -577,12 +688,54 @@ mod tests {
             ("log_replica_updates", "OFF"),
         ]));
         let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
-        assert_eq!((findings.len(), errors), (11, 6));
+        assert_eq!((findings.len(), errors), (10, 3));
+        let told = |part: &str| findings.iter().find(|f| f.what.contains(part)).expect("is told");
+        assert!(told("5.7.44").remedy.starts_with("use a source"));
+        assert!(
+            told("binlog_format")
+                .remedy
+                .starts_with("SET GLOBAL binlog_format = 'ROW', and binlog_format=ROW in")
+        );
         let gtids = findings.iter().find(|f| f.what.starts_with("gtid_mode")).expect("is told");
         assert!(
             gtids.remedy.starts_with("SET PERSIST gtid_mode = ON_PERMISSIVE; when"),
             "{gtids:?}"
         );
+    }
+
+    #[test]
+    fn a_good_mariadb_has_no_findings_and_a_bad_one_is_told_in_its_own_words() {
+        let gone = [
+            ("gtid_mode", ""),
+            ("enforce_gtid_consistency", ""),
+            ("log_replica_updates", ""),
+            ("binlog_row_value_options", ""),
+        ];
+        let good = [
+            ("version", "10.11.18-MariaDB-log"),
+            ("gtid_strict_mode", "ON"),
+            ("log_slave_updates", "ON"),
+        ];
+        let with =
+            |bad: &[(&str, &str)]| check_settings(&settings(&[&gone[..], &good[..], bad].concat()));
+        assert_eq!(with(&[]), []);
+        let bad = with(&[
+            ("version", "10.4.34-MariaDB"),
+            ("gtid_strict_mode", "OFF"),
+            ("binlog_expire_logs_seconds", ""),
+            ("expire_logs_days", "0.5"),
+            ("log_slave_updates", "OFF"),
+        ]);
+        assert_eq!(bad.len(), 4, "{bad:#?}");
+        assert!(bad.iter().all(|finding| !finding.remedy.contains("PERSIST")), "{bad:#?}");
+    }
+
+    #[test]
+    fn a_privilege_on_everything_is_read_off_a_grant() {
+        assert!(grants_log("GRANT SELECT, REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `c`@`%`"));
+        assert!(grants_log("GRANT ALL PRIVILEGES ON *.* TO `root`@`%` WITH GRANT OPTION"));
+        assert!(!grants_log("GRANT REPLICATION SLAVE ADMIN ON *.* TO `c`@`%`"));
+        assert!(!grants_log("GRANT ALL PRIVILEGES ON `d`.* TO `c`@`%`"));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::position::GtidSet;
 use crate::source::column_type::{Declared, column_type, plain};
 use crate::source::control;
+use crate::source::server::Server;
+use crate::source::snapshot::view::{self, Tell};
 use crate::source::snapshot::watermark;
 use crate::table::{Column, ColumnType, TableDef, TableId};
 
@@ -64,8 +66,14 @@ pub struct Seen {
 /// *owned*, are taken too; owned is asked first, for a transaction goes from the one to the other. If the log from
 /// `behind` to `read_at` has no statement on the table, then what was read is the definition behind `behind`, and all
 /// parts of it are of one moment.
-pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<Seen> {
-    watermark::wait_until_executed(conn, behind).await?;
+pub async fn look(
+    conn: &mut Conn,
+    server: &Server,
+    table: &TableId,
+    behind: &GtidSet,
+    tell: Tell<'_>,
+) -> Result<Seen> {
+    view::wait(conn, server, behind, tell).await?;
     let def = read_table(conn, table).await?.and_then(Found::table);
     let around: Option<(Option<String>, i64)> = conn
         .exec_first(
@@ -79,7 +87,7 @@ pub async fn look(conn: &mut Conn, table: &TableId, behind: &GtidSet) -> Result<
         .map_err(control::error)?;
     let (collation, generated) = around.unwrap_or_default();
     let charset = collation.and_then(|collation| collation.split('_').next().map(str::to_owned));
-    let read_at = watermark::followable(conn).await?.known;
+    let read_at = watermark::logged(conn, server).await?;
     let is_mariadb = is_mariadb(conn).await.map_err(control::error)?;
     Ok(Seen { def, charset, has_generated: generated > 0, is_mariadb, read_at })
 }

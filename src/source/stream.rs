@@ -47,6 +47,8 @@ pub struct Rows {
     pub map: Arc<TableMap>,
     /// The whole event with its header, without its checksum.
     pub event: Bytes,
+    /// What the event keeps of memory: the buffer that it lies in, if that is larger.
+    pub held_bytes: usize,
     /// Counted bytes of log before the event's first byte.
     pub n: u64,
     /// When the transaction was committed, in microseconds since 1970.
@@ -105,7 +107,7 @@ impl Item {
     /// What the item holds of memory, in bytes.
     pub fn size_bytes(&self) -> usize {
         let held = match self {
-            Item::Rows(rows) | Item::Prepared(rows, _) => rows.event.len(),
+            Item::Rows(rows) | Item::Prepared(rows, _) => rows.held_bytes,
             Item::Ddl(ddl) => ddl.statement.len(),
             Item::Xa(_)
             | Item::Unfollowable(..)

@@ -13,8 +13,9 @@ use crate::mysql::stream_ended;
 use crate::position::{Checkpoint, Version};
 use crate::source::Config;
 use crate::source::files::LogFiles;
-use crate::source::follower::{Follower, Step};
+use crate::source::follower::{Follower, Step, is_wanted};
 use crate::source::replication::{self, Opened};
+use crate::source::server::Server;
 use crate::source::stream::{Began, Item};
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
@@ -23,11 +24,20 @@ use crate::telemetry::metrics::metrics;
 pub struct Subscription {
     pub link: String,
     pub table: TableId,
+    /// Tables whose changes reach into `table`: their rows are delivered too.
+    pub others: Vec<TableId>,
     /// The link's checkpoint: transactions in it are not delivered again. `None`: from the next boundary on.
     pub from: Option<Checkpoint>,
     pub queue: queue::Sender<Vec<Item>>,
     /// Told the boundary at which the delivery begins.
     pub began: oneshot::Sender<Began>,
+}
+
+impl Subscription {
+    /// The link's own table first.
+    pub fn tables(&self) -> impl Iterator<Item = &TableId> {
+        std::iter::once(&self.table).chain(&self.others)
+    }
 }
 
 /// Called, rarely, before versions above the last reservation are given out; returns the new bound. It must be durable
@@ -38,6 +48,8 @@ pub type Reserve = Box<dyn FnMut(Version) -> Result<Version> + Send>;
 pub struct Durable {
     pub reserved: Version,
     pub reserve: Reserve,
+    /// Where files are made that no name leads to, for what does not fit into memory.
+    pub dir: std::path::PathBuf,
 }
 
 /// Told why the stream stands still, and that it goes on again.
@@ -54,15 +66,15 @@ impl Tailer {
     /// Starts tailing behind `start`. It reconnects by itself for as long as waiting can help.
     pub fn start(
         config: Config,
-        server_uuid: String,
+        server: Server,
         start: Checkpoint,
         durable: Durable,
         report: Report,
     ) -> Self {
         let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let follower = Follower::new(start, durable);
-        let run = Run { config, server_uuid, follower, requests, stopped, report };
+        let follower = Follower::new(server.clone(), start, durable);
+        let run = Run { config, server, follower, requests, stopped, report };
         Self { subscriptions, stop, task: tokio::spawn(run.run()) }
     }
 
@@ -85,7 +97,7 @@ impl Tailer {
 struct Run {
     config: Config,
     /// The server that `follower`'s position belongs to.
-    server_uuid: String,
+    server: Server,
     follower: Follower,
     requests: mpsc::Receiver<Subscription>,
     stopped: watch::Receiver<bool>,
@@ -166,11 +178,12 @@ impl Run {
             return self.follow_files(files).await;
         }
         let opened =
-            replication::open(&self.config, &self.server_uuid, self.follower.resume_at()).await?;
+            replication::open(&self.config, &self.server, &self.follower.resume_at().position)
+                .await?;
         let mut events = match opened {
             Opened::Stream(events) => events,
             Opened::Elsewhere(found) => {
-                return Ok(Followed::Elsewhere(elsewhere(&self.server_uuid, &found)));
+                return Ok(Followed::Elsewhere(elsewhere(&self.server.identity, &found)));
             }
         };
         self.follower.reconnected();
@@ -182,7 +195,9 @@ impl Run {
         self.admit(None);
         self.follower.boundary().await;
         loop {
-            let event = match events.next_buffered()? {
+            let tables = self.follower.tables();
+            let wanted = |beginning: &[u8]| is_wanted(tables, beginning);
+            let event = match events.next_buffered(&wanted)? {
                 Some(event) => event,
                 None => tokio::select! {
                     biased;
@@ -192,7 +207,7 @@ impl Run {
                         self.follower.boundary().await;
                         continue;
                     }
-                    event = tokio::time::timeout(silence_max, events.next()) => {
+                    event = tokio::time::timeout(silence_max, events.next(&wanted)) => {
                         event.map_err(|_| was_silent(silence_max))??.ok_or_else(stream_ended)?
                     }
                 },
@@ -219,7 +234,7 @@ impl Run {
         self.follower.boundary().await;
         let mut boundary_sent = Instant::now();
         loop {
-            let Some(event) = files.next()? else {
+            let Some(event) = files.next_event()? else {
                 self.admit(None);
                 self.follower.boundary().await;
                 if self.config.until_end {

@@ -38,6 +38,12 @@ pub struct SnapshotRecord {
     /// When the copy is done, documents below this version are deleted: they have no row.
     #[serde(default)]
     pub sweep_below: Option<u64>,
+    /// When the copy is done, another one begins.
+    #[serde(default)]
+    pub again: bool,
+    /// Rows were taken in without noting what they refer to, because the source logged what foreign keys do.
+    #[serde(default)]
+    pub unindexed: bool,
 }
 
 /// One column of a key as a value to bind.
@@ -172,6 +178,8 @@ mod tests {
                 rows: 10,
                 rows_total: 20,
                 sweep_below: Some(1 << 60),
+                again: true,
+                unindexed: true,
             }),
             index_uuid: "Zk3".into(),
             prepared: Arc::new(BTreeMap::from([

@@ -10,6 +10,7 @@
 
 mod catalog;
 mod checkpoints;
+mod families;
 mod links;
 mod open;
 mod prepared;
@@ -17,7 +18,7 @@ mod schemas;
 mod sealing;
 mod source;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
@@ -27,6 +28,7 @@ use serde_json::value::RawValue;
 
 pub use self::catalog::Catalog;
 pub use self::checkpoints::{CheckpointRecord, Checkpoints, KeyPart, SnapshotRecord};
+pub use self::families::{Child, Families, FamilyRecord, entry_name};
 pub use self::links::{LinkRecord, Links, RuleRecord};
 pub use self::prepared::{Prepared, PreparedOp};
 pub use self::schemas::{Copy, History, SchemaRecord, Schemas};
@@ -56,10 +58,12 @@ enum Family {
     Catalog,
     Secrets,
     Prepared,
+    Families,
+    Children,
 }
 
 impl Family {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Links,
         Self::Checkpoints,
         Self::Source,
@@ -67,6 +71,8 @@ impl Family {
         Self::Catalog,
         Self::Secrets,
         Self::Prepared,
+        Self::Families,
+        Self::Children,
     ];
 
     fn name(self) -> &'static str {
@@ -78,6 +84,8 @@ impl Family {
             Self::Catalog => "catalog",
             Self::Secrets => "secrets",
             Self::Prepared => "prepared",
+            Self::Families => "families",
+            Self::Children => "children",
         }
     }
 }
@@ -119,6 +127,12 @@ impl State {
         Ok(Self { inner: Arc::new(Inner { db, sealing_key }) })
     }
 
+    /// The state directory.
+    pub fn dir(&self) -> PathBuf {
+        let db = self.inner.db.path();
+        db.parent().unwrap_or(db).to_owned()
+    }
+
     pub fn links(&self) -> Links<'_> {
         Links { state: self }
     }
@@ -137,6 +151,10 @@ impl State {
 
     pub fn prepared(&self) -> Prepared<'_> {
         Prepared { state: self }
+    }
+
+    pub fn families(&self) -> Families<'_> {
+        Families { state: self }
     }
 
     pub fn catalog(&self) -> Catalog<'_> {

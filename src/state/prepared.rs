@@ -20,6 +20,8 @@ pub enum PreparedOp {
     ReadAgain(Vec<KeyPart>),
     /// What the group did to the table is not known: the table must be copied. Of no document.
     CopyAgain,
+    /// No document: rows that refer to a key that goes, which the text in the place of the id names.
+    Children,
 }
 
 impl PreparedOp {
@@ -27,7 +29,7 @@ impl PreparedOp {
     pub fn size_bytes(&self) -> usize {
         match self {
             Self::Upsert(body) => body.len(),
-            Self::Delete | Self::CopyAgain => 0,
+            Self::Delete | Self::CopyAgain | Self::Children => 0,
             Self::ReadAgain(key) => key.iter().map(KeyPart::size_bytes).sum(),
         }
     }
@@ -37,6 +39,7 @@ impl PreparedOp {
             Self::Upsert(body) => [&[UPSERT], body.as_slice()].concat(),
             Self::Delete => vec![DELETE],
             Self::CopyAgain => vec![COPY_AGAIN],
+            Self::Children => vec![CHILDREN],
             Self::ReadAgain(key) => {
                 let mut bytes = vec![READ_AGAIN];
                 serde_json::to_writer(&mut bytes, key).expect("a key can be written to memory");
@@ -50,6 +53,7 @@ impl PreparedOp {
             (&UPSERT, body) => Some(Self::Upsert(body.to_vec())),
             (&DELETE, []) => Some(Self::Delete),
             (&COPY_AGAIN, []) => Some(Self::CopyAgain),
+            (&CHILDREN, []) => Some(Self::Children),
             (&READ_AGAIN, key) => serde_json::from_slice(key).ok().map(Self::ReadAgain),
             _ => None,
         }
@@ -61,6 +65,7 @@ const UPSERT: u8 = 1;
 const DELETE: u8 = 2;
 const READ_AGAIN: u8 = 3;
 const COPY_AGAIN: u8 = 4;
+const CHILDREN: u8 = 5;
 
 pub struct Prepared<'s> {
     pub(super) state: &'s State,

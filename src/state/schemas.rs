@@ -130,7 +130,7 @@ struct StoredRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredDefinition {
+pub(super) struct StoredDefinition {
     columns: Vec<StoredColumn>,
     primary_key: Vec<usize>,
     unique_keys: Vec<Vec<usize>>,
@@ -310,7 +310,7 @@ impl StoredRecord {
 }
 
 impl StoredDefinition {
-    fn into_definition(self, table: &TableId) -> Result<TableDef> {
+    pub(super) fn into_definition(self, table: &TableId) -> Result<TableDef> {
         let count = self.columns.len();
         let mut ordinals = self.primary_key.iter().chain(self.unique_keys.iter().flatten());
         if ordinals.any(|&ordinal| ordinal >= count) {

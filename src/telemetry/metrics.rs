@@ -293,7 +293,7 @@ impl LinkFamilies {
             state: make.gauges(
                 "driftless_link_state",
                 &["link", "state"],
-                "1 for the state the link is in: `scheduled`, `snapshotting`, `catching_up`, `running`, `recovering`, `failed`",
+                "1 for the state the link is in: `scheduled`, `snapshotting`, `catching_up`, `running`, `recovering`, `failed`, `paused`",
             ),
             snapshot_rows: make.gauges(
                 "driftless_snapshot_rows",

@@ -397,7 +397,7 @@ async fn a_shop_of_somebody_else_and_a_demo_that_runs_are_left_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_said_with_its_remedy_before_anything_is_made() {
-    let off = ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"];
+    let off = ["--binlog-format=MIXED"];
     let server = servers::own_mysql(Flavour::Mysql97, &off).await;
     let mysql = server.client();
     let refused = async |address: &str, code: i32, words: &[&str]| {
@@ -410,7 +410,7 @@ async fn what_is_wrong_is_said_with_its_remedy_before_anything_is_made() {
         assert_eq!(demo.left_behind(), Vec::<String>::new());
     };
     let place = mysql.address();
-    refused(&address(&mysql), 1, &["gtid_mode is OFF", "remedy: SET PERSIST"]).await;
+    refused(&address(&mysql), 1, &["binlog_format is MIXED", "remedy: SET PERSIST"]).await;
     refused(&format!("mysql://root:s3cret@{place}"), 1, &["Access denied", "remedy: "]).await;
     refused("mysql://root@127.0.0.1:1", 1, &["cannot connect to 127.0.0.1:1", "make demo MYSQL="])
         .await;

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cascades;
 mod charsets;
 mod cli;
 mod config;
@@ -10,13 +11,16 @@ mod decoder;
 mod delivery;
 mod demo;
 mod embedded;
+mod files;
 mod forms;
 mod harness;
 mod images;
 mod kill;
 mod life;
 mod logs;
+mod mariadb;
 mod modes;
+mod no_gtids;
 mod oracle;
 mod pipeline;
 mod preflight;

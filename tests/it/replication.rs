@@ -98,7 +98,7 @@ pub async fn dump(options: &Options, from: DumpFrom, heartbeat: Duration) -> Eve
 }
 
 pub async fn next(stream: &mut EventStream) -> Result<Option<Bytes>> {
-    tokio::time::timeout(PATIENCE, stream.next())
+    tokio::time::timeout(PATIENCE, stream.next(&|_| true))
         .await
         .expect("something comes within the patience of the test")
 }
@@ -516,7 +516,7 @@ async fn a_time_out_in_the_middle_of_an_event_loses_nothing() {
     let (mut given_up, mut largest) = (0, 0);
     let mut format = FormatDescription::assumed();
     while largest < 40 << 20 {
-        match tokio::time::timeout(Duration::from_micros(100), stream.next()).await {
+        match tokio::time::timeout(Duration::from_micros(100), stream.next(&|_| true)).await {
             Err(_) => given_up += 1,
             Ok(event) => {
                 let bytes = event.expect("no error").expect("the log goes on");

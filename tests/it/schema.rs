@@ -322,6 +322,44 @@ async fn online_schema_changes_keep_the_link_running() {
     .await;
 }
 
+/// Two online schema changes in an old log, with rows behind each; how often the table was copied again.
+async fn copies_after_two_online_changes(metadata: &str) -> (usize, String) {
+    let server =
+        servers::own_mysql(Flavour::Mysql80, &[&format!("--binlog-row-metadata={metadata}")]).await;
+    let mut stage = Stage::set(server.client(), |setup| setup).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a1', 'b1'), (2, 'a2', 'b2'), (3, 'a3', 'b3')").await;
+    stage.link().await;
+    stage.until_equal("the rows are documents", SECONDS_30).await;
+    stage.until_state("running").await;
+    stage.daemon.stop().await;
+    for (number, change) in [(10, "ADD c INT FIRST"), (20, "DROP c, ADD d VARCHAR(20) AFTER id")] {
+        for sql in [
+            "CREATE TABLE {db}._t_gho LIKE {t}",
+            &format!("ALTER TABLE {{db}}._t_gho {change}"),
+            "INSERT INTO {db}._t_gho (id, a, b) SELECT id, a, b FROM {t}",
+            "RENAME TABLE {t} TO {db}._t_del, {db}._t_gho TO {t}",
+            "DROP TABLE {db}._t_del",
+            &format!("INSERT INTO {{t}} (id, a, b) VALUES ({number}, 'a', 'b')"),
+            &format!("UPDATE {{t}} SET a = 'behind {number}' WHERE id = 1"),
+            &format!("DELETE FROM {{t}} WHERE id = {}", number / 10 + 1),
+        ] {
+            stage.exec(&sql.replace("{db}", &stage.db)).await;
+        }
+    }
+    stage.daemon.start_again().await;
+    until_index_is(&stage, "SELECT id, a, b FROM {t}").await;
+    let message = stage.until_state("running").await;
+    (copied(&stage), format!("{message} {}", stage.daemon.log()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_between_two_online_changes_are_read_where_the_log_names_their_columns() {
+    for (metadata, expected) in [("FULL", 0), ("MINIMAL", 1)] {
+        let (copies, told) = copies_after_two_online_changes(metadata).await;
+        assert_eq!(copies, expected, "{metadata}: {told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_renamed_away_is_waited_for_and_another_is_copied() {
     each(|flavour| async move {

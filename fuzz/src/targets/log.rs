@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use driftless::position::Sid;
 use driftless::source::binlog::event::RowsEvent;
 use driftless::source::binlog::gtid_set;
 use driftless::source::binlog::payload::{Inflater, Payload};
@@ -89,7 +90,10 @@ fn read_payload(
 fn read_event(event: Event<'_>, maps: &mut HashMap<u64, TableMap>) {
     match event.body {
         Body::PreviousGtids(set) => {
-            assert_eq!(gtid_set::decode(&gtid_set::encode(&set)).expect("our own bytes"), set);
+            // MariaDB's list has no such form.
+            if set.iter().all(|(sid, _)| matches!(sid, Sid::Server { .. })) {
+                assert_eq!(gtid_set::decode(&gtid_set::encode(&set)).expect("our own bytes"), set);
+            }
         }
         Body::Query(query) => {
             let statement = String::from_utf8_lossy(query.statement);

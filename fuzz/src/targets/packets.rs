@@ -29,8 +29,8 @@ fn messages(wire: &[u8], piece: usize) -> (Vec<Vec<u8>>, bool) {
     for part in wire.chunks(piece) {
         joiner.buffer_mut().extend_from_slice(part);
         loop {
-            match joiner.take(MESSAGE_BYTES_MAX) {
-                Ok(Some((message, _))) => messages.push(message.to_vec()),
+            match joiner.take(MESSAGE_BYTES_MAX, &|_| true) {
+                Ok(Some((message, _))) => messages.push(message.bytes.to_vec()),
                 Ok(None) => break,
                 Err(_) => return (messages, true),
             }

@@ -12,7 +12,7 @@ use crate::error::{Remedy, Result};
 use crate::link::inquiry::{Keys, Rewrite};
 use crate::position::Version;
 use crate::sink::Stored;
-use crate::source::snapshot::{scan, watermark};
+use crate::source::snapshot::{scan, view, watermark};
 use crate::state::KeyPart;
 
 /// Suspects that are judged at once: a round takes as long as the link is behind, however many there are.
@@ -59,10 +59,14 @@ impl Verifier<'_> {
     async fn round(&mut self, batch: &[Suspect]) -> Result<Vec<Finding>> {
         let documents: Keys = batch.iter().map(|suspect| IdHasher.key(&suspect.id)).collect();
         self.link.watch(documents).await?;
-        watermark::settled(self.conn().await?).await?;
-        let bodies = self.rows_of(batch).await?;
-        let covers = watermark::settled(self.conn().await?).await?;
         let standing = self.link.standing.clone();
+        let server = &standing.subject.server;
+        let logged = watermark::settled(self.conn().await?, server).await?;
+        standing.subject.open(self.conn().await?, &logged).await?;
+        let bodies = self.rows_of(batch).await?;
+        let conn = self.conn().await?;
+        view::close(conn, server).await?;
+        let covers = watermark::settled(conn, server).await?;
         let maker = Maker::new(standing, self.order, self.link.pipeline()?)?;
         let (ids, bodies): (Vec<String>, Vec<Vec<u8>>) = bodies.into_iter().unzip();
         let named = ids.iter().map(String::as_str).zip(bodies).collect();

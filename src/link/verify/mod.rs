@@ -12,7 +12,8 @@
 //! *What proves a difference* (`judge`). For some suspects at once:
 //!
 //! 1. Have the worker *note* from now on which of their documents it puts an operation in for.
-//! 2. Wait until everything that stands in the log by now has been executed, and then SELECT their rows by key.
+//! 2. Wait until everything that stands in the log by now can be seen (`source::snapshot::view`), and then SELECT their
+//!    rows by key.
 //! 3. Wait until everything that can be seen by now is *acknowledged*: the worker has taken it in, all of it is put into
 //!    the lanes, and the lanes have been answered for all that was put in.
 //! 4. Read the documents, and then ask what was noted. Take a document for which nothing was noted.
@@ -25,9 +26,9 @@
 //! *If something was noted*, the document is looked at again in another round. A row that changes faster than rounds can
 //! be made is counted apart, as one that cannot be judged; each of its changes writes the whole document anew.
 //!
-//! *What is seen before it is executed.* A SELECT may show a change whose transaction is not in the executed set yet. It is
-//! owned by its session until it is. So "what can be seen" and "what stands in the log" are both the executed and the owned
-//! transactions (`source::snapshot::watermark::settled`).
+//! *What can be seen by now* is within what stands in the log by now, on every kind of server
+//! (`source::snapshot::watermark::settled`). Tables without transactions are changed before that is logged: of those a row
+//! that changes at this moment may be taken for a difference.
 //!
 //! *The definition.* Rows are read with the definition that the link has when the verification begins. A statement on the
 //! table that a SELECT could see is taken in by the worker in 3, and the answer then names another plan: everything begins
@@ -54,11 +55,10 @@ use crate::document::{IdHasher, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
-use crate::link::copy::Subject;
 use crate::link::inquiry::Inquiry;
 use crate::link::status::{Live, Verification, unix_millis};
 use crate::link::supervisor::lock;
-use crate::source::control;
+use crate::source::server::Server;
 use crate::source::snapshot::{scan, watermark};
 use crate::state::KeyPart;
 
@@ -188,6 +188,11 @@ impl Control {
     pub async fn verify(&self, order: &Order) -> Result<Verdict> {
         let id = &order.link;
         let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        if self.inner.parts.source.files().is_some() {
+            let what = "the source is a folder of log files: there is no table to compare with";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .with_advice("verify a link that follows the server itself"));
+        }
         if !live.begin_verification() {
             let what = format!("the link `{id}` is being verified already");
             return Err(Error::new(ErrorKind::Unsupported, what)
@@ -310,26 +315,30 @@ impl<'a> Verifier<'a> {
 
     /// Also looks whether the condition is one.
     async fn note_position(&mut self) -> Result<()> {
-        let def = self.link.standing.subject.def.clone();
+        let (def, server) = (self.link.standing.subject.def.clone(), self.server());
         let condition = self.order.condition.clone();
         let conn = self.conn().await?;
         if let Some(condition) = condition {
             scan::check_condition(conn, &def, &condition).await?;
         }
-        let executed = watermark::executed(conn).await?;
-        self.verdict.position = executed.gtids.to_string();
+        self.verdict.position = watermark::executed(conn, &server).await?.to_string();
         Ok(())
     }
 
     /// Whatever was done to the table by now is known to the worker, which names the plan that it has.
     async fn settle_now(&mut self) -> Result<()> {
-        let covers = watermark::settled(self.conn().await?).await?;
+        let server = self.server();
+        let covers = watermark::settled(self.conn().await?, &server).await?;
         self.link.settle(covers, &self.live, &mut self.shown).await
+    }
+
+    fn server(&self) -> Server {
+        self.link.standing.subject.server.clone()
     }
 
     async fn conn(&mut self) -> Result<&mut Conn> {
         if self.conn.is_none() {
-            let conn = connect(&self.link.standing.subject).await?;
+            let conn = self.link.standing.subject.connect().await?;
             self.conn = Some(conn);
         }
         Ok(self.conn.as_mut().expect("it was just opened"))
@@ -434,16 +443,6 @@ impl<'a> Verifier<'a> {
                 "REPAIR writes it".to_owned()
             }
         }
-    }
-}
-
-/// A connection to the server that the stream comes from.
-async fn connect(subject: &Subject) -> Result<Conn> {
-    let mut conn = control::connect(&subject.source).await?;
-    let found = watermark::executed(&mut conn).await?.server_uuid;
-    match found == subject.server_uuid {
-        true => Ok(conn),
-        false => Err(scan::other_server(&subject.server_uuid, &found)),
     }
 }
 

@@ -9,7 +9,7 @@ use mysql_async::Conn;
 use tokio::task::JoinSet;
 
 use super::expected::Maker;
-use super::{Kind, SUSPECTS_MAX, Suspect, Verifier, connect, keys};
+use super::{Kind, SUSPECTS_MAX, Suspect, Verifier, keys};
 use crate::change::Row;
 use crate::document::IdHasher;
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -288,7 +288,7 @@ async fn look_up(
     if !keyed.is_empty() {
         let conn = match conn {
             Some(conn) => conn,
-            None => conn.insert(connect(&standing.subject).await?),
+            None => conn.insert(standing.subject.connect().await?),
         };
         without_rows(conn, standing, &mut keyed, &mut foreign).await?;
     }

@@ -125,6 +125,8 @@ pub fn read(
         }
         outcomes[place] = Some(outcome);
     }
+    // An answer that names an operation twice means what it says last.
+    spoilt.retain(|place| matches!(outcomes.get(*place), Some(Some(Outcome::Refused { .. }))));
     Ok(spoilt)
 }
 

@@ -83,6 +83,31 @@ pub fn is_utf8(collation: u64) -> bool {
     matches!(listed(collation), 45 | 46 | 224..=247 | 255..=323 | 33 | 76 | 83 | 192..=215 | 223 | 11 | 65)
 }
 
+/// Bytes that a character can take; MySQL's lengths of CHAR and VARCHAR in the log are products of it.
+pub fn bytes_per_character_max(collation: u64) -> u16 {
+    if is_utf8(collation) {
+        return match collation {
+            11 | 65 => 1,
+            33 | 76 | 83 | 192..=215 | 223 => 3,
+            _ => 4,
+        };
+    }
+    match charset_of(collation) {
+        Some(Charset::Utf16 | Charset::Utf16le | Charset::Utf32 | Charset::Gb18030) => 4,
+        Some(Charset::Eucjpms | Charset::Ujis) => 3,
+        Some(
+            Charset::Big5
+            | Charset::Cp932
+            | Charset::Euckr
+            | Charset::Gb2312
+            | Charset::Gbk
+            | Charset::Sjis
+            | Charset::Ucs2,
+        ) => 2,
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,30 +136,5 @@ mod tests {
         for collation in [63, 512, 3_328, u64::MAX] {
             assert_eq!((charset_of(collation), is_utf8(collation)), (None, false), "{collation}");
         }
-    }
-}
-
-/// Bytes that a character can take; MySQL's lengths of CHAR and VARCHAR in the log are products of it.
-pub fn bytes_per_character_max(collation: u64) -> u16 {
-    if is_utf8(collation) {
-        return match collation {
-            11 | 65 => 1,
-            33 | 76 | 83 | 192..=215 | 223 => 3,
-            _ => 4,
-        };
-    }
-    match charset_of(collation) {
-        Some(Charset::Utf16 | Charset::Utf16le | Charset::Utf32 | Charset::Gb18030) => 4,
-        Some(Charset::Eucjpms | Charset::Ujis) => 3,
-        Some(
-            Charset::Big5
-            | Charset::Cp932
-            | Charset::Euckr
-            | Charset::Gb2312
-            | Charset::Gbk
-            | Charset::Sjis
-            | Charset::Ucs2,
-        ) => 2,
-        _ => 1,
     }
 }

@@ -65,6 +65,22 @@ impl Kind {
     pub const DELETE_ROWS_COMPRESSED: Self = Self(171);
 }
 
+impl Kind {
+    /// Rows of one table, whose id stands first.
+    pub fn is_rows(self) -> bool {
+        matches!(
+            self,
+            Self::WRITE_ROWS_V1
+                | Self::UPDATE_ROWS_V1
+                | Self::DELETE_ROWS_V1
+                | Self::WRITE_ROWS
+                | Self::UPDATE_ROWS
+                | Self::DELETE_ROWS
+                | Self::PARTIAL_UPDATE_ROWS
+        )
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Seconds since 1970 at which the statement began; 0 in events that the server made up.
@@ -80,15 +96,7 @@ pub struct Header {
 
 impl Header {
     pub fn parse(event: &[u8]) -> Result<Self> {
-        let mut cursor = Cursor::new(event);
-        let header = Self {
-            timestamp: cursor.u32()?,
-            kind: Kind(cursor.u8()?),
-            server_id: cursor.u32()?,
-            event_size: cursor.u32()?,
-            next_offset: cursor.u32()?,
-            flags: cursor.u16()?,
-        };
+        let header = Self::parse_beginning(event)?;
         if header.event_size as usize != event.len() {
             let message = format!(
                 "an event of type {} says that it has {} bytes, but {} came",
@@ -99,6 +107,19 @@ impl Header {
             return Err(Error::new(ErrorKind::Undecodable, message));
         }
         Ok(header)
+    }
+
+    /// Of an event whose beginning alone is there.
+    pub fn parse_beginning(event: &[u8]) -> Result<Self> {
+        let mut cursor = Cursor::new(event);
+        Ok(Self {
+            timestamp: cursor.u32()?,
+            kind: Kind(cursor.u8()?),
+            server_id: cursor.u32()?,
+            event_size: cursor.u32()?,
+            next_offset: cursor.u32()?,
+            flags: cursor.u16()?,
+        })
     }
 
     /// Made up by the server for this connection: it stands in no log and counts for no version.

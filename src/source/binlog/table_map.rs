@@ -199,11 +199,11 @@ fn is_numeric(kind: u8) -> bool {
 
 /// Columns that the server counts when it lists collations: a VECTOR is one; a JSON and in MySQL a GEOMETRY are not.
 fn is_character(kind: u8) -> bool {
-    match kind {
-        k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB..=k::BLOB | k::VECTOR => true,
-        k::BLOB_COMPRESSED | k::VARCHAR_COMPRESSED => true,
-        _ => false,
-    }
+    matches!(
+        kind,
+        k::VARCHAR | k::VAR_STRING | k::STRING | k::TINY_BLOB
+            ..=k::BLOB | k::VECTOR | k::BLOB_COMPRESSED | k::VARCHAR_COMPRESSED
+    )
 }
 
 fn is_character_of_mariadb(kind: u8) -> bool {

@@ -129,9 +129,9 @@ fn statements_of_the_log_are_understood() {
         ("CREATE DATABASE e", "ddl"),
         ("ALTER DATABASE d CHARACTER SET utf8mb4", "ddl"),
         // Not of any table that lasts.
-        ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `t`", "other"),
-        ("DROP TEMPORARY TABLE t", "other"),
-        ("CREATE TEMPORARY TABLE t (a INT)", "other"),
+        ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `t`", "temporary { made: false }: d.t"),
+        ("DROP TEMPORARY TABLE t", "temporary { made: false }: d.t"),
+        ("CREATE TEMPORARY TABLE t (a INT)", "temporary { made: true }: d.t"),
         ("GRANT SELECT ON d.t TO u", "other"),
         ("FLUSH TABLES t", "other"),
         ("SET @a = 1", "other"),

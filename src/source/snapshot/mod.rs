@@ -1,9 +1,12 @@
 //! The initial copy of a table in primary-key chunks, interleaved with the stream. Knows nothing of mappings: the link
 //! tells it which rows changed.
 
+mod active;
 pub mod chunk;
+mod consistent;
 pub mod scan;
 pub mod undecided;
+pub mod view;
 pub mod watermark;
 pub mod window;
 

@@ -168,8 +168,9 @@ async fn rows_of(
     conn.exec(statement, Params::Positional(params)).await.map_err(tried)
 }
 
-/// Reads the rows with these keys, as far as there are any, and proves that the wanted columns are still those of `def`.
-/// The table cannot be altered between the two: the transaction holds on to its definition.
+/// Reads the rows with these keys, as far as there are any, and proves that the wanted columns are still those of `def`. To
+/// be called within a transaction: the table cannot be altered between the two, for the transaction holds on to its
+/// definition.
 pub async fn read_keys(
     conn: &mut Conn,
     def: &TableDef,
@@ -178,11 +179,8 @@ pub async fn read_keys(
     keys: &[Vec<KeyPart>],
 ) -> Result<Chunk> {
     let started = Instant::now();
-    let tried = |error| control::error(error).context(format!("cannot read rows of {}", def.id));
-    conn.query_drop("START TRANSACTION READ ONLY").await.map_err(tried)?;
     let rows = rows_of(conn, def, wanted, key, keys).await?;
     let now = schema::read_if_table(conn, &def.id).await?;
-    conn.query_drop("COMMIT").await.map_err(tried)?;
     let of = |def: &TableDef, at: &usize| def.columns.get(*at).cloned();
     let is_same = |now: &TableDef| {
         wanted.iter().chain(key).all(|at| of(now, at) == of(def, at))
@@ -319,16 +317,6 @@ fn unix_seconds(year: u16, month: u8, day: u8, hours: u8, minutes: u8, seconds: 
     }
     days += u32::from(day) - 1;
     days * 86_400 + u32::from(hours) * 3_600 + u32::from(minutes) * 60 + u32::from(seconds)
-}
-
-/// The error of a snapshot that met another server than the tailer's.
-pub fn other_server(expected: &str, found: &str) -> Error {
-    Error::new(
-        ErrorKind::SourceUnreachable,
-        format!(
-            "the snapshot's connection reached server {found}, the stream comes from {expected}"
-        ),
-    )
 }
 
 #[cfg(test)]

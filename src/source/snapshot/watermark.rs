@@ -1,41 +1,120 @@
-//! The set of executed transactions: asks for it, and waits until it holds what the stream delivered.
+//! What the server has executed, what its log holds, and what it no longer holds, as sets of transactions.
 
 use std::time::Duration;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::naive::{Rule, is_naive};
-use crate::position::GtidSet;
+use crate::position::{GtidSet, log_file, place};
 use crate::source::control;
+use crate::source::server::{Naming, Server};
 
-/// What the server has executed, and which server it is.
-pub struct Executed {
-    pub gtids: GtidSet,
-    pub server_uuid: String,
+/// Everything that a SELECT before this can have shown: executed, or, where the server cannot tell that, in its log. On a
+/// server with GTIDs nothing else; only there it is a set to wait for.
+pub async fn executed(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
+    match server.naming {
+        Naming::Gtids => {
+            // Both in one statement.
+            let asked = "SELECT @@global.gtid_executed, @@global.server_uuid";
+            let (gtids, uuid): (String, String) = one(conn, asked).await?;
+            if uuid != server.identity {
+                return Err(server.not_here(&uuid));
+            }
+            gtids.parse()
+        }
+        Naming::Domains | Naming::Places => logged(conn, server).await,
+    }
 }
 
-/// What decides whether a checkpoint can be followed from.
-pub struct Followable {
-    /// Executed, or about to be: what stands in the log and has not yet been committed by the engine is owned. The
-    /// stream may have brought it already.
-    pub known: GtidSet,
-    /// No longer in the log.
-    pub purged: GtidSet,
+/// Executed or about to be: everything in the log. What was not yet committed by the engine is among it; the stream may
+/// have brought it already.
+pub async fn logged(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
+    match server.naming {
+        Naming::Gtids => {
+            // Owned first, for a transaction goes from the one to the other.
+            let asked = "SELECT @@global.gtid_owned, @@global.gtid_executed";
+            let (owned, executed): (String, String) = one(conn, asked).await?;
+            let mut logged: GtidSet = executed.parse()?;
+            logged.union(&without_owners(&owned).parse()?);
+            Ok(logged)
+        }
+        Naming::Domains => {
+            let (position,): (String,) = one(conn, "SELECT @@global.gtid_binlog_pos").await?;
+            position.parse()
+        }
+        Naming::Places => {
+            let (file, offset) = end_of_log(conn).await?;
+            up_to(server, &file, offset)
+        }
+    }
 }
 
-/// Owned is read before executed, and a transaction goes from the one to the other.
-pub async fn followable(conn: &mut Conn) -> Result<Followable> {
-    let row: Option<(String, String, String)> = conn
-        .query_first("SELECT @@global.gtid_owned, @@global.gtid_executed, @@global.gtid_purged")
-        .await
-        .map_err(|error| control::error(error).context("cannot read gtid_executed"))?;
-    let (owned, executed, purged) =
-        row.ok_or_else(|| Error::new(ErrorKind::SourceRefused, "the source has no gtid_executed"))?;
-    let mut known: GtidSet = executed.parse()?;
-    known.union(&without_owners(&owned).parse()?);
-    Ok(Followable { known, purged: purged.parse()? })
+/// What the log no longer holds.
+pub async fn purged(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
+    match server.naming {
+        Naming::Gtids => {
+            let (purged,): (String,) = one(conn, "SELECT @@global.gtid_purged").await?;
+            purged.parse()
+        }
+        Naming::Domains => {
+            let asked = "SELECT BINLOG_GTID_POS(?, 4)";
+            let file = first_file(conn).await?;
+            let position: Option<Option<String>> =
+                conn.exec_first(asked, (&file,)).await.map_err(unread)?;
+            let unknown = || unknown_state(format!("BINLOG_GTID_POS knows nothing of {file}"));
+            position.flatten().ok_or_else(unknown)?.parse()
+        }
+        Naming::Places => {
+            let file = first_file(conn).await?;
+            up_to(server, &file, FIRST_OFFSET)
+        }
+    }
+}
+
+/// Behind the four bytes that a log file begins with.
+const FIRST_OFFSET: u64 = 4;
+
+/// The end of the log: file and offset.
+pub async fn end_of_log(conn: &mut Conn) -> Result<(String, u64)> {
+    let row = control::log_status(conn).await.map_err(unread)?;
+    let place = row.and_then(|row| {
+        let file = row.get_opt::<String, _>(0)?.ok()?;
+        Some((file, row.get_opt::<u64, _>(1)?.ok()?))
+    });
+    place.ok_or_else(|| unknown_state("the source writes no binary log".to_owned()))
+}
+
+async fn first_file(conn: &mut Conn) -> Result<String> {
+    let row: Option<Row> = conn.query_first("SHOW BINARY LOGS").await.map_err(unread)?;
+    let name = row.and_then(|row| row.get_opt::<String, _>(0)?.ok());
+    name.ok_or_else(|| unknown_state("the source has no file of its log".to_owned()))
+}
+
+fn up_to(server: &Server, file: &str, offset: u64) -> Result<GtidSet> {
+    let mut all = GtidSet::default();
+    let placed = log_file(file).and_then(|(base, number)| Some((base, place(number, offset)?)));
+    let (base, place) = placed
+        .ok_or_else(|| unknown_state(format!("offset {offset} of {file} is no place of a log")))?;
+    all.reach(&server.log(base), place);
+    Ok(all)
+}
+
+async fn one<T>(conn: &mut Conn, asked: &str) -> Result<T>
+where
+    T: mysql_async::prelude::FromRow + Send + 'static,
+{
+    let row: Option<T> = conn.query_first(asked).await.map_err(unread)?;
+    row.ok_or_else(|| unknown_state(format!("no answer to {asked}")))
+}
+
+fn unread(cause: mysql_async::Error) -> Error {
+    control::error(cause).context("cannot read how far the source's log goes")
+}
+
+fn unknown_state(what: String) -> Error {
+    Error::new(ErrorKind::SourceRefused, what)
+        .with_advice("run `driftless check`: it names what the source lacks")
 }
 
 /// `uuid:5#12:6#13,uuid:7#14` without the sessions behind `#`.
@@ -51,68 +130,26 @@ fn without_owners(owned: &str) -> String {
     text
 }
 
-/// Reads both in one statement.
-pub async fn executed(conn: &mut Conn) -> Result<Executed> {
-    let row: Option<(String, String)> = conn
-        .query_first("SELECT @@global.gtid_executed, @@global.server_uuid")
-        .await
-        .map_err(|error| control::error(error).context("cannot read gtid_executed"))?;
-    let (gtids, server_uuid) =
-        row.ok_or_else(|| Error::new(ErrorKind::SourceRefused, "the source has no gtid_executed"))?;
-    Ok(Executed { gtids: gtids.parse()?, server_uuid })
-}
-
 /// How often it is asked which transactions that were about to be committed still are: one that is rolled back instead
 /// never comes.
 pub const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// How long the server may sleep on our behalf before we look again whether we should stop.
-const WAIT_SECONDS: u32 = 1;
-
-/// Returns when the server has executed all of `gtids`. Commits that hang between log and engine are waited for, for
-/// as long as they hang.
-pub async fn wait_until_executed(conn: &mut Conn, gtids: &GtidSet) -> Result<()> {
-    if gtids.is_empty() || is_naive(Rule::Window) {
-        return Ok(());
-    }
-    let text = gtids.to_string();
-    loop {
-        let timed_out: Option<Option<i64>> = conn
-            .exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", (&text, WAIT_SECONDS))
-            .await
-            .map_err(|error| {
-                control::error(error).context("cannot wait for executed transactions")
-            })?;
-        match timed_out.flatten() {
-            Some(0) => return Ok(()),
-            Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-            None => {
-                return Err(Error::new(
-                    ErrorKind::SourceRefused,
-                    "WAIT_FOR_EXECUTED_GTID_SET gave no answer",
-                )
-                .with_advice("set gtid_mode=ON on the source"));
-            }
-        }
-    }
-}
-
 /// How long a look at commits that hang waits for the next one.
 const SETTLE_EVERY: Duration = Duration::from_millis(5);
 
-/// Everything that can be seen by now, or stands in the log by now, of which a link that streams may have written it: and
-/// returns when the server has executed it. A change can be seen before it counts as executed, and stands in the log
-/// before it can be seen; all that time its transaction is owned. One that was owned and is rolled back drops out.
-pub async fn settled(conn: &mut Conn) -> Result<GtidSet> {
-    let mut known = followable(conn).await?.known;
-    loop {
-        let executed = executed(conn).await?.gtids;
-        if executed.covers(&known) {
-            return Ok(known);
-        }
+/// Everything that can be seen by now, or stands in the log by now, of which a link that streams may have written it.
+///
+/// Where the server tells what it has executed, this returns when it has executed all of that. There a change can be seen
+/// before it counts as executed, and stands in the log before it can be seen; all that time its transaction is owned. One
+/// that was owned and is rolled back drops out. On the others it is what the log holds, for nothing is seen before it
+/// stands there; that all of it can be seen is `view`'s to wait for.
+pub async fn settled(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
+    let mut known = logged(conn, server).await?;
+    while server.naming == Naming::Gtids && !executed(conn, server).await?.covers(&known) {
         tokio::time::sleep(SETTLE_EVERY).await;
-        known = known.intersection(&followable(conn).await?.known);
+        known = known.intersection(&logged(conn, server).await?);
     }
+    Ok(known)
 }
 
 #[cfg(test)]

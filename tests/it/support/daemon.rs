@@ -204,6 +204,16 @@ impl Daemon {
         self.launch();
     }
 
+    /// What it has had of memory at most since it was started.
+    pub fn most_resident_bytes(&self) -> f64 {
+        let process = self.child.as_ref().expect("it runs").id();
+        let status =
+            std::fs::read_to_string(format!("/proc/{process}/status")).expect("it is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("is told");
+        let kib = line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number");
+        kib * 1024.0
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }

@@ -10,6 +10,12 @@ use super::super::header::{HEADER_LEN, Kind};
 /// Flag of the last rows event of a statement.
 const STATEMENT_END: u16 = 1;
 
+/// Flag of rows that were changed with `foreign_key_checks = 0`.
+const UNCHECKED: u16 = 2;
+
+/// Flag of a server that runs foreign keys in SQL and logs what they change (9.6 and later).
+const LOGS_CASCADES: u16 = 16;
+
 /// A table's layout is announced; [`super::super::TableMap::parse`] reads the rest of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableMapEvent<'a> {
@@ -93,6 +99,16 @@ impl<'a> RowsEvent<'a> {
             _ => RowsKind::PartialUpdate,
         };
         Ok(Self { table_id, kind, flags, column_count, bytes, bitmaps_at })
+    }
+
+    /// The rows' changes may have changed rows that refer to them, without a word in the log.
+    pub fn can_cascade(&self) -> bool {
+        self.flags & (UNCHECKED | LOGS_CASCADES) == 0
+    }
+
+    /// What foreign keys changed is in the log like any other change.
+    pub fn logs_cascades(&self) -> bool {
+        self.flags & LOGS_CASCADES != 0
     }
 
     /// The last rows event of its statement: table ids announced before mean nothing behind it.
