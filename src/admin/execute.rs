@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::spec;
 use super::table::Table;
-use crate::error::Error;
+use super::verification;
+use crate::error::{Error, ErrorKind};
 use crate::link::{Control, Origin, Progress, State, Status};
 use crate::statement::{self, Statement};
 
@@ -49,7 +50,22 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
                 "its table is copied again, and then the documents without a row are deleted";
             Ok(done(&id.text, "reset", message))
         }
+        Statement::VerifyLink(statement) => {
+            let at = |error: Error| match (error.kind(), &statement.condition) {
+                (ErrorKind::NotFound, _) => error.at(statement.link.span),
+                (ErrorKind::Input, Some(condition)) => error.at(condition.span),
+                _ => error,
+            };
+            let order = verification::order(statement);
+            let verdict = control.verify(&order).await.map_err(|error| vec![at(error)])?;
+            Ok(verification::table(&verdict))
+        }
     }
+}
+
+/// Whether the statement ends with who asked for it; any other is finished although nobody hears of it.
+pub fn ends_with_its_caller(text: &str) -> bool {
+    matches!(statement::parse(text), Ok(Statement::VerifyLink(_)))
 }
 
 fn done(id: &str, status: &str, message: &str) -> Table {
@@ -109,6 +125,9 @@ fn others(status: &Status) -> String {
     }
     if !status.position.is_empty() {
         parts.push(format!("checkpoint {}", status.position));
+    }
+    if let Some(verification) = &status.verification {
+        parts.push(verification::progress(verification));
     }
     if !status.note.is_empty() {
         parts.push(status.note.clone());
@@ -181,6 +200,7 @@ mod tests {
             pipeline_mode: "emulate",
             pipeline: "p".into(),
             note: String::new(),
+            verification: None,
             statement: "CALL …".into(),
         }
     }

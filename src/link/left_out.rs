@@ -293,18 +293,18 @@ impl Worker {
 }
 
 /// One batch of keys.
-struct Asked {
-    subject: Arc<Subject>,
-    def: Arc<TableDef>,
-    wanted: Vec<usize>,
-    transactions: GtidSet,
-    keys: Vec<Vec<KeyPart>>,
-    key_ordinals: Vec<usize>,
+pub(super) struct Asked {
+    pub subject: Arc<Subject>,
+    pub def: Arc<TableDef>,
+    pub wanted: Vec<usize>,
+    pub transactions: GtidSet,
+    pub keys: Vec<Vec<KeyPart>>,
+    pub key_ordinals: Vec<usize>,
 }
 
 impl Asked {
     /// Reads for as long as waiting can help.
-    async fn read_patiently(self, mut conn: Option<Conn>) -> Result<(Conn, Chunk)> {
+    pub async fn read_patiently(self, mut conn: Option<Conn>) -> Result<(Conn, Chunk)> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut had_trouble = false;
         loop {

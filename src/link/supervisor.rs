@@ -57,6 +57,8 @@ pub(super) struct Inner {
     /// Links whose source has ended.
     pub finished: watch::Sender<BTreeSet<String>>,
     pub keeper: Mutex<Option<JoinHandle<()>>>,
+    /// True from the moment when everything is to end for good.
+    pub ending: watch::Sender<bool>,
 }
 
 /// A link as the doors see it.
@@ -113,6 +115,7 @@ impl Supervisor {
             declared: AtomicUsize::new(declared.len()),
             finished: watch::Sender::default(),
             keeper: Mutex::default(),
+            ending: watch::Sender::new(false),
             parts,
         });
         for record in inner.parts.state.links().list()? {

@@ -22,6 +22,7 @@ use crate::link::cascades::watch::Cascades;
 use crate::link::copy::{Copier, Subject};
 use crate::link::copying::{Copying, record, reply_of};
 use crate::link::end::End;
+use crate::link::inquiry::Inquiries;
 use crate::link::lane::Route;
 use crate::link::lanes::Lanes;
 use crate::link::left_out::{LeftOut, is_incomplete};
@@ -99,6 +100,7 @@ pub(super) struct Worker {
     pub(super) holding: Holding,
     pub(super) prepared: Prepared,
     pub(super) left_out: LeftOut,
+    pub(super) inquiries: Inquiries,
     pub(super) cascades: Cascades,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
@@ -128,6 +130,8 @@ impl Worker {
         let cascades = std::mem::replace(&mut setup.cascades, nothing);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (inquiries_open, inquiries) = Inquiries::open();
+        setup.live.open_inquiries(inquiries_open);
         let copying = if setup.snapshot.done { Copying::Done } else { Copying::Ready };
         Self {
             decoder: Decoder::default(),
@@ -138,6 +142,7 @@ impl Worker {
             holding: setup.holding.clone(),
             prepared: Prepared::new(setup.prepared.clone()),
             left_out: LeftOut::default(),
+            inquiries,
             cascades,
             copying,
             snapshot: setup.snapshot.clone(),
@@ -194,6 +199,7 @@ impl Worker {
                     self.setup.lanes.show_to_busy()?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
+                inquiry = self.inquiries.next() => self.take_inquiry(inquiry).await?,
                 items = self.setup.input.recv_held() => {
                     let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
                     for item in items {
@@ -218,7 +224,8 @@ impl Worker {
                 self.end_skipping()?;
                 self.end_learning()?;
                 self.note_mark();
-                self.at_boundary().await
+                self.at_boundary().await?;
+                self.answer_at_boundary().await
             }
             Item::Ddl(ddl) => {
                 self.catch_up(self.at.epoch.version(ddl.n, 0)).await?;
@@ -427,6 +434,7 @@ impl Worker {
 
     fn take_acks(&mut self) -> Result<()> {
         let done = self.setup.lanes.done();
+        self.inquiries.take_done(&done);
         let age_ms = |us: u64| (unix_millis() - (us / 1_000) as i64).max(0);
         if let Some(mark) = self.acks.take_done(&done) {
             if let Some(committed_at_us) = mark.first_commit_us {

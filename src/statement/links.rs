@@ -36,7 +36,7 @@ pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>>
 }
 
 /// A link's id: a word, in which dots may stand, or anything in back-ticks or quotes.
-fn read_id(lexer: &mut Lexer<'_>) -> Result<Name> {
+pub(super) fn read_id(lexer: &mut Lexer<'_>) -> Result<Name> {
     let token = lexer.next()?;
     let mut id = match token.kind {
         Kind::Ticked(text) => return Ok(Name { text, span: token.span }),

@@ -11,6 +11,16 @@ use crate::table::{Column, ColumnType, TableDef};
 ///
 /// Keyset pagination: the server compares in the columns' own collations, we never do.
 pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
+    select_where(def, wanted, has_after, None)
+}
+
+/// The same for those rows of the chunk alone for which `condition` is true, which is SQL.
+pub fn select_where(
+    def: &TableDef,
+    wanted: &[usize],
+    has_after: bool,
+    condition: Option<&str>,
+) -> String {
     let name = |ordinal: &usize| quoted(&def.columns[*ordinal].name);
     let values = wanted.iter().map(|ordinal| value(&def.columns[*ordinal]));
     let keys = def.primary_key.iter().map(|ordinal| key_part(&def.columns[*ordinal]));
@@ -18,8 +28,10 @@ pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
     let order: Vec<_> = def.primary_key.iter().map(name).collect();
     let key: Vec<_> = def.primary_key.iter().map(|ordinal| &def.columns[*ordinal]).collect();
     let after = if has_after { format!("{} AND ", compare(&key, ">", ">")) } else { String::new() };
+    // On a line of its own, so that a comment in it ends with it.
+    let condition = condition.map_or_else(String::new, |sql| format!(" AND ({sql}\n)"));
     format!(
-        "SELECT {} FROM {}.{} WHERE {after}{} ORDER BY {} LIMIT ?",
+        "SELECT {} FROM {}.{} WHERE {after}{}{condition} ORDER BY {} LIMIT ?",
         columns.join(", "),
         quoted(&def.id.db),
         quoted(&def.id.name),
@@ -54,6 +66,12 @@ pub fn select_keys(def: &TableDef, wanted: &[usize], key: &[usize], count: usize
 /// Parameters that one comparison of [`select`] takes for a key of `parts` columns: 1, 3, 6, …
 pub fn bound_parts<T: Clone>(key: &[T]) -> Vec<T> {
     (0..key.len()).flat_map(|last| key[..=last].iter().cloned()).collect()
+}
+
+/// A SELECT of no row, to see whether the condition is one.
+pub fn select_nothing(def: &TableDef, condition: &str) -> String {
+    let (db, name) = (quoted(&def.id.db), quoted(&def.id.name));
+    format!("SELECT 1 FROM {db}.{name} WHERE ({condition}\n) LIMIT 0")
 }
 
 /// The SELECT of the greatest key, which bounds the snapshot: rows beyond it come by the stream.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Params, Row, Value as SqlValue};
+use mysql_async::{Conn, DriverError, Params, Row, Value as SqlValue};
 
 use crate::change::Value;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,6 +57,25 @@ pub async fn last_key(conn: &mut Conn, def: &TableDef) -> Result<Option<Vec<KeyP
     row.map(|row| key_of(&row, 0, def)).transpose()
 }
 
+/// Whether the server understands this as a condition on the table's rows. It is run as it is, in a session that may
+/// only read.
+pub async fn check_condition(conn: &mut Conn, def: &TableDef, condition: &str) -> Result<()> {
+    let statement = chunk::select_nothing(def, condition);
+    let wrong = |reason: &str| {
+        Error::input(format!("the source does not understand the condition: {reason}"))
+    };
+    match conn.exec_drop(statement, ()).await {
+        Ok(()) => Ok(()),
+        Err(mysql_async::Error::Driver(DriverError::StmtParamsMismatch { .. })) => {
+            Err(wrong("it holds a `?`, and there is nothing to be put there"))
+        }
+        Err(cause) if control::code(&cause).is_some() => {
+            Err(wrong(&control::error(cause).report()))
+        }
+        Err(cause) => Err(control::error(cause).context("cannot ask the source for a condition")),
+    }
+}
+
 /// The server's own estimate of the table's rows.
 pub async fn estimated_rows(conn: &mut Conn, def: &TableDef) -> Result<u64> {
     let rows: Option<Option<u64>> = conn
@@ -77,7 +96,19 @@ pub async fn read_chunk(
     wanted: &[usize],
     after: Option<&[KeyPart]>,
     until: &[KeyPart],
+    most: (u32, usize),
+) -> Result<Chunk> {
+    read_chunk_where(conn, def, wanted, (after, until), most, None).await
+}
+
+/// The same of the rows for which `condition` is true, which is SQL.
+pub async fn read_chunk_where(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    (after, until): (Option<&[KeyPart]>, &[KeyPart]),
     (rows_max, bytes_max): (u32, usize),
+    condition: Option<&str>,
 ) -> Result<Chunk> {
     let started = Instant::now();
     let mut params: Vec<SqlValue> = Vec::new();
@@ -86,7 +117,7 @@ pub async fn read_chunk(
     }
     params.push(SqlValue::UInt(u64::from(rows_max)));
     let tried = |error| control::error(error).context(format!("cannot read a chunk of {}", def.id));
-    let statement = chunk::select(def, wanted, after.is_some());
+    let statement = chunk::select_where(def, wanted, after.is_some(), condition);
     let mut answer = conn.exec_iter(statement, Params::Positional(params)).await.map_err(tried)?;
     let (mut rows, mut bytes, mut is_cut) = (Vec::new(), 0, false);
     while let Some(row) = answer.next().await.map_err(tried)? {
@@ -107,6 +138,36 @@ pub async fn read_chunk(
     })
 }
 
+/// Reads the rows with these keys, as far as there are any. Nothing proves that the columns are still those of `def`.
+pub async fn find(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    key: &[usize],
+    keys: &[Vec<KeyPart>],
+) -> Result<Chunk> {
+    let started = Instant::now();
+    let rows = rows_of(conn, def, wanted, key, keys).await?;
+    let bytes = rows.iter().map(row_bytes).sum();
+    Ok(Chunk { last_key: None, is_last: true, rows, elapsed: started.elapsed(), bytes })
+}
+
+async fn rows_of(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    key: &[usize],
+    keys: &[Vec<KeyPart>],
+) -> Result<Vec<Row>> {
+    let tried = |error| control::error(error).context(format!("cannot read rows of {}", def.id));
+    // Few different statements: each is prepared once. The last key stands for those that are missing.
+    let count = keys.len().next_power_of_two();
+    let fill = keys.last().into_iter().cycle().take(count - keys.len());
+    let params: Vec<_> = keys.iter().chain(fill).flatten().map(bind).collect();
+    let statement = chunk::select_keys(def, wanted, key, count);
+    conn.exec(statement, Params::Positional(params)).await.map_err(tried)
+}
+
 /// Reads the rows with these keys, as far as there are any, and proves that the wanted columns are still those of `def`. To
 /// be called within a transaction: the table cannot be altered between the two, for the transaction holds on to its
 /// definition.
@@ -118,13 +179,7 @@ pub async fn read_keys(
     keys: &[Vec<KeyPart>],
 ) -> Result<Chunk> {
     let started = Instant::now();
-    let tried = |error| control::error(error).context(format!("cannot read rows of {}", def.id));
-    // Few different statements: each is prepared once. The last key stands for those that are missing.
-    let count = keys.len().next_power_of_two();
-    let fill = keys.last().into_iter().cycle().take(count - keys.len());
-    let params: Vec<_> = keys.iter().chain(fill).flatten().map(bind).collect();
-    let statement = chunk::select_keys(def, wanted, key, count);
-    let rows: Vec<Row> = conn.exec(statement, Params::Positional(params)).await.map_err(tried)?;
+    let rows = rows_of(conn, def, wanted, key, keys).await?;
     let now = schema::read_if_table(conn, &def.id).await?;
     let of = |def: &TableDef, at: &usize| def.columns.get(*at).cloned();
     let is_same = |now: &TableDef| {
