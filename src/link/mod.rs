@@ -6,6 +6,7 @@
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends. [`verify`]
 //! compares table and index beside a running worker.
 
+mod alone;
 mod altering;
 mod cascades;
 mod check;

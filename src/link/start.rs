@@ -19,7 +19,7 @@ use crate::link::pipeline_mode::{self, PipelineMode, Way};
 use crate::link::policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
 use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
-use crate::link::upstream::wait_or_fail;
+use crate::link::upstream::{Joined, wait_or_fail};
 use crate::link::worker::{Setup, Worker};
 use crate::link::{Rules, Spec, consequence, definition};
 use crate::mapping;
@@ -235,7 +235,7 @@ async fn set_up(
             found => joined = Some(found?),
         }
     }
-    let (began, mut input, server) = match joined {
+    let Joined { began, mut input, server, place, alone } = match joined {
         Some(joined) => joined,
         None => {
             as_made = last_rules(inner, record, &table, as_made)?;
@@ -356,6 +356,8 @@ async fn set_up(
         state: state.clone(),
         live: live.clone(),
         input,
+        place,
+        alone,
         lanes,
         copier: None,
         subject,

@@ -17,6 +17,7 @@ use crate::document::DocOp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::acks::Acks;
 use crate::flow::queue;
+use crate::link::alone::Alone;
 use crate::link::altering::Holding;
 use crate::link::cascades::watch::Cascades;
 use crate::link::copy::{Copier, Subject};
@@ -34,6 +35,7 @@ use crate::position::{Checkpoint, Version};
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
 use crate::source::ddl::fate::Named;
+use crate::source::places::Place;
 use crate::source::snapshot::{self, chunk};
 use crate::source::stream::{Began, Item, Rows};
 use crate::state::{self, CheckpointRecord, History, SnapshotRecord};
@@ -56,6 +58,10 @@ pub(super) struct Setup {
     pub state: state::State,
     pub live: Arc<Live>,
     pub input: queue::Receiver<Vec<Item>>,
+    /// The stream is the link's own.
+    pub alone: Option<Alone>,
+    /// Taken where the shared stream has left the link behind.
+    pub place: Place,
     pub lanes: Lanes,
     pub copier: Option<Copier>,
     /// What is read of the source besides the log.
@@ -93,6 +99,8 @@ pub(super) struct Worker {
     acks: Acks<Mark>,
     /// The last boundary that was taken in.
     pub(super) at: Arc<Checkpoint>,
+    /// What stands before this in the stream was taken in from another.
+    pub(super) begins_at: u64,
     /// Nothing was taken in since `at`.
     pub(super) is_at_boundary: bool,
     /// Commit time of the first change since the newest mark.
@@ -137,6 +145,7 @@ impl Worker {
             decoder: Decoder::default(),
             acks: Acks::default(),
             at: setup.began.checkpoint.clone(),
+            begins_at: 0,
             is_at_boundary: setup.began.is_exact,
             first_commit_us: None,
             holding: setup.holding.clone(),
@@ -197,13 +206,16 @@ impl Worker {
                 _ = self.tick.tick() => {
                     self.tend()?;
                     self.setup.lanes.show_to_busy()?;
+                    self.come_back()?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
                 inquiry = self.inquiries.next() => self.take_inquiry(inquiry).await?,
                 items = self.setup.input.recv_held() => {
-                    let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
+                    let Some(items) = items else { return Err(self.left_behind().await) };
                     for item in items {
-                        self.take_item(item).await?;
+                        if item.n().is_none_or(|n| n >= self.begins_at) {
+                            self.take_item(item).await?;
+                        }
                     }
                     self.setup.lanes.send_to_idle().await?;
                 }
@@ -215,7 +227,7 @@ impl Worker {
         match item {
             Item::Rows(rows) => self.take_rows(&rows).await,
             Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
-            Item::Xa(step) => self.take_xa(step).await,
+            Item::Xa { step, .. } => self.take_xa(step).await,
             Item::Boundary(boundary) => {
                 self.catch_up(boundary.version()).await?;
                 self.at = boundary;
@@ -232,11 +244,11 @@ impl Worker {
                 self.take_ddl(ddl.clone()).await?;
                 self.take_ddl_of_keys(&ddl).await
             }
-            Item::Unfollowable(_, Some(group)) => {
+            Item::Unfollowable { group: Some(group), .. } => {
                 self.take_prepared_unseen(&group);
                 Ok(())
             }
-            Item::Unfollowable(why, None) => self.take_unfollowable(why),
+            Item::Unfollowable { why, group: None, .. } => self.take_unfollowable(why),
             Item::Ended => {
                 self.acknowledged().await?;
                 Err(End::Finished)

@@ -29,6 +29,7 @@ pub mod preflight;
 #[cfg(feature = "daemon")]
 mod numbering;
 #[cfg(feature = "daemon")]
+pub mod places;
 mod replication;
 #[cfg(feature = "daemon")]
 pub mod schema;

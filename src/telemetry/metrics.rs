@@ -36,6 +36,7 @@ pub struct Metrics {
     pub source_connected: IntGauge,
     pub source_reconnects: IntCounter,
     pub source_epoch: IntGauge,
+    pub source_own_streams: IntGauge,
 
     pub model_requests_ok: IntCounter,
     /// Answers and failures after which the same request is sent again.
@@ -147,6 +148,10 @@ impl Metrics {
             source_reconnects: make.counter(
                 "driftless_source_reconnects_total",
                 "Replication connections that broke and were opened again",
+            ),
+            source_own_streams: make.gauge(
+                "driftless_source_own_streams",
+                "Links that were left behind by the shared stream, and read the log by themselves until they have caught up",
             ),
             source_epoch: make.gauge(
                 "driftless_source_epoch",

@@ -15,6 +15,7 @@ mod files;
 mod forms;
 mod harness;
 mod images;
+mod isolation;
 mod kill;
 mod life;
 mod logs;
