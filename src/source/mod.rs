@@ -25,11 +25,12 @@ mod follower;
 pub mod foreign_keys;
 pub mod from_table_map;
 #[cfg(feature = "daemon")]
+pub mod places;
+#[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]
 mod numbering;
 #[cfg(feature = "daemon")]
-pub mod places;
 mod replication;
 #[cfg(feature = "daemon")]
 pub mod schema;
