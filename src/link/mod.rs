@@ -20,6 +20,7 @@ mod inquiry;
 mod lane;
 mod lanes;
 mod left_out;
+mod letters;
 mod pipeline_mode;
 mod policy;
 mod purging;
@@ -35,6 +36,7 @@ use serde::Deserialize;
 
 pub use check::check;
 pub use control::Control;
+pub use letters::Retried;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
 pub use policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
 pub use status::{Progress, State, Status, Verification};
@@ -66,6 +68,22 @@ pub struct Config {
     pub add_columns: AddColumns,
     /// What a link does whose place in the log is gone.
     pub on_purged: OnPurged,
+    /// How much may be refused.
+    pub error_limit: ErrorLimit,
+}
+
+/// How much may be refused before a link fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ErrorLimit {
+    /// Dead letters that a link may have; 0: the first refused document stops it.
+    pub records: usize,
+}
+
+impl Default for ErrorLimit {
+    fn default() -> Self {
+        Self { records: 100 }
+    }
 }
 
 impl Config {
@@ -91,6 +109,7 @@ impl Default for Config {
             on_drop: OnGone::Fail,
             add_columns: AddColumns::Ignore,
             on_purged: OnPurged::Snapshot,
+            error_limit: ErrorLimit::default(),
         }
     }
 }

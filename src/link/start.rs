@@ -341,7 +341,7 @@ async fn set_up(
         prepared: Mutex::new(prepared.clone()),
     });
     let index_uuid = target.uuid.clone();
-    let route = route(inner, record, live, (target, way, mode));
+    let route = route(inner, record, live, (target, way, mode))?;
     let lanes = Lanes::start(route.clone(), layout(inner));
     Ok(Setup {
         link: record.id.clone(),
@@ -416,8 +416,13 @@ fn route(
     record: &LinkRecord,
     live: &Arc<Live>,
     (target, way, mode): (Target, Way, PipelineMode),
-) -> Arc<Route> {
-    Arc::new(Route {
+) -> Result<Arc<Route>, End> {
+    // A link that was dropped meanwhile has none.
+    let letters = inner.letters_of(&record.id).ok_or(End::Stopped)?;
+    let table = record.rules.first().map(|rule| format!("{}.{}", rule.db, rule.table));
+    Ok(Arc::new(Route {
+        letters,
+        table: table.unwrap_or_default(),
         sink: inner.sink.clone(),
         target,
         way,
@@ -426,7 +431,7 @@ fn route(
         pipelines: inner.pipelines.clone(),
         live: live.clone(),
         highest_version: inner.highest_version.clone(),
-    })
+    }))
 }
 
 fn layout(inner: &Inner) -> Layout {

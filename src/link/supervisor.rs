@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
+use crate::link::letters::Letters;
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::upstream::Lost;
 use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
@@ -68,6 +69,7 @@ pub(super) struct Inner {
 pub(super) struct Entry {
     pub record: LinkRecord,
     pub live: Arc<Live>,
+    pub letters: Arc<Letters>,
 }
 
 /// What runs now.
@@ -124,7 +126,7 @@ impl Supervisor {
         });
         for record in inner.parts.state.links().list()? {
             let is_paused = record.state == State::Paused.as_str();
-            inner.remember(record, if is_paused { State::Paused } else { State::Scheduled });
+            inner.remember(record, if is_paused { State::Paused } else { State::Scheduled })?;
         }
         let keeper = tokio::spawn(keep(inner.clone(), requests, declared));
         *lock(&inner.keeper) = Some(keeper);
@@ -207,10 +209,16 @@ impl Inner {
         lock(&self.links).keys().cloned().collect()
     }
 
-    pub fn remember(&self, record: LinkRecord, phase: State) -> Arc<Live> {
+    pub fn remember(&self, record: LinkRecord, phase: State) -> Result<()> {
         let live = Arc::new(Live::new(&record.id, phase, record.restarts));
-        lock(&self.links).insert(record.id.clone(), Entry { record, live: live.clone() });
-        live
+        let records_max = self.parts.link.error_limit.records;
+        let letters = Arc::new(Letters::open(&self.parts.state, &record.id, records_max)?);
+        lock(&self.links).insert(record.id.clone(), Entry { record, live, letters });
+        Ok(())
+    }
+
+    pub fn letters_of(&self, id: &str) -> Option<Arc<Letters>> {
+        lock(&self.links).get(id).map(|entry| entry.letters.clone())
     }
 
     /// Takes the pipeline modes of links that are made already from the file they came from.

@@ -17,6 +17,7 @@ mod harness;
 mod images;
 mod isolation;
 mod kill;
+mod letters;
 mod life;
 mod logs;
 mod mariadb;

@@ -36,11 +36,11 @@
 //!
 //! *Memory* is bounded by a chunk, a page of ids, and so many suspects.
 
-mod asking;
+pub(in crate::link) mod asking;
 mod compare;
 mod expected;
 mod judge;
-mod keys;
+pub(in crate::link) mod keys;
 mod walk;
 
 use std::sync::Arc;
