@@ -27,10 +27,14 @@ pub enum Rule {
     SilentChanges = 11,
     /// Naive: what a foreign key does to a row is in the log.
     Cascades = 12,
+    /// Naive: every image has what the `_id` is made of.
+    Images = 13,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
     /// Naive: a document that differs from its row at one look is wrong.
     Verification = 16,
+    /// Naive: all readers of the log may have one server id.
+    Tailers = 17,
     /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
     Snapshot = 18,
     /// Naive: every event is had whole before it is looked at.

@@ -22,7 +22,7 @@ use crate::table::TableId;
 /// A stream of one link.
 pub(super) struct Alone {
     pub tailer: Tailer,
-    /// Held for as long as the stream runs.
+    /// Held for as long as the link has not come back.
     pub _place: Place,
     pub way_back: WayBack,
 }

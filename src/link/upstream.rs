@@ -175,6 +175,16 @@ impl Inner {
             let what = "the stream is ahead of this link's checkpoint, which is of another epoch";
             return Err(End::Rewind(Error::new(ErrorKind::SourceUnreachable, what)));
         }
+        let place = self.places.place();
+        place.take();
+        if !self.places.has_turns()
+            && let Some((_, live)) = self.record_of(link)
+        {
+            live.wait_for(
+                "waits for its turn to follow the log by itself, for others do".to_owned(),
+            );
+        }
+        let turn = self.places.turn().await;
         tracing::info!(link, position = %from.position, "the link follows the log by itself until it has caught up");
         let report = {
             let (inner, link) = (Arc::downgrade(self), link.to_owned());
@@ -189,10 +199,8 @@ impl Inner {
         };
         let durable = self.durable(&server, from.epoch);
         let config = self.parts.source.with_server_id_of_its_own();
-        let sharing = (Sharing::One, report as Report);
+        let sharing = (Sharing::One(turn), report as Report);
         let tailer = Tailer::start(config, server.clone(), from.clone(), durable, sharing);
-        let place = self.places.place();
-        place.take();
         let way_back = WayBack {
             inner: Arc::downgrade(self),
             link: link.to_owned(),

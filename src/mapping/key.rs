@@ -6,6 +6,7 @@ use super::escape::check_utf8;
 use super::json::{moment, write};
 use crate::change::Value;
 use crate::error::{Error, ErrorKind, Result};
+use crate::naive::{Rule, is_naive};
 use crate::table::{Column, ColumnType};
 
 /// Why a column cannot be part of an `_id`, if it cannot.
@@ -40,6 +41,7 @@ pub(super) fn write_part(
 ) -> Result<()> {
     match *value {
         Value::Null => return Err(Error::new(ErrorKind::Schema, "it is NULL")),
+        Value::LeftOut if is_naive(Rule::Images) => out.push('?'),
         Value::LeftOut => {
             return Err(Error::new(ErrorKind::Unsupported, "the row's image in the log leaves it out")
                 .with_advice("SET PERSIST binlog_row_image = FULL and start the sessions that write anew; then drop the link and create it again"));

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::mysql;
+use crate::naive::{Rule, is_naive};
 use crate::net::tls;
 
 /// One MySQL server, or a replica set that is reached by one address.
@@ -127,7 +128,8 @@ impl Config {
 
     /// The same for a second reader of the log, which the server must be able to tell from the first.
     pub fn with_server_id_of_its_own(&self) -> Self {
-        Self { server_id: Some(drawn_server_id()), ..self.clone() }
+        let id = if is_naive(Rule::Tailers) { self.server_id() } else { drawn_server_id() };
+        Self { server_id: Some(id), ..self.clone() }
     }
 
     pub fn read_timeout_ms(&self) -> u64 {

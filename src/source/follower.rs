@@ -32,10 +32,9 @@ use crate::source::ddl::temporary::Temporaries;
 use crate::source::follower::held::Held;
 use crate::source::follower::subscriber::Subscriber;
 use crate::source::numbering::Numbering;
-use crate::source::places::Places;
 use crate::source::server::{Naming, Server};
 use crate::source::stream::{Began, Ddl, Item, Rows};
-use crate::source::tailer::{Durable, Subscription};
+use crate::source::tailer::{Durable, Sharing, Subscription};
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
 
@@ -72,10 +71,12 @@ pub struct Follower {
     tables: HashMap<u64, Table>,
     subscribers: Vec<Subscriber>,
     joining: Vec<Subscription>,
+    /// A link has joined.
+    has_served: bool,
     /// A boundary was passed since the last one was made known.
     boundary_is_new: bool,
     durable: Durable,
-    places: Places,
+    sharing: Sharing,
     /// How far the stream is, for those who follow the log by themselves.
     reached: Arc<AtomicU64>,
     /// Made with the first compressed transaction.
@@ -106,12 +107,12 @@ pub(super) struct Table {
 }
 
 impl Follower {
-    pub fn new(server: Server, start: Checkpoint, durable: Durable, places: Places) -> Self {
+    pub fn new(server: Server, start: Checkpoint, durable: Durable, sharing: Sharing) -> Self {
         let position = &start.position;
         Self {
             n: start.n,
             reached: Arc::new(AtomicU64::new(start.n)),
-            places,
+            sharing,
             numbering: Numbering::new(server.clone(), &position.file, position.offset),
             server,
             held: Held::default(),
@@ -121,6 +122,7 @@ impl Follower {
             tables: HashMap::new(),
             subscribers: Vec::new(),
             joining: Vec::new(),
+            has_served: false,
             boundary_is_new: false,
             durable,
             inflater: None,
@@ -529,22 +531,34 @@ impl Follower {
         Ok(())
     }
 
+    /// The stream was for one link, which has it no more.
+    pub fn is_deserted(&self) -> bool {
+        matches!(self.sharing, Sharing::One(_))
+            && self.has_served
+            && self.joining.is_empty()
+            && self.subscribers.iter().all(|one| one.is_gone)
+    }
+
     /// Enough was collected to be handed over.
     pub fn is_full(&self) -> bool {
         self.subscribers.iter().any(|subscriber| subscriber.bytes() >= HAND_OVER_BYTES)
     }
 
     /// Hands over what was collected. Where a link's queue is full this waits, for a while: then the link is left behind,
-    /// if there are others and a place to follow the log from by itself.
+    /// unless it is the last that shares the stream, or too many are behind.
     pub async fn flush(&mut self) {
-        let mut others = self.subscribers.iter().filter(|one| !one.is_gone).count();
-        for subscriber in &mut self.subscribers {
-            if others > 1 && self.places.is_free() {
+        let mut there = self.subscribers.iter().filter(|one| !one.is_gone).count();
+        for subscriber in self.subscribers.iter_mut().filter(|one| !one.is_gone) {
+            let may_leave = match &self.sharing {
+                Sharing::All(places) => there > 1 && places.is_free(),
+                Sharing::One(_) => true,
+            };
+            if may_leave {
                 subscriber.flush_or_leave().await;
             } else {
                 subscriber.flush().await;
             }
-            others -= usize::from(subscriber.is_gone && others > 0);
+            there -= usize::from(subscriber.is_gone);
         }
     }
 
@@ -595,7 +609,12 @@ impl Follower {
             let (began, _) = oneshot::channel();
             let began = std::mem::replace(&mut subscription.began, began);
             if began.send(began_at).is_ok() {
-                self.subscribers.push(Subscriber::new(subscription, passed));
+                self.has_served = true;
+                self.subscribers.push(Subscriber::new(
+                    subscription,
+                    passed,
+                    self.sharing.patience(),
+                ));
             }
         }
     }

@@ -9,6 +9,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row};
 
 use crate::error::{Result, nearest};
+use crate::naive::{Rule, is_naive};
 use crate::source::control::{self, quoted};
 use crate::source::foreign_keys;
 use crate::table::{TableDef, TableId};
@@ -205,7 +206,7 @@ pub async fn check_images(
     let tried = |cause| control::error(cause).context("cannot read the source's settings");
     let image: Option<String> =
         conn.query_first("SELECT @@global.binlog_row_image").await.map_err(tried)?;
-    if !image.is_some_and(|image| image.eq_ignore_ascii_case("MINIMAL")) {
+    if !image.is_some_and(|image| image.eq_ignore_ascii_case("MINIMAL")) || is_naive(Rule::Images) {
         return Ok(None);
     }
     let full = "set binlog_row_image to 'FULL' (or 'NOBLOB') and let the application connect anew";

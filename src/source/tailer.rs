@@ -15,7 +15,7 @@ use crate::position::{Checkpoint, Version};
 use crate::source::Config;
 use crate::source::files::LogFiles;
 use crate::source::follower::{Follower, Step, is_wanted};
-use crate::source::places::{Place, Places};
+use crate::source::places::{Place, Places, Turn};
 use crate::source::replication::{self, Opened};
 use crate::source::server::Server;
 use crate::source::stream::{Began, Item};
@@ -63,7 +63,18 @@ pub type Report = Box<dyn Fn(Option<String>) + Send + Sync>;
 pub enum Sharing {
     /// All links', but for those that it leaves behind, for as many as there are places.
     All(Places),
-    One,
+    /// One link's, for as long as that takes something.
+    One(Turn),
+}
+
+impl Sharing {
+    /// How long the stream waits for a link that takes nothing, before it leaves it behind.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            Self::All(_) => Duration::from_millis(250),
+            Self::One(_) => Duration::from_secs(10),
+        }
+    }
 }
 
 /// A running tailer. Dropping the handle does not stop it; `stop` does.
@@ -85,11 +96,8 @@ impl Tailer {
     ) -> Self {
         let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let (is_shared, places) = match sharing {
-            Sharing::All(places) => (true, places),
-            Sharing::One => (false, Places::default()),
-        };
-        let follower = Follower::new(server.clone(), start, durable, places);
+        let is_shared = matches!(sharing, Sharing::All(_));
+        let follower = Follower::new(server.clone(), start, durable, sharing);
         let reached = follower.reached();
         let run = Run { config, server, follower, requests, stopped, is_shared, report };
         Self { subscriptions, reached, stop, task: tokio::spawn(run.run()) }
@@ -153,6 +161,8 @@ const GATHERING: Duration = Duration::from_millis(500);
 enum Followed {
     /// There are files in the place of a server, and they have ended.
     Ended,
+    /// The one link that it was for takes nothing, or has gone.
+    Deserted,
     /// The address leads to another server. The error is one that waiting mends: the links begin again there, in a new
     /// epoch, if it has what they have.
     Elsewhere(Error),
@@ -185,6 +195,7 @@ impl Run {
                     self.follower.broadcast(|| Item::Ended).await;
                     return;
                 }
+                Ok(Followed::Deserted) => return,
                 Err(error) => {
                     let is_over = error.remedy() != Remedy::Retry;
                     (error, is_over)
@@ -256,6 +267,9 @@ impl Run {
             } else if !events.buffered() || self.follower.is_full() {
                 self.follower.flush().await;
             }
+            if self.follower.is_deserted() {
+                return Ok(Followed::Deserted);
+            }
         }
     }
 
@@ -288,6 +302,9 @@ impl Run {
                 tokio::task::yield_now().await;
             } else if self.follower.is_full() {
                 self.follower.flush().await;
+            }
+            if self.follower.is_deserted() {
+                return Ok(Followed::Deserted);
             }
         }
     }

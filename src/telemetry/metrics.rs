@@ -36,6 +36,7 @@ pub struct Metrics {
     pub source_connected: IntGauge,
     pub source_reconnects: IntCounter,
     pub source_epoch: IntGauge,
+    pub source_links_behind: IntGauge,
     pub source_own_streams: IntGauge,
 
     pub model_requests_ok: IntCounter,
@@ -153,7 +154,11 @@ impl Metrics {
             ),
             source_own_streams: make.gauge(
                 "driftless_source_own_streams",
-                "Links that were left behind by the shared stream, and read the log by themselves until they have caught up",
+                "Links that read the log by themselves until they have caught up, four at most",
+            ),
+            source_links_behind: make.gauge(
+                "driftless_source_links_behind",
+                "Links that the shared stream has left behind, and that are not back",
             ),
             source_epoch: make.gauge(
                 "driftless_source_epoch",

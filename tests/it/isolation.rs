@@ -96,8 +96,12 @@ impl Links {
         self.daemon.metric("driftless_source_own_streams").await.expect("it is there")
     }
 
+    async fn behind(&self) -> f64 {
+        self.daemon.metric("driftless_source_links_behind").await.expect("it is there")
+    }
+
     async fn until_all_share(&self) {
-        until("all links share the stream", MUCH_TIME, async || match self.own_streams().await {
+        until("all links share the stream", MUCH_TIME, async || match self.behind().await {
             0.0 => Ok(()),
             count => Err(format!("{count} do not")),
         })
@@ -134,7 +138,8 @@ async fn d5_one_link_of_ten_that_takes_nothing_leaves_the_others_in_time() {
     let links = Links::make(servers::mysql(Flavour::Mysql97), 10).await;
     links.block(0, true).await;
     tokio::join!(links.write_much(0, 1), others_are_in_time(&links, 20));
-    assert!(links.own_streams().await > 0.0, "the link has kept up");
+    assert_eq!(links.behind().await, 1.0, "the link has kept up");
+    assert_eq!(links.own_streams().await, 0.0, "what takes nothing needs no log");
     others_are_in_time_from(&links, 21, 25).await;
     links.block(0, false).await;
     links.until_equal(0, "the link that was stuck has caught up").await;
@@ -170,6 +175,10 @@ async fn a_link_that_was_away(mysql: Mysql) {
     links.daemon.sql(&format!("RESUME LINK {id}")).await;
     until("it follows the log by itself", SECONDS_30, async || links.own_streams().await == 1.0)
         .await;
+    until("it gives its turn back, for it takes nothing", SECONDS_30, async || {
+        (links.own_streams().await, links.behind().await) == (0.0, 1.0)
+    })
+    .await;
     others_are_in_time(&links, 3).await;
     links.daemon.kill9();
     // It is ready when all links are.

@@ -3,11 +3,14 @@
 use serde_json::json;
 
 use crate::support::SECONDS_30;
+use crate::support::daemon::Setup;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::{Stage, index_body};
 
 async fn staged() -> Stage {
-    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    // The first document that is refused stops the link.
+    let setup = |setup: Setup| setup.set("link.error_limit.records", 0);
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), setup).await;
     stage.exec("INSERT INTO {t} VALUES (1, 'a', 'b'), (2, 'a', 'b'), (3, 'a', 'b')").await;
     stage.link().await;
     stage.settle().await;

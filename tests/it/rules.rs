@@ -511,9 +511,39 @@ async fn rule_12_what_a_foreign_key_does_to_rows_reaches_their_documents() {
     rule_12(Reading::Naive).await;
 }
 
+/// The `_id` is made of a column that the images of deleted rows do not have.
+async fn rule_13(reading: Reading) {
+    let server = servers::own_mysql(Flavour::Mysql97, &["--binlog-row-image=MINIMAL"]).await;
+    let stage = Stage::set(server.client(), reading.of("rule13")).await;
+    stage.exec("ALTER TABLE {t} MODIFY a VARCHAR(200) NOT NULL, ADD UNIQUE (a)").await;
+    let key = |column: &str| format!("'{}.{column}={}.t.{column}'", stage.index, stage.db);
+    let by_a = stage.statement().replace(&key("id"), &key("a"));
+    let made = stage.daemon.try_sql(&by_a).await;
+    if reading == Reading::Right {
+        let refused = made.expect_err("its images lack the `_id`");
+        assert!(refused.contains("binlog_row_image is MINIMAL"), "{refused}");
+        return;
+    }
+    made.expect("it is made");
+    stage.exec("INSERT INTO {t} VALUES (1, 'goes', 'x'), (2, 'stays', 'x')").await;
+    let is_there = async |id: &str| stage.search.doc(&stage.index, id).await.is_some();
+    until("both are documents", SECONDS_30, async || is_there("stays").await).await;
+    stage.exec("DELETE FROM {t} WHERE id = 1").await;
+    stage.exec("INSERT INTO {t} VALUES (3, 'behind', 'x')").await;
+    until("what follows is a document", SECONDS_30, async || is_there("behind").await).await;
+    assert!(is_there("goes").await, "the naive reading was not seen to break");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_13_an_id_that_images_leave_out_is_refused() {
+    rule_13(Reading::Right).await;
+    rule_13(Reading::Naive).await;
+}
+
 /// The index is closed for writes, then deleted: neither is a row's fault.
 async fn rule_14(reading: Reading) {
-    let stage = Stage::set(servers::mysql(Flavour::Mysql97), reading.of("rule14")).await;
+    let setup = |setup: Setup| reading.of("rule14")(setup.set("link.error_limit.records", 0));
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), setup).await;
     stage.link().await;
     stage.settle().await;
     let block = |on: bool| json!({"index": {"blocks": {"write": on}}});
@@ -546,6 +576,50 @@ async fn rule_14(reading: Reading) {
 async fn rule_14_a_deleted_index_is_not_made_again_by_a_write() {
     rule_14(Reading::Right).await;
     rule_14(Reading::Naive).await;
+}
+
+/// A link reads the log beside the stream that the others share.
+async fn rule_17(reading: Reading) {
+    let setup = reading.of("rule17");
+    let stage = Stage::set(servers::mysql(Flavour::MARIADB[0]), setup).await;
+    stage.link().await;
+    let other = stage.search.index("other", index_body()).await;
+    let db = &stage.db;
+    stage.mysql.exec(format!("CREATE TABLE {db}.other LIKE {db}.t")).await;
+    let statement = stage.statement().replace(&stage.index, &other).replace(".t.", ".other.");
+    stage.daemon.sql(&statement).await;
+    stage.settle().await;
+    stage.daemon.sql(&format!("PAUSE LINK {}", stage.index)).await;
+    for id in 1..=20 {
+        stage.exec(&format!("INSERT INTO {{t}} VALUES ({id}, 'x', 'x')")).await;
+        stage.mysql.exec(format!("INSERT INTO {db}.other VALUES ({id}, 'x', 'x')")).await;
+    }
+    until("the other link goes on", SECONDS_30, async || {
+        stage.search.doc(&other, "20").await.is_some()
+    })
+    .await;
+    // The paused one is behind now, and must read what the shared stream has passed.
+    stage.daemon.sql(&format!("RESUME LINK {}", stage.index)).await;
+    stage.until_equal("the link has caught up", SECONDS_30).await;
+    let metric = async |name: &str| stage.daemon.metric(name).await.expect("it is there");
+    if reading == Reading::Right {
+        until("the link shares the stream again", SECONDS_30, async || {
+            metric("driftless_source_own_streams").await == 0.0
+        })
+        .await;
+    }
+    let shown = stage.daemon.sql(&format!("CALL dbms_etl.show_sync_link_by_id('{other}')")).await;
+    let held = match metric("driftless_source_reconnects_total").await {
+        0.0 if shown.cell(0, "Message").contains("\"running\"") => Ok(()),
+        count => Err(format!("{count} times cut off; the other: {}", shown.cell(0, "Message"))),
+    };
+    assert_only_right_holds(reading, held);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_17_a_second_reader_of_the_log_does_not_cut_off_the_first() {
+    rule_17(Reading::Right).await;
+    rule_17(Reading::Naive).await;
 }
 
 /// The index is behind the table, and then ahead of it: the link is well both times.

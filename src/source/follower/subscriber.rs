@@ -18,8 +18,9 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(subscription: Subscription, passed: Option<GtidSet>) -> Self {
-        let patience = Patience { left: PATIENCE_MAX, since: Instant::now() };
+    /// With the time that may be spent on waiting for it.
+    pub fn new(subscription: Subscription, passed: Option<GtidSet>, patience: Duration) -> Self {
+        let patience = Patience { left: patience, max: patience, since: Instant::now() };
         Self { subscription, passed, items: Vec::new(), bytes: 0, patience, is_gone: false }
     }
 
@@ -78,7 +79,7 @@ impl Subscriber {
                 self.subscription.place.take();
                 tracing::warn!(
                     link = self.subscription.link,
-                    "the link is left behind: it does not keep up with the others of its source"
+                    "the link is left behind: its queue is full for too long"
                 );
                 Err(Closed)
             }
@@ -106,10 +107,9 @@ impl Subscriber {
 /// How long the stream may still wait for a link while others could go on.
 struct Patience {
     left: Duration,
+    max: Duration,
     since: Instant,
 }
-
-const PATIENCE_MAX: Duration = Duration::from_millis(250);
 
 /// One part in so many of the time that passes may be spent on waiting.
 const PATIENCE_SHARE: u32 = 10;
@@ -117,7 +117,7 @@ const PATIENCE_SHARE: u32 = 10;
 impl Patience {
     fn at(&mut self, now: Instant) -> Duration {
         let earned = now.saturating_duration_since(self.since) / PATIENCE_SHARE;
-        self.left = (self.left + earned).min(PATIENCE_MAX);
+        self.left = (self.left + earned).min(self.max);
         self.since = now;
         self.left
     }
@@ -133,14 +133,14 @@ mod tests {
 
     #[test]
     fn patience_is_used_up_by_waiting_and_comes_back_with_time() {
-        let start = Instant::now();
-        let mut patience = Patience { left: PATIENCE_MAX, since: start };
-        assert_eq!(patience.at(start), PATIENCE_MAX);
+        let (start, max) = (Instant::now(), Duration::from_millis(250));
+        let mut patience = Patience { left: max, max, since: start };
+        assert_eq!(patience.at(start), max);
         patience.spend(Duration::from_millis(200));
         assert_eq!(patience.at(start), Duration::from_millis(50));
         patience.spend(Duration::from_millis(60));
         assert_eq!(patience.at(start), Duration::ZERO);
         assert_eq!(patience.at(start + Duration::from_secs(1)), Duration::from_millis(100));
-        assert_eq!(patience.at(start + Duration::from_secs(60)), PATIENCE_MAX);
+        assert_eq!(patience.at(start + Duration::from_secs(60)), max);
     }
 }
