@@ -126,11 +126,15 @@ impl Ahead {
         let event = self.format.read(bytes)?;
         let header = event.header;
         match event.body {
-            Body::FormatDescription(format) => self.format = *format,
+            Body::FormatDescription(format) => {
+                self.format = *format;
+                // A file that ended within a transaction: it was rolled back.
+                self.open = None;
+            }
             Body::GroupStart(start) => {
                 self.open = Some(self.numbering.gtid(&start)?);
                 self.has_begun = start.mariadb.is_some_and(|start| !start.is_standalone());
-                self.concerns_nothing = start.mariadb.is_some_and(|start| start.begins_alter());
+                self.concerns_nothing = start.mariadb.is_some_and(|start| start.alters_nothing());
             }
             Body::Rotate(rotate) => {
                 self.numbering.begin_file(rotate.file, rotate.offset);

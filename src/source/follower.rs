@@ -260,6 +260,7 @@ impl Follower {
             Body::FormatDescription(format) => {
                 self.format = *format;
                 self.tables.clear();
+                self.abandon_group();
                 return Ok(header);
             }
             Body::Rotate(rotate) => {
@@ -347,7 +348,20 @@ impl Follower {
         self.follow_event(format.read_inner(&plain)?, &plain).map(|_| ())
     }
 
+    /// A file of the log has ended within a transaction: the server died while it wrote that, and has rolled it back.
+    /// MariaDB leaves what was written in its log, and gives the number to another transaction.
+    fn abandon_group(&mut self) {
+        let Some(group) = &self.group else { return };
+        tracing::warn!(gtid = ?group.gtid, "the log has a part of a transaction, which was rolled back");
+        if group.has_rows && !group.is_held && group.xa.is_none() {
+            self.tell_all(rolled_back);
+        }
+        self.held = Held::default();
+        self.group = None;
+    }
+
     fn begin_group(&mut self, start: GroupStart, header: &Header) -> Result<()> {
+        self.abandon_group();
         let gtid = self.numbering.gtid(&start)?;
         if matches!(gtid.sid, Sid::Domain(_)) && self.at.position.gtids.contains(&gtid) {
             return Err(out_of_order(&gtid, &self.at.position.gtids));
@@ -364,7 +378,7 @@ impl Follower {
             xa: None,
             has_rows: false,
             is_held: mariadb.is_some() && !is_naive(Rule::HeldGroups),
-            concerns_nothing: mariadb.is_some_and(|start| start.begins_alter()),
+            concerns_nothing: mariadb.is_some_and(|start| start.alters_nothing()),
         };
         if mariadb.is_some_and(|start| start.is_prepared_xa()) {
             group.begin_xa();
@@ -431,7 +445,13 @@ impl Follower {
                 }
                 self.end_group();
             }
-            ddl::Kind::Savepoint if group.is_held => {
+            // What is prepared is handed over at once, so what it rolls back is not known any more.
+            ddl::Kind::Savepoint if group.xa.is_some() || !group.is_held => {
+                if group.has_rows && ddl::is_rollback_to(&statement) {
+                    self.tell_all(partly_rolled_back);
+                }
+            }
+            ddl::Kind::Savepoint => {
                 if !self.held.follow_savepoint(&statement) {
                     self.tell_all(partly_rolled_back);
                 }
@@ -474,7 +494,7 @@ impl Follower {
                     self.end_group();
                 }
             }
-            ddl::Kind::Savepoint | ddl::Kind::XaEnd | ddl::Kind::Other => {
+            ddl::Kind::XaEnd | ddl::Kind::Other => {
                 if ends_group {
                     self.end_group();
                 }
@@ -483,10 +503,12 @@ impl Follower {
     }
 
     fn tell_all(&mut self, error: impl Fn(&TableId) -> Error) {
-        let gtid = self.group.as_ref().and_then(|group| group.gtid.clone());
+        let group = self.group.as_ref();
+        let gtid = group.and_then(|group| group.gtid.clone());
+        let xa = group.and_then(|group| group.xa.clone());
         for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
             let error = error(&subscriber.subscription.table);
-            subscriber.push(Item::Unfollowable(error, None));
+            subscriber.push(Item::Unfollowable(error, xa.clone()));
         }
     }
 

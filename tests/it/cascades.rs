@@ -427,3 +427,31 @@ async fn texts_of_printable_ascii_differ_by_no_more_than_their_forms_say() {
     })
     .await;
 }
+
+/// Two keys that differ by case alone have one form. What the one's grandparent took is not taken for the other's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_differ_by_case_alone_are_told_apart_above_the_parents() {
+    for flavour in [Flavour::Mysql80, Flavour::Mariadb118] {
+        let stage = Stage::set(servers::mysql(flavour), |setup| setup).await;
+        for sql in [
+            "CREATE TABLE {db}.g (id INT PRIMARY KEY)",
+            "CREATE TABLE {db}.p (code VARCHAR(200) COLLATE utf8mb4_bin PRIMARY KEY, g INT, \
+             FOREIGN KEY (g) REFERENCES {db}.g (id) ON DELETE CASCADE) CHARSET utf8mb4",
+            "ALTER TABLE {t} MODIFY b VARCHAR(200) COLLATE utf8mb4_bin, \
+             ADD CONSTRAINT by_b FOREIGN KEY (b) REFERENCES {db}.p (code) ON DELETE CASCADE",
+            "INSERT INTO {db}.g VALUES (1), (2), (3)",
+            "INSERT INTO {db}.p VALUES ('A', 1), ('a', 2), ('b', 3)",
+            "INSERT INTO {t} VALUES (1, 'x', 'A'), (2, 'x', 'a'), (3, 'x', 'b'), (4, 'x', 'A'), (5, 'x', 'a')",
+        ] {
+            exec(&stage, sql).await;
+        }
+        stage.link().await;
+        stage.until_equal("the rows are documents", SECONDS_30).await;
+        stage.until_state("running").await;
+        for id in [2, 3, 1] {
+            exec(&stage, &format!("DELETE FROM {{db}}.g WHERE id = {id}")).await;
+            stage.until_equal("the rows of one are gone", SECONDS_30).await;
+        }
+        assert_eq!(copied(&stage), 0);
+    }
+}

@@ -44,7 +44,7 @@ fn numbers(from: u32, to: u32) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_delivered_when_daemon_and_server_were_killed_between_prepare_and_commit() {
-    for flavour in Flavour::ALL {
+    for flavour in Flavour::EVERY {
         let mut server = servers::own_mysql(flavour, &[]).await;
         let mut stage = Stage::set(server.client(), |setup| setup).await;
         stage
@@ -97,7 +97,7 @@ fn versions(bulks: &[Request]) -> BTreeMap<String, Vec<u64>> {
 /// One XID twice, and a kill behind both commits: the replay must not take the second's rows for the first's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_gives_the_same_rows_the_same_versions() {
-    for flavour in Flavour::ALL {
+    for flavour in Flavour::EVERY {
         // No checkpoint but those of the beginning and of the end.
         let server = servers::own_mysql(flavour, &[]).await;
         let mut stage =
@@ -138,7 +138,7 @@ async fn a_replay_gives_the_same_rows_the_same_versions() {
 /// More than is held in memory, with every document changed twice; compressed in the log too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_transaction_goes_through_the_state() {
-    for flavour in Flavour::ALL {
+    for flavour in Flavour::EVERY {
         let server = servers::own_mysql(flavour, &[]).await;
         let mut stage = Stage::set(server.client(), |setup: Setup| setup).await;
         stage.exec(&numbers(1, 900)).await;
@@ -202,7 +202,7 @@ async fn two_links_get_each_its_own_rows_of_a_transaction() {
 /// The rows of such a transaction lie before the stream, and become visible behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_begins_when_what_was_prepared_before_it_has_ended() {
-    for flavour in Flavour::ALL {
+    for flavour in Flavour::EVERY {
         let server = servers::own_mysql(flavour, &[]).await;
         let stage = Stage::set(server.client(), |setup| setup).await;
         stage.exec("INSERT INTO {t} VALUES (1, 'old', 'x'), (2, 'old', 'x')").await;
@@ -255,7 +255,7 @@ async fn without_the_privilege_a_transaction_from_before_the_link_stops_it() {
 /// A snapshot in small chunks, transactions that are prepared in one window and committed in another, and kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_during_a_snapshot_and_kills_are_not_lost() {
-    for flavour in Flavour::ALL {
+    for flavour in Flavour::EVERY {
         let server = servers::own_mysql(flavour, &[]).await;
         let mut stage = Stage::set(server.client(), |setup| {
             setup.set("snapshot.chunk_rows", 100).set("link.checkpoint_interval_ms", 50)
@@ -315,6 +315,38 @@ async fn commits_during_a_snapshot_and_kills_are_not_lost() {
         assert!(load.await.expect("the load ends") > 20);
         stage.settle().await;
         stage.until_equal("the index equals the table", MINUTES_2).await;
+        assert_eq!(stage.until_state("running").await["errors"], "");
+    }
+}
+
+/// MariaDB logs what was rolled back to a savepoint, where a table without transactions was changed meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_prepared_transaction_has_rolled_back_to_a_savepoint_is_not_delivered() {
+    for flavour in Flavour::MARIADB {
+        let server = servers::own_mysql(flavour, &[]).await;
+        let mut stage = Stage::set(server.client(), |setup| setup).await;
+        stage.exec("INSERT INTO {t} VALUES (1, 'old', 'x'), (2, 'old', 'x')").await;
+        let plain = "CREATE TABLE {db}.m (id INT PRIMARY KEY) ENGINE = MyISAM";
+        stage.mysql.exec(plain.replace("{db}", &stage.db)).await;
+        stage.link().await;
+        stage.settle().await;
+        let statements = [
+            "UPDATE {t} SET a = 'kept' WHERE id = 1",
+            "SAVEPOINT s",
+            "INSERT INTO {t} VALUES (3, 'never', 'x')",
+            "UPDATE {t} SET a = 'never' WHERE id = 2",
+            "INSERT INTO {db}.m VALUES (1)",
+            "ROLLBACK TO s",
+            "INSERT INTO {t} VALUES (4, 'kept', 'x')",
+        ];
+        prepare(&stage, "partly", &statements).await;
+        stage.settle().await;
+        stage.until_equal("nothing is committed yet", SECONDS_30).await;
+        stage.daemon.kill9();
+        stage.daemon.start_again().await;
+        stage.mysql.exec("XA COMMIT 'partly'").await;
+        stage.settle().await;
+        stage.until_equal("what was not rolled back", SECONDS_30).await;
         assert_eq!(stage.until_state("running").await["errors"], "");
     }
 }

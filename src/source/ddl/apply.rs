@@ -39,10 +39,12 @@ pub fn apply(
     match cursor.next()? {
         token if token.is_keyword(&["ALTER"]) => {
             while !cursor.accept(&["TABLE"]) {
-                cursor.next()?;
+                // Rows that do not fit what the statement makes of the table are dropped.
+                change.moves_rows |= cursor.next()?.is_keyword(&["IGNORE"]);
             }
             cursor.accept_if_exists();
             let subject = cursor.table()?;
+            cursor.accept_wait();
             if !is_table(&subject, &def.id) {
                 return None;
             }
@@ -85,6 +87,7 @@ fn read_renames(
     if !is_table(&cursor.table()?, table) {
         return None;
     }
+    cursor.accept_wait();
     let mut renames = Vec::new();
     while let Some(clause) = cursor.clause() {
         let words = &mut Words::new(&clause);
@@ -664,6 +667,9 @@ mod tests {
             ("ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (n)", "id a b n key n"),
             ("ALTER TABLE t ALTER a SET DEFAULT 'x', ALTER COLUMN b SET INVISIBLE", "id a b n"),
             ("ALTER TABLE t DROP PARTITION p0", "id a b n moves rows"),
+            ("ALTER IGNORE TABLE t ADD UNIQUE (a)", "id a b n moves rows"),
+            ("ALTER TABLE t WAIT 5 ADD c INT", "id a b n +c int"),
+            ("ALTER TABLE t NOWAIT DROP a", "id b n"),
             ("ALTER TABLE t ADD PARTITION (PARTITION p1 VALUES LESS THAN (5))", "id a b n"),
             ("ALTER TABLE t ADD c INT PARTITION BY HASH (id) PARTITIONS 4", "id a b n +c int"),
             ("ALTER TABLE t DEFAULT CHARSET latin1, ENGINE=InnoDB COMMENT 'x'", "id a b n"),
