@@ -90,11 +90,13 @@ async fn over_two_promotions(flavour: Flavour) {
     stage.exec("INSERT INTO {t} VALUES (4, 'lost', 'x')").await;
     stage.exec("UPDATE {t} SET a = 'lost' WHERE id = 1").await;
     stage.settle().await;
-    let lost: String = stage.mysql.value(match flavour.is_mariadb() {
-        true => "SELECT @@global.gtid_binlog_pos",
-        false => "SELECT @@global.server_uuid",
-    })
-    .await;
+    let lost: String = stage
+        .mysql
+        .value(match flavour.is_mariadb() {
+            true => "SELECT @@global.gtid_binlog_pos",
+            false => "SELECT @@global.server_uuid",
+        })
+        .await;
     stage.mysql = first.clone();
     for number in 10..20 {
         stage.exec(&format!("INSERT INTO {{t}} VALUES ({number}, 'kept', 'x')")).await;

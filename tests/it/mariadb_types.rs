@@ -15,14 +15,8 @@ const CASES: &[Case] = &[
     (
         "uu UUID",
         [
-            (
-                "'01234567-89AB-4DEF-8123-456789ABCD00'",
-                r#""01234567-89ab-4def-8123-456789abcd00""#,
-            ),
-            (
-                "'ffffffff-ffff-1fff-bfff-ffffffffffff'",
-                r#""ffffffff-ffff-1fff-bfff-ffffffffffff""#,
-            ),
+            ("'01234567-89AB-4DEF-8123-456789ABCD00'", r#""01234567-89ab-4def-8123-456789abcd00""#),
+            ("'ffffffff-ffff-1fff-bfff-ffffffffffff'", r#""ffffffff-ffff-1fff-bfff-ffffffffffff""#),
         ],
     ),
     ("i4 INET4", [("'10.0.0.1'", r#""10.0.0.1""#), ("'255.255.255.0'", r#""255.255.255.0""#)]),
@@ -38,19 +32,31 @@ const CASES: &[Case] = &[
         [("CONCAT('é', REPEAT('x', 5))", r#""éxxxxx""#), ("''", r#""""#)],
     ),
     ("lc LONGTEXT COMPRESSED", [("REPEAT('ab', 4)", r#""abababab""#), ("'中'", r#""中""#)]),
-    ("bc VARBINARY(2000) COMPRESSED", [("REPEAT('a', 6)", r#""YWFhYWFh""#), ("x'00'", r#""AA==""#)]),
+    (
+        "bc VARBINARY(2000) COMPRESSED",
+        [("REPEAT('a', 6)", r#""YWFhYWFh""#), ("x'00'", r#""AA==""#)],
+    ),
     ("blc BLOB COMPRESSED", [("x'01ff'", r#""Af8=""#), ("''", r#""""#)]),
     (
         "js JSON",
         [
-            (r#"'{"a": [1.50, "\\u00e9 x"], "a": 2, "b": null}'"#, r#"{"a":[1.50,"\u00e9 x"],"b":null}"#),
+            (
+                r#"'{"a": [1.50, "\\u00e9 x"], "a": 2, "b": null}'"#,
+                r#"{"a":[1.50,"\u00e9 x"],"b":null}"#,
+            ),
             ("'[]'", "[]"),
         ],
     ),
     ("b1 BIT(1)", [("1", "1"), ("0", "0")]),
     ("b12 BIT(12)", [("b'101010101010'", "2730"), ("0", "0")]),
     ("b64 BIT(64)", [("18446744073709551615", "18446744073709551615"), ("1", "1")]),
-    ("tm TIME(6)", [("'-838:59:59.000001'", r#""-838:59:59.000001""#), ("'-00:00:00.5'", r#""-00:00:00.500000""#)]),
+    (
+        "tm TIME(6)",
+        [
+            ("'-838:59:59.000001'", r#""-838:59:59.000001""#),
+            ("'-00:00:00.5'", r#""-00:00:00.500000""#),
+        ],
+    ),
     ("t0 TIME", [("'-00:00:01'", r#""-00:00:01""#), ("'838:59:59'", r#""838:59:59""#)]),
     ("d DATE", [("'0000-00-00'", "null"), ("'2026-02-00'", "null")]),
     (
@@ -78,25 +84,34 @@ const CASES: &[Case] = &[
     (
         "pt POINT",
         [
-            ("ST_GeomFromText('POINT(10 20)', 4326)", r#"{"type":"Point","coordinates":[10.0,20.0]}"#),
+            (
+                "ST_GeomFromText('POINT(10 20)', 4326)",
+                r#"{"type":"Point","coordinates":[10.0,20.0]}"#,
+            ),
             ("POINT(-0.5, 1)", r#"{"type":"Point","coordinates":[-0.5,1.0]}"#),
         ],
     ),
-    ("en ENUM('grün', 'it''s', '') CHARACTER SET latin1", [("'grün'", r#""grün""#), ("''", r#""""#)]),
+    (
+        "en ENUM('grün', 'it''s', '') CHARACTER SET latin1",
+        [("'grün'", r#""grün""#), ("''", r#""""#)],
+    ),
     ("st SET('a', 'ß', 'c')", [("'c,a'", r#"["a","c"]"#), ("''", "[]")]),
     ("u2 VARCHAR(9) CHARACTER SET ucs2", [("'é中'", r#""é中""#), ("'a '", r#""a ""#)]),
     ("u32 CHAR(9) CHARACTER SET utf32", [("'😀'", r#""😀""#), ("'a '", r#""a""#)]),
     ("sj TEXT CHARACTER SET sjis", [("'ソ'", r#""ソ""#), (r"'a\\b'", r#""a\\b""#)]),
     ("inv INT INVISIBLE", [("7", "7"), ("NULL", "null")]),
     ("gv INT AS (bu MOD 10) VIRTUAL", [("", "5"), ("", "0")]),
-    ("gs VARCHAR(40) AS (CONCAT(i4, '/', y)) STORED", [("", r#""10.0.0.1/0""#), ("", r#""255.255.255.0/2155""#)]),
+    (
+        "gs VARCHAR(40) AS (CONCAT(i4, '/', y)) STORED",
+        [("", r#""10.0.0.1/0""#), ("", r#""255.255.255.0/2155""#)],
+    ),
 ];
 
 const OF_11_8: &[Case] = &[(
     "ve VECTOR(3) NOT NULL",
     [
         ("VEC_FromText('[1, 0.1, -2.5]')", "[1.0,0.1,-2.5]"),
-        ("VEC_FromText('[0, 3.4e38, 1e-45]')", "[0.0,3.4e+38,1e-45]"),
+        ("VEC_FromText('[0, 3.4e38, 1.5e-38]')", "[0.0,3.4e+38,1.5e-38]"),
     ],
 )];
 
@@ -144,8 +159,7 @@ async fn both_ways(flavour: Flavour, server: &OwnMysql) {
     insert(20).await;
     let fields: Vec<_> = [0, 1]
         .map(|at| {
-            let field =
-                |(column, values): &&Case| format!("\"{}\":{}", name(column), values[at].1);
+            let field = |(column, values): &&Case| format!("\"{}\":{}", name(column), values[at].1);
             cases.iter().map(field).collect::<Vec<_>>().join(",")
         })
         .into();
@@ -155,7 +169,10 @@ async fn both_ways(flavour: Flavour, server: &OwnMysql) {
             let action = format!("\"_id\":\"{id}\"");
             let texts: Vec<_> = stage.proxy.requests().iter().map(|one| one.text()).collect();
             let lines = || texts.iter().flat_map(|text| text.lines());
-            lines().zip(lines().skip(1)).find(|(line, _)| line.contains(&action)).map(|(_, body)| body.to_owned())
+            lines()
+                .zip(lines().skip(1))
+                .find(|(line, _)| line.contains(&action))
+                .map(|(_, body)| body.to_owned())
         })
         .await;
         assert_eq!(body, expected, "{flavour:?}");
@@ -213,7 +230,9 @@ async fn a_table_that_keeps_its_past_is_followed_by_its_present() {
         stage.exec("UPDATE {t} SET a = 'behind the statement' WHERE id = 2").await;
         stage.daemon.start_again().await;
         stage.until_equal("statement and past", SECONDS_30).await;
-        for sql in ["ALTER TABLE {t} DROP SYSTEM VERSIONING", "ALTER TABLE {t} ADD SYSTEM VERSIONING"] {
+        for sql in
+            ["ALTER TABLE {t} DROP SYSTEM VERSIONING", "ALTER TABLE {t} ADD SYSTEM VERSIONING"]
+        {
             stage.exec(sql).await;
             stage.exec("UPDATE {t} SET b = CONCAT(b, '+')").await;
             stage.exec("DELETE FROM {t} WHERE id = 30").await;

@@ -795,7 +795,9 @@ async fn statements_of_mariadb_alone_are_followed() {
                 session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
             }
             number += 1;
-            stage.exec(&format!("INSERT INTO {{t}} (id, a, b) VALUES ({number}, 'a{number}', 'b')")).await;
+            stage
+                .exec(&format!("INSERT INTO {{t}} (id, a, b) VALUES ({number}, 'a{number}', 'b')"))
+                .await;
             stage.exec("UPDATE {t} SET b = CONCAT(b, '.') ORDER BY id LIMIT 1").await;
             until_index_is(&stage, "SELECT id, a, b FROM {t}").await;
             assert_eq!(copied(&stage) - before, copies, "{flavour:?}: {sql}");

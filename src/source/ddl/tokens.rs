@@ -169,7 +169,8 @@ impl<'s> Cursor<'s> {
     /// `WAIT 5` or `NOWAIT`, which MariaDB takes behind the name of a table.
     pub fn accept_wait(&mut self) {
         let mut ahead = self.clone();
-        let is_number = |token: Token<'_>| matches!(token, Token::Word(word) if word.parse::<f64>().is_ok());
+        let is_number =
+            |token: Token<'_>| matches!(token, Token::Word(word) if word.parse::<f64>().is_ok());
         if ahead.accept(&["WAIT"]) && ahead.next().is_some_and(is_number) {
             *self = ahead;
         } else {
