@@ -162,7 +162,10 @@ async fn a_large_transaction_goes_through_the_state() {
             "UPDATE {t} SET id = id + 1, a = 'moved' WHERE id < 999999999 ORDER BY id DESC",
         ];
         prepare(&stage, &xid, &change).await;
-        stage.settle().await;
+        // On MariaDB a prepared transaction goes on to lock the gaps between its rows, the one of the sentinel too.
+        if !flavour.is_mariadb() {
+            stage.settle().await;
+        }
         stage.daemon.kill9();
         stage.daemon.start_again().await;
         decide(&stage, &format!("XA COMMIT '{xid}'")).await;
