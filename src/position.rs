@@ -187,6 +187,16 @@ impl GtidSet {
         self.origins.iter().map(one).collect::<Vec<_>>().join(",")
     }
 
+    /// The last transaction of each domain.
+    pub fn last_of_domains(&self) -> impl Iterator<Item = Gtid> {
+        let one = |(domain, (gno, origin)): (&u32, &(u64, u32))| Gtid {
+            sid: Sid::Domain(*domain),
+            gno: *gno,
+            origin: *origin,
+        };
+        self.origins.iter().map(one)
+    }
+
     fn note_origin(&mut self, gtid: &Gtid) {
         let Sid::Domain(domain) = gtid.sid else { return };
         let noted = self.origins.entry(domain).or_insert((gtid.gno, gtid.origin));
@@ -387,7 +397,7 @@ impl GtidSet {
 }
 
 /// `0-1-5`: domain, server, number.
-fn gtid_of_mariadb(text: &str) -> Option<Gtid> {
+pub fn gtid_of_mariadb(text: &str) -> Option<Gtid> {
     let mut parts = text.split('-').map(str::trim);
     let domain = parts.next()?.parse().ok()?;
     let origin = parts.next()?.parse().ok()?;

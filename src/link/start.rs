@@ -293,6 +293,9 @@ async fn set_up(
         None => (as_made, Holding::Defined),
     };
     let note = holds.map(|holds| holds.reason.clone()).unwrap_or_default();
+    if let Some(why) = &why_anew {
+        tracing::warn!(link = record.id, reason = %why, "the table is copied again");
+    }
     live.set_note(match &why_anew {
         Some(why) => format!("the table is copied again: {why}"),
         None => note,

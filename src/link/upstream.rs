@@ -12,7 +12,7 @@ use crate::link::alone::{Alone, Joining, WayBack};
 use crate::link::end::End;
 use crate::link::status::unix_seconds;
 use crate::link::supervisor::{Inner, lock};
-use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
+use crate::position::{Checkpoint, Epoch, Gtid, GtidSet, Position, Version};
 use crate::source::places::Place;
 use crate::source::server::{Naming, Server};
 use crate::source::snapshot::watermark;
@@ -47,6 +47,8 @@ struct Look {
     logged: GtidSet,
     purged: GtidSet,
     executed: GtidSet,
+    /// Of MariaDB the last transaction of each server in each domain.
+    newest: Vec<Gtid>,
 }
 
 /// Why a link cannot go on from its checkpoint.
@@ -299,14 +301,16 @@ impl Inner {
                 logged.union(&checkpoint.position.gtids);
             }
             let server = Server { identity: files::identity(dir)?, naming: Naming::Gtids };
-            return Ok(Look { server, logged, purged: before.clone(), executed: before });
+            let (purged, executed) = (before.clone(), before);
+            return Ok(Look { server, logged, purged, executed, newest: Vec::new() });
         }
         let mut conn = control::connect(&self.parts.source).await?;
         let server = self.server_of(&mut conn).await?;
         let logged = watermark::logged(&mut conn, &server).await?;
         let purged = watermark::purged(&mut conn, &server).await?;
         let executed = watermark::executed(&mut conn, &server).await?;
-        Ok(Look { server, logged, purged, executed })
+        let newest = watermark::newest_of_each_server(&mut conn, &server).await?;
+        Ok(Look { server, logged, purged, executed, newest })
     }
 
     /// The source's server. Where links are known by place, they stay so, even if GTIDs were switched on since.
@@ -404,6 +408,20 @@ fn why_lost(look: &Look, ours: &GtidSet) -> Option<Lost> {
         };
         let is_foreign = logged.intersection(ours).is_empty();
         return Some(Lost { reason, has_diverged: true, is_foreign });
+    }
+    // A domain has one row of numbers for all servers: one that is ahead need not have what another one gave.
+    let is_missing = |last: &Gtid| {
+        let same = |one: &&Gtid| one.sid == last.sid && one.origin == last.origin;
+        look.newest.iter().find(same).is_none_or(|newest| newest.gno < last.gno)
+    };
+    if look.server.naming == Naming::Domains
+        && let Some(missing) = ours.last_of_domains().find(is_missing)
+    {
+        let reason = format!(
+            "the source has not executed transaction {missing} that was applied ({ours}), and has others of that number \
+             or above: it was restored, or lost a fail-over"
+        );
+        return Some(Lost { reason, has_diverged: true, is_foreign: false });
     }
     let reason = || format!("the source has purged the log that follows the checkpoint ({ours})");
     let has_all = ours.covers(&look.purged);

@@ -103,6 +103,8 @@ pub(super) struct Worker {
     pub(super) begins_at: u64,
     /// Nothing was taken in since `at`.
     pub(super) is_at_boundary: bool,
+    /// A boundary behind `at` that was put off, and since when.
+    put_off: Option<(Arc<Checkpoint>, Instant)>,
     /// Commit time of the first change since the newest mark.
     pub(super) first_commit_us: Option<u64>,
     pub(super) holding: Holding,
@@ -123,6 +125,9 @@ pub(super) struct Worker {
 
 /// How often acknowledgements are looked at and a busy lane is shown what waits for it, if nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
+
+/// For so long boundaries are put off at most.
+const PUT_OFF_MAX: Duration = Duration::from_millis(250);
 
 /// Buffers of decoding and mapping, used again and again.
 #[derive(Default)]
@@ -147,6 +152,7 @@ impl Worker {
             at: setup.began.checkpoint.clone(),
             begins_at: 0,
             is_at_boundary: setup.began.is_exact,
+            put_off: None,
             first_commit_us: None,
             holding: setup.holding.clone(),
             prepared: Prepared::new(setup.prepared.clone()),
@@ -228,17 +234,8 @@ impl Worker {
             Item::Rows(rows) => self.take_rows(&rows).await,
             Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
             Item::Xa { step, .. } => self.take_xa(step).await,
-            Item::Boundary(boundary) => {
-                self.catch_up(boundary.version()).await?;
-                self.at = boundary;
-                self.is_at_boundary = true;
-                self.prepared.at_boundary = self.prepared.open.clone();
-                self.end_skipping()?;
-                self.end_learning()?;
-                self.note_mark();
-                self.at_boundary().await?;
-                self.answer_at_boundary().await
-            }
+            Item::Boundary(boundary) if self.puts_off(&boundary) => Ok(()),
+            Item::Boundary(boundary) => self.take_boundary(boundary).await,
             Item::Ddl(ddl) => {
                 self.catch_up(self.at.epoch.version(ddl.n, 0)).await?;
                 self.take_ddl(ddl.clone()).await?;
@@ -250,11 +247,38 @@ impl Worker {
             }
             Item::Unfollowable { why, group: None, .. } => self.take_unfollowable(why),
             Item::Ended => {
+                if let Some((boundary, _)) = self.put_off.take() {
+                    self.take_boundary(boundary).await?;
+                }
                 self.acknowledged().await?;
                 Err(End::Finished)
             }
             Item::Broken(error) => Err(broken(&error)),
         }
+    }
+
+    async fn take_boundary(&mut self, boundary: Arc<Checkpoint>) -> Result<(), End> {
+        self.catch_up(boundary.version()).await?;
+        self.at = boundary;
+        self.is_at_boundary = true;
+        self.prepared.at_boundary = self.prepared.open.clone();
+        self.end_skipping()?;
+        self.end_learning()?;
+        self.note_mark();
+        self.at_boundary().await?;
+        self.answer_at_boundary().await
+    }
+
+    /// Whether a boundary is left out because rows wait to be read again and more of the stream is there. Before they
+    /// are read, the source must show what was delivered, which takes long on some; so several boundaries share one
+    /// reading. Nothing is lost by it: a boundary that is not taken in is as one that the tailer did not make known, and
+    /// what is read later is as of the change or newer.
+    fn puts_off(&mut self, boundary: &Arc<Checkpoint>) -> bool {
+        let since = self.put_off.take().map_or_else(Instant::now, |(_, since)| since);
+        let has_more = self.setup.input.bytes() > 0;
+        let puts_off = has_more && !self.left_out.is_empty() && since.elapsed() < PUT_OFF_MAX;
+        self.put_off = puts_off.then(|| (boundary.clone(), since));
+        puts_off
     }
 
     /// Reads what waits to be read before something that stands behind it is taken in.

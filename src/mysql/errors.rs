@@ -38,6 +38,8 @@ fn from_code(code: u16, text: &str, tried: &str, user: &str) -> Error {
     }
 }
 
+const OWN_SERVER_ID: &str = "give every reader of this source a server_id of its own";
+
 fn class(code: u16, text: &str, user: &str) -> (ErrorKind, Option<String>) {
     let replication = format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `{user}`@…");
     match code {
@@ -67,9 +69,10 @@ fn class(code: u16, text: &str, user: &str) -> (ErrorKind, Option<String>) {
         3159 => {
             (ErrorKind::SourceRefused, Some("set tls.mode to `required` or stricter".to_owned()))
         }
+        // MariaDB's ER_SLAVE_SAME_ID.
+        4052 => (ErrorKind::SourceRefused, Some(OWN_SERVER_ID.to_owned())),
         1236 if text.contains("same server_uuid/server_id") => {
-            let advice = "give every reader of this source a server_id of its own".to_owned();
-            (ErrorKind::SourceRefused, Some(advice))
+            (ErrorKind::SourceRefused, Some(OWN_SERVER_ID.to_owned()))
         }
         1236 if text.contains("anonymous transaction when @@GLOBAL.GTID_MODE = ON") => {
             let advice = "GTIDs were switched on before what stands in the log without them was read: SET GLOBAL gtid_mode = \

@@ -13,6 +13,7 @@ use crate::source::Config;
 use crate::source::binlog::event::{Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, FormatDescription, Header, TableMap};
+use crate::source::config::drawn_server_id;
 use crate::source::ddl::temporary::Temporaries;
 use crate::source::ddl::{self, Kind};
 use crate::source::from_table_map;
@@ -65,7 +66,7 @@ impl Ahead {
         passed: &GtidSet,
     ) -> Result<Option<Self>> {
         let position = Position { file: String::new(), offset: 0, gtids: passed.clone() };
-        let events = match replication::open(config, server, &position).await? {
+        let events = match replication::open(config, server, &position, drawn_server_id()).await? {
             Opened::Stream(events) => events,
             Opened::Elsewhere(_) => return Ok(None),
         };
@@ -126,11 +127,15 @@ impl Ahead {
         let event = self.format.read(bytes)?;
         let header = event.header;
         match event.body {
-            Body::FormatDescription(format) => self.format = *format,
+            Body::FormatDescription(format) => {
+                self.format = *format;
+                // A file that ended within a transaction: it was rolled back.
+                self.open = None;
+            }
             Body::GroupStart(start) => {
                 self.open = Some(self.numbering.gtid(&start)?);
                 self.has_begun = start.mariadb.is_some_and(|start| !start.is_standalone());
-                self.concerns_nothing = start.mariadb.is_some_and(|start| start.begins_alter());
+                self.concerns_nothing = start.mariadb.is_some_and(|start| start.alters_nothing());
             }
             Body::Rotate(rotate) => {
                 self.numbering.begin_file(rotate.file, rotate.offset);

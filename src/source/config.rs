@@ -137,7 +137,8 @@ impl Config {
     }
 }
 
-fn drawn_server_id() -> u32 {
+/// One of the upper half, another one each time: for a reader beside the one that follows the log.
+pub fn drawn_server_id() -> u32 {
     (uuid::Uuid::new_v4().as_u128() as u32) | 1 << 31
 }
 

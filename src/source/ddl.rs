@@ -82,6 +82,11 @@ impl Read {
     }
 }
 
+/// Of [`Kind::Savepoint`], whether it is ROLLBACK TO.
+pub fn is_rollback_to(statement: &str) -> bool {
+    Cursor::new(statement, "").accept(&["ROLLBACK"])
+}
+
 fn same_name(one: &str, other: &str) -> bool {
     one == other || one.to_lowercase() == other.to_lowercase()
 }
@@ -292,6 +297,7 @@ fn rename(cursor: &mut Cursor<'_>) -> Option<Read> {
     let mut tables = Vec::new();
     loop {
         tables.push(cursor.table()?);
+        cursor.accept_wait();
         let goes_on = cursor.accept(&["TO"]) || cursor.accept_sign(',');
         if !goes_on {
             return Some(Read::ddl(true, tables));
@@ -308,10 +314,12 @@ fn maintenance(cursor: &mut Cursor<'_>) -> Option<Read> {
 }
 
 fn alter(cursor: &mut Cursor<'_>) -> Option<Read> {
+    let mut ignores = false;
     while let Some(token) = cursor.next() {
+        ignores |= token.is_keyword(&["IGNORE"]);
         if token.is_keyword(&["TABLE"]) {
             cursor.accept_if_exists();
-            return alter_table(cursor);
+            return alter_table(cursor, ignores);
         }
         if token.is_keyword(ROWLESS) || token.is_keyword(DATABASE) {
             return Some(Read::ddl(false, Vec::new()));

@@ -178,8 +178,12 @@ impl LogFiles {
     /// Goes over to the next file, if there is one. Only the last may end before its last event does.
     fn go_on(&mut self) -> Result<bool> {
         let names = names(&self.dir)?;
-        let at = names.iter().position(|name| *name == self.name);
-        let Some(next) = at.and_then(|at| names.get(at + 1)) else { return Ok(false) };
+        let Some(at) = names.iter().position(|name| *name == self.name) else {
+            // Which file follows is found by what they have.
+            let what = format!("{} is not among the log files any more", self.name);
+            return Err(Error::new(ErrorKind::SourceUnreachable, what));
+        };
+        let Some(next) = names.get(at + 1) else { return Ok(false) };
         // The server makes the next file when it has written all of this one.
         if self.whole()?.is_some() {
             return Ok(true);
@@ -488,6 +492,23 @@ mod tests {
         assert_eq!(from(&set("1-2")), ["log.1000000", "3", "/3", "4", "/4"]);
         let error = LogFiles::open(dir.path(), &set("1")).err().expect("2 is missing");
         assert_eq!(error.kind(), ErrorKind::SourceLost);
+    }
+
+    /// Who stays at the end of a file that was taken away never hears of those behind it.
+    #[test]
+    fn a_file_that_is_taken_away_is_not_waited_at() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("b.000001"), [head(""), transaction(1)].concat()).expect("writes");
+        let mut files = LogFiles::open(dir.path(), &GtidSet::default()).expect("opens");
+        assert_eq!(read(&mut files), ["b.000001", "1", "/1"]);
+        let before = format!("{A}:1");
+        fs::write(path("b.000002"), [head(&before), transaction(2)].concat()).expect("writes");
+        fs::remove_file(path("b.000001")).expect("removes");
+        let error = files.next_event().expect_err("it is gone");
+        assert_eq!(error.kind(), ErrorKind::SourceUnreachable);
+        let mut files = LogFiles::open(dir.path(), &set("1")).expect("opens");
+        assert_eq!(read(&mut files), ["b.000002", "2", "/2"]);
     }
 
     #[test]

@@ -232,6 +232,7 @@ impl Follower {
             Body::FormatDescription(format) => {
                 self.format = *format;
                 self.tables.clear();
+                self.abandon_group();
                 return Ok(header);
             }
             Body::Rotate(rotate) => {
@@ -319,7 +320,20 @@ impl Follower {
         self.follow_event(format.read_inner(&plain)?, &plain).map(|_| ())
     }
 
+    /// A file of the log has ended within a transaction: the server died while it wrote that, and has rolled it back.
+    /// MariaDB leaves what was written in its log, and gives the number to another transaction.
+    fn abandon_group(&mut self) {
+        let Some(group) = &self.group else { return };
+        tracing::warn!(gtid = ?group.gtid, "the log has a part of a transaction, which was rolled back");
+        if group.has_rows && !group.is_held && group.xa.is_none() {
+            self.tell_all(self.n, rolled_back);
+        }
+        self.held = Held::default();
+        self.group = None;
+    }
+
     fn begin_group(&mut self, start: GroupStart, header: &Header) -> Result<()> {
+        self.abandon_group();
         let gtid = self.numbering.gtid(&start)?;
         if matches!(gtid.sid, Sid::Domain(_)) && self.at.position.gtids.contains(&gtid) {
             return Err(out_of_order(&gtid, &self.at.position.gtids));
@@ -336,7 +350,7 @@ impl Follower {
             xa: None,
             has_rows: false,
             is_held: mariadb.is_some() && !is_naive(Rule::HeldGroups),
-            concerns_nothing: mariadb.is_some_and(|start| start.begins_alter()),
+            concerns_nothing: mariadb.is_some_and(|start| start.alters_nothing()),
         };
         if mariadb.is_some_and(|start| start.is_prepared_xa()) {
             group.begin_xa();
@@ -403,7 +417,13 @@ impl Follower {
                 }
                 self.end_group();
             }
-            ddl::Kind::Savepoint if group.is_held => {
+            // What is prepared is handed over at once, so what it rolls back is not known any more.
+            ddl::Kind::Savepoint if group.xa.is_some() || !group.is_held => {
+                if group.has_rows && ddl::is_rollback_to(&statement) {
+                    self.tell_all(n, partly_rolled_back);
+                }
+            }
+            ddl::Kind::Savepoint => {
                 if !self.held.follow_savepoint(&statement) {
                     self.tell_all(n, partly_rolled_back);
                 }
@@ -446,7 +466,7 @@ impl Follower {
                     self.end_group();
                 }
             }
-            ddl::Kind::Savepoint | ddl::Kind::XaEnd | ddl::Kind::Other => {
+            ddl::Kind::XaEnd | ddl::Kind::Other => {
                 if ends_group {
                     self.end_group();
                 }
@@ -455,10 +475,12 @@ impl Follower {
     }
 
     fn tell_all(&mut self, n: u64, error: impl Fn(&TableId) -> Error) {
-        let gtid = self.group.as_ref().and_then(|group| group.gtid.clone());
+        let group = self.group.as_ref();
+        let gtid = group.and_then(|group| group.gtid.clone());
+        let xa = group.and_then(|group| group.xa.clone());
         for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
             let why = error(&subscriber.subscription.table);
-            subscriber.push(Item::Unfollowable { why, group: None, n });
+            subscriber.push(Item::Unfollowable { why, group: xa.clone(), n });
         }
     }
 

@@ -89,6 +89,8 @@ fn action(rule: &str) -> Action {
 
 /// Collations of no language. Those of a language hold `ccs` and `cscs` for equal, or `i` and `y`.
 fn is_plain(collation: &str) -> bool {
+    // Of MariaDB: without padding, which makes less equal.
+    let collation = collation.replace("nopad_", "");
     let Some((charset, rest)) = collation.split_once('_') else { return collation == "binary" };
     let is_known = matches!(charset, "utf8mb4" | "utf8mb3" | "utf8" | "latin1" | "ascii");
     let is_plain = matches!(
@@ -102,6 +104,10 @@ fn is_plain(collation: &str) -> bool {
             | "0900_as_ci"
             | "0900_as_cs"
             | "0900_bin"
+            | "uca1400_ai_ci"
+            | "uca1400_as_ci"
+            | "uca1400_ai_cs"
+            | "uca1400_as_cs"
     );
     is_known && is_plain && !(rest == "swedish_ci" && charset != "latin1")
 }
@@ -112,10 +118,23 @@ mod tests {
 
     #[test]
     fn collations_of_a_language_are_not_plain() {
-        for collation in ["binary", "utf8mb4_0900_ai_ci", "latin1_swedish_ci", "ascii_general_ci"] {
+        for collation in [
+            "binary",
+            "utf8mb4_0900_ai_ci",
+            "latin1_swedish_ci",
+            "ascii_general_ci",
+            "utf8mb4_uca1400_nopad_as_ci",
+            "latin1_nopad_bin",
+        ] {
             assert!(is_plain(collation), "{collation}");
         }
-        for collation in ["utf8mb4_hu_0900_ai_ci", "utf8mb4_swedish_ci", "utf8mb4_roman_ci", "x"] {
+        for collation in [
+            "utf8mb4_hu_0900_ai_ci",
+            "utf8mb4_swedish_ci",
+            "utf8mb4_roman_ci",
+            "utf8mb4_uca1400_danish_ai_ci",
+            "x",
+        ] {
             assert!(!is_plain(collation), "{collation}");
         }
     }

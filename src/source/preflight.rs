@@ -555,7 +555,7 @@ async fn check_table(
         .await
         .map_err(tried)?;
     let Some((kind, engine)) = found else { return Ok(()) };
-    if kind != "BASE TABLE" {
+    if !matches!(kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED") {
         findings.push(Finding::error(
             format!(
                 "{table} is no table but a {}, whose changes are not in the log",

@@ -19,8 +19,14 @@ pub enum Opened {
     Elsewhere(String),
 }
 
-/// Connects and asks for everything behind `at`.
-pub async fn open(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
+/// Connects and asks for everything behind `at`. The server ends another reader that has the same `server_id`: MySQL goes by a
+/// UUID, which is new each time, MariaDB by this number alone.
+pub async fn open(
+    config: &Config,
+    server: &Server,
+    at: &Position,
+    server_id: u32,
+) -> Result<Opened> {
     let mut connection = Connection::connect(&config.replication_options()?).await?;
     let session = Session {
         heartbeat: Duration::from_millis(config.heartbeat_ms),
@@ -33,7 +39,7 @@ pub async fn open(config: &Config, server: &Server, at: &Position) -> Result<Ope
         return Ok(Opened::Elsewhere(found));
     }
     let from = resume(config.resume, server.naming, at)?;
-    Ok(Opened::Stream(connection.dump(Dump { server_id: config.server_id(), from }).await?))
+    Ok(Opened::Stream(connection.dump(Dump { server_id, from }).await?))
 }
 
 /// Resuming by transactions works on every server that has them; by file and offset only on the one that wrote the file. A

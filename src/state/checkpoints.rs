@@ -47,7 +47,7 @@ pub struct SnapshotRecord {
 }
 
 /// One column of a key as a value to bind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyPart {
     Int(i64),

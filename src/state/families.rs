@@ -107,6 +107,36 @@ impl Families<'_> {
         Ok(found)
     }
 
+    /// One entry of each form that rows refer to by this key, behind the form `after`, in their order.
+    pub fn forms(
+        &self,
+        link: &str,
+        foreign_key: &str,
+        after: Option<&str>,
+        count_max: usize,
+    ) -> Result<Vec<Child>> {
+        let all = joined_key(link, &[foreign_key, ""]);
+        // The next byte behind the one that ends the form.
+        let behind = |form: &str| {
+            let mut name = joined_key(link, &[foreign_key, form]);
+            name.push(1);
+            name
+        };
+        let mut entries = self.state.inner.db.raw_iterator_cf(self.state.family(Records::Children));
+        entries.seek(after.map_or_else(|| all.clone(), behind));
+        let mut found: Vec<Child> = Vec::new();
+        while let (Some(name), Some(value)) = (entries.key(), entries.value()) {
+            if !name.starts_with(&all) || found.len() == count_max {
+                break;
+            }
+            let child = read_child(name, all.len(), value).ok_or_else(damaged)?;
+            entries.seek(behind(&child.form));
+            found.push(child);
+        }
+        entries.status().map_err(|cause| failed("read from children", cause))?;
+        Ok(found)
+    }
+
     pub fn delete_children<'n>(&self, names: impl IntoIterator<Item = &'n [u8]>) -> Result<()> {
         let family = self.state.family(Records::Children);
         let mut batch = WriteBatch::default();
@@ -280,6 +310,16 @@ mod tests {
         assert_eq!(found(Some("=1"), None, 1), ours[..1]);
         families.delete_children([first.as_slice()]).expect("deletes");
         assert_eq!(found(Some("=1"), None, 9), ours[1..2]);
+        let more = child("=1\u{1}x", "e");
+        families.put_children("l", [("f", &more)]).expect("writes");
+        let forms = |after, count| {
+            let found = families.forms("l", "f", after, count).expect("reads");
+            found.into_iter().map(|child| child.id).collect::<Vec<_>>()
+        };
+        assert_eq!(forms(None, 9), ["b\0b", "e", "c", "d"]);
+        assert_eq!(forms(None, 2), ["b\0b", "e"]);
+        assert_eq!(forms(Some("=1"), 9), ["e", "c", "d"]);
+        assert_eq!(forms(Some("?"), 9), [""; 0]);
         families.delete("l").expect("deletes");
         assert_eq!(found(None, None, 9), []);
         let others = families.children("l2", ("f", None), None, 9).expect("reads");

@@ -405,7 +405,47 @@ async fn rows_that_have_referred_to_each_other_in_turn_are_looked_for_once() {
 /// Where a text can be compared by its case and trailing spaces alone, the server does not hold more for equal.
 #[tokio::test]
 async fn texts_of_printable_ascii_differ_by_no_more_than_their_forms_say() {
-    let mysql = servers::mysql(Flavour::Mysql97);
+    of_one_form(&servers::mysql(Flavour::Mysql97), OF_MYSQL).await;
+    for flavour in Flavour::MARIADB {
+        of_one_form(&servers::mysql(flavour), OF_MARIADB).await;
+    }
+}
+
+const OF_MYSQL: &[&str] = &[
+    "utf8mb4_0900_ai_ci",
+    "utf8mb4_0900_as_ci",
+    "utf8mb4_0900_as_cs",
+    "utf8mb4_0900_bin",
+    "utf8mb4_bin",
+    "utf8mb4_general_ci",
+    "utf8mb4_unicode_ci",
+    "utf8mb4_unicode_520_ci",
+    "latin1_swedish_ci",
+    "latin1_general_ci",
+    "latin1_bin",
+    "ascii_general_ci",
+    "ascii_bin",
+    "utf8mb3_general_ci",
+    "utf8mb3_unicode_ci",
+];
+
+const OF_MARIADB: &[&str] = &[
+    "utf8mb4_uca1400_ai_ci",
+    "utf8mb4_uca1400_as_ci",
+    "utf8mb4_uca1400_ai_cs",
+    "utf8mb4_uca1400_as_cs",
+    "utf8mb4_uca1400_nopad_ai_ci",
+    "utf8mb3_uca1400_ai_ci",
+    "utf8mb4_general_ci",
+    "utf8mb4_general_nopad_ci",
+    "utf8mb4_unicode_nopad_ci",
+    "utf8mb4_unicode_520_nopad_ci",
+    "utf8mb4_nopad_bin",
+    "latin1_swedish_nopad_ci",
+    "ascii_general_nopad_ci",
+];
+
+async fn of_one_form(mysql: &Mysql, collations: &[&str]) {
     let db = mysql.database("forms").await;
     mysql.exec(format!("CREATE TABLE {db}.s (s VARCHAR(9)) CHARSET ascii")).await;
     let signs = "WITH RECURSIVE n AS (SELECT 32 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 126)";
@@ -416,23 +456,7 @@ async fn texts_of_printable_ascii_differ_by_no_more_than_their_forms_say() {
         ))
         .await;
     mysql.exec(format!("INSERT INTO {db}.s VALUES ('x')")).await;
-    for collation in [
-        "utf8mb4_0900_ai_ci",
-        "utf8mb4_0900_as_ci",
-        "utf8mb4_0900_as_cs",
-        "utf8mb4_0900_bin",
-        "utf8mb4_bin",
-        "utf8mb4_general_ci",
-        "utf8mb4_unicode_ci",
-        "utf8mb4_unicode_520_ci",
-        "latin1_swedish_ci",
-        "latin1_general_ci",
-        "latin1_bin",
-        "ascii_general_ci",
-        "ascii_bin",
-        "utf8mb3_general_ci",
-        "utf8mb3_unicode_ci",
-    ] {
+    for collation in collations {
         let charset = collation.split('_').next().expect("it has one");
         let text = format!("CONVERT(s USING {charset}) COLLATE {collation}");
         let found: Vec<(Vec<u8>,)> = mysql
@@ -447,4 +471,61 @@ async fn texts_of_printable_ascii_differ_by_no_more_than_their_forms_say() {
         mysql.try_exec(&format!("DROP DATABASE {db}")).await.ok()
     })
     .await;
+}
+
+/// Two keys that differ by case alone have one form. What the one's grandparent took is not taken for the other's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_differ_by_case_alone_are_told_apart_above_the_parents() {
+    for flavour in [Flavour::Mysql80, Flavour::Mariadb118] {
+        let stage = Stage::set(servers::mysql(flavour), |setup| setup).await;
+        for sql in [
+            "CREATE TABLE {db}.g (id INT PRIMARY KEY)",
+            "CREATE TABLE {db}.p (code VARCHAR(200) COLLATE utf8mb4_bin PRIMARY KEY, g INT, \
+             FOREIGN KEY (g) REFERENCES {db}.g (id) ON DELETE CASCADE) CHARSET utf8mb4",
+            "ALTER TABLE {t} MODIFY b VARCHAR(200) COLLATE utf8mb4_bin, \
+             ADD CONSTRAINT by_b FOREIGN KEY (b) REFERENCES {db}.p (code) ON DELETE CASCADE",
+            "INSERT INTO {db}.g VALUES (1), (2), (3)",
+            "INSERT INTO {db}.p VALUES ('A', 1), ('a', 2), ('b', 3)",
+            "INSERT INTO {t} VALUES (1, 'x', 'A'), (2, 'x', 'a'), (3, 'x', 'b'), (4, 'x', 'A'), (5, 'x', 'a')",
+        ] {
+            exec(&stage, sql).await;
+        }
+        stage.link().await;
+        stage.until_equal("the rows are documents", SECONDS_30).await;
+        stage.until_state("running").await;
+        for id in [2, 3, 1] {
+            exec(&stage, &format!("DELETE FROM {{db}}.g WHERE id = {id}")).await;
+            stage.until_equal("the rows of one are gone", SECONDS_30).await;
+        }
+        assert_eq!(copied(&stage), 0);
+    }
+}
+
+/// Of a parent that keeps its past the log has an UPDATE where it goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_keeps_its_past_takes_its_rows_along() {
+    for flavour in Flavour::MARIADB {
+        let stage = Stage::set(servers::mysql(flavour), |setup| setup).await;
+        for sql in [
+            "CREATE TABLE {db}.p (id VARCHAR(200) PRIMARY KEY, x INT) CHARSET utf8mb4 WITH SYSTEM VERSIONING",
+            "ALTER TABLE {t} ADD CONSTRAINT by_b FOREIGN KEY (b) REFERENCES {db}.p (id) ON DELETE CASCADE ON UPDATE CASCADE",
+            "INSERT INTO {db}.p VALUES ('one', 1), ('two', 1), ('three', 1)",
+            "INSERT INTO {t} VALUES (1, 'x', 'one'), (2, 'x', 'two'), (3, 'x', 'three')",
+        ] {
+            exec(&stage, sql).await;
+        }
+        stage.link().await;
+        stage.until_equal("the rows are documents", SECONDS_30).await;
+        stage.until_state("running").await;
+        for sql in [
+            "UPDATE {db}.p SET x = 2",
+            "DELETE FROM {db}.p WHERE id = 'one'",
+            "UPDATE {db}.p SET id = 'zwei' WHERE id = 'two'",
+            "DELETE FROM {db}.p",
+        ] {
+            exec(&stage, sql).await;
+            stage.until_equal(sql, SECONDS_30).await;
+        }
+        assert_eq!(copied(&stage), 0);
+    }
 }

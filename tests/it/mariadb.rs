@@ -363,3 +363,47 @@ async fn an_account_of_mariadb_has_what_preflight_asks_for_and_no_more() {
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     }
 }
+
+/// A server that dies while it writes a transaction leaves a part of it at the end of its log. It is rolled back, its
+/// number is given to another one, and its rows are not that one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_of_a_transaction_at_the_end_of_a_file_has_not_happened() {
+    for flavour in Flavour::MARIADB {
+        let mut server = servers::own_mysql(flavour, &[]).await;
+        let mut stage = Stage::set(server.client(), |setup| setup).await;
+        stage.exec(&numbers(1, 5)).await;
+        stage.link().await;
+        stage.settle().await;
+        stage.daemon.stop().await;
+        stage.exec("INSERT INTO {t} VALUES (77, 'never', 'x')").await;
+        server.kill().await;
+        tear_the_last_commit(server.data_dir());
+        server.start().await;
+        stage.mysql = server.client();
+        let mut session = stage.mysql.session().await;
+        for sql in ["SET SESSION sql_log_bin = 0", "DELETE FROM {t} WHERE id = 77"] {
+            let sql = sql.replace("{t}", &format!("{}.t", stage.db));
+            session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        stage.exec("UPDATE {t} SET a = 'behind' WHERE id = 3").await;
+        stage.daemon.start_again().await;
+        stage.settle().await;
+        stage.until_equal("what was torn off has not happened", SECONDS_30).await;
+        assert_eq!(stage.until_state("running").await["errors"], "");
+    }
+}
+
+/// Cuts off the XID event that ends the last file.
+fn tear_the_last_commit(dir: &std::path::Path) {
+    let index = std::fs::read_to_string(dir.join("binlog.index")).expect("there is an index");
+    let last = index.lines().last().expect("it names a file").trim_start_matches("./");
+    let path = dir.join(last);
+    let bytes = std::fs::read(&path).expect("is readable");
+    let (mut at, mut begin) = (4, 4);
+    while let Some(size) = bytes.get(at + 9..at + 13).and_then(<[u8]>::first_chunk::<4>) {
+        begin = at;
+        at += u32::from_le_bytes(*size) as usize;
+    }
+    assert_eq!((at, bytes[begin + 4]), (bytes.len(), 16), "the last event is an XID");
+    std::fs::write(&path, &bytes[..begin]).expect("is written");
+}

@@ -1,5 +1,5 @@
 //! Statements that change a mapped table while rows flow, while the daemon is down, and while it is killed: `docs/schema-changes.md`,
-//! line by line, on both servers. The end of each is that the index equals what a SELECT gives.
+//! line by line, on every server. The end of each is that the index equals what a SELECT gives.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +12,6 @@ use crate::support::mysql::Mysql;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::{Stage, difference};
 use crate::support::{MINUTES_2, SECONDS_30, until};
-
-const BOTH: [Flavour; 2] = [Flavour::Mysql97, Flavour::Mysql80];
 
 async fn linked(flavour: Flavour, setup: impl FnOnce(Setup) -> Setup) -> Stage {
     let stage = Stage::set(servers::mysql(flavour), setup).await;
@@ -45,7 +43,7 @@ fn copied(stage: &Stage) -> usize {
 }
 
 async fn each<F: Future<Output = ()>>(test: impl Fn(Flavour) -> F) {
-    for flavour in BOTH {
+    for flavour in Flavour::EVERY {
         test(flavour).await;
     }
 }
@@ -544,7 +542,7 @@ async fn a_column_that_is_computed_from_a_changed_one_is_copied_again() {
 /// Everything at random, with the daemon up, stopped or killed: in the end the index is the table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_of_random_statements_ends_with_the_index_equal_to_the_table() {
-    for flavour in BOTH {
+    for flavour in Flavour::EVERY {
         let seed = std::env::var("DRIFTLESS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| {
             std::time::SystemTime::now()
@@ -635,7 +633,7 @@ async fn random_life(flavour: Flavour, mut random: Random) {
 /// Random ALTERs: what we make of each must be what the server makes of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_are_applied_as_the_server_applies_them() {
-    for flavour in BOTH.into_iter().chain(Flavour::MARIADB) {
+    for flavour in Flavour::EVERY {
         let mysql = servers::mysql(flavour);
         let seed = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -781,4 +779,86 @@ async fn read(session: &mut mysql_async::Conn, db: &str) -> driftless::table::Ta
     let id = driftless::table::TableId::new(db, "t");
     let found = driftless::source::schema::read_definition(session, &id).await;
     found.expect("is read").expect("is there")
+}
+
+/// What MariaDB alone has: statements that wait, that ignore rows, in two phases, or of other kinds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_of_mariadb_alone_are_followed() {
+    for flavour in Flavour::MARIADB {
+        let stage = linked(flavour, |setup| setup).await;
+        let mut number = 100;
+        let mut step = async |sql: &str, copies: Option<usize>| {
+            let before = copied(&stage);
+            let mut session = stage.mysql.session().await;
+            for sql in sql.split("; ") {
+                let sql = sql.replace("{t}", &format!("{}.t", stage.db)).replace("{db}", &stage.db);
+                session.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            }
+            number += 1;
+            stage
+                .exec(&format!("INSERT INTO {{t}} (id, a, b) VALUES ({number}, 'a{number}', 'b')"))
+                .await;
+            stage.exec("UPDATE {t} SET b = CONCAT(b, '.') ORDER BY id LIMIT 1").await;
+            until_index_is(&stage, "SELECT id, a, b FROM {t}").await;
+            if let Some(copies) = copies {
+                assert_eq!(copied(&stage) - before, copies, "{flavour:?}: {sql}");
+            }
+        };
+        step("ALTER TABLE {t} WAIT 5 ADD COLUMN c INT AFTER id", Some(0)).await;
+        step("ALTER TABLE {t} NOWAIT DROP COLUMN c", Some(0)).await;
+        step("ALTER ONLINE TABLE {t} ADD COLUMN IF NOT EXISTS c INT FIRST", Some(0)).await;
+        step("ALTER TABLE {t} DROP COLUMN IF EXISTS c, DROP COLUMN IF EXISTS nothing", Some(0))
+            .await;
+        step("ALTER TABLE {t} MODIFY COLUMN IF EXISTS a VARCHAR(210) AFTER b", Some(0)).await;
+        step("ALTER TABLE {t} ADD c INT FIRST, ALGORITHM = INSTANT", Some(0)).await;
+        step("ALTER TABLE {t} DROP c, ALGORITHM = INSTANT", Some(0)).await;
+        step("ALTER TABLE {t} ADD KEY IF NOT EXISTS by_a (a)", Some(0)).await;
+        step("SET binlog_alter_two_phase = ON; ALTER TABLE {t} ADD c INT FIRST; ALTER TABLE {t} DROP c", Some(0)).await;
+        step("CREATE SEQUENCE {db}.s; DO NEXTVAL({db}.s); ALTER SEQUENCE {db}.s RESTART 50; DROP SEQUENCE {db}.s", Some(0)).await;
+        step("CREATE TABLE {db}._t_gho LIKE {t}; INSERT INTO {db}._t_gho SELECT * FROM {t}; RENAME TABLE {t} WAIT 3 TO {db}._t_del, {db}._t_gho NOWAIT TO {t}; DROP TABLE {db}._t_del WAIT 1", Some(0)).await;
+        step("CREATE TABLE {db}._t_new LIKE {t}; INSERT INTO {db}._t_new SELECT * FROM {t}; RENAME TABLE {t} TO {db}._t_old; RENAME TABLE {db}._t_new NOWAIT TO {t}; DROP TABLE {db}._t_old", Some(0)).await;
+        step("CREATE TABLE {db}._t_gho LIKE {t}; INSERT INTO {db}._t_gho SELECT * FROM {t}; ALTER TABLE {t} NOWAIT RENAME {db}._t_del; ALTER TABLE {db}._t_gho WAIT 2 RENAME TO {t}; DROP TABLE {db}._t_del", Some(0)).await;
+        step("INSERT INTO {t} (id, a, b) VALUES (60, 'same', 'x'), (61, 'same', 'x'), (62, 'same', 'x'); ALTER IGNORE TABLE {t} ADD UNIQUE one_a (a)", Some(1)).await;
+        step("ALTER TABLE {t} DROP CONSTRAINT one_a", Some(0)).await;
+        step("TRUNCATE TABLE {t} WAIT 2", None).await;
+        step("CREATE OR REPLACE TABLE {t} (b VARCHAR(200), id BIGINT PRIMARY KEY, a VARCHAR(200)) CHARSET utf8mb4", None).await;
+        step("CREATE OR REPLACE TABLE {t} (id BIGINT PRIMARY KEY, a VARCHAR(200), b VARCHAR(200)) SELECT 7 AS id, 'selected' AS a, 'x' AS b", None).await;
+        step("ALTER TABLE {t} PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (110), PARTITION p1 VALUES LESS THAN MAXVALUE)", None).await;
+        step("ALTER TABLE {t} CONVERT PARTITION p0 TO TABLE {db}.parted", None).await;
+        step("ALTER TABLE {t} REMOVE PARTITIONING", None).await;
+        step("ALTER TABLE {t} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", None).await;
+        step("ALTER TABLE {t} MODIFY a VARCHAR(200) CHARACTER SET latin1", None).await;
+        assert_eq!(stage.until_state("running").await["restart_times"], "0");
+    }
+}
+
+/// A table that takes a link's name: by a statement that waits, and out of a partition.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_mariadb_that_takes_the_name_is_found_behind_every_statement() {
+    for flavour in Flavour::MARIADB {
+        let stage = linked(flavour, |setup| setup.set("link.on_drop", "delete")).await;
+        let plain = "CREATE TABLE {t}_o (b VARCHAR(20), id BIGINT PRIMARY KEY, a VARCHAR(20)) CHARSET utf8mb4";
+        for take in [
+            "RENAME TABLE {t}_o WAIT 2 TO {t}",
+            "ALTER TABLE {t}_o NOWAIT RENAME {t}",
+            "ALTER TABLE {t}_o PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (50), PARTITION p1 VALUES LESS THAN MAXVALUE); \
+             ALTER TABLE {t}_o CONVERT PARTITION p0 TO TABLE {t}",
+        ] {
+            stage.exec("DROP TABLE {t}").await;
+            stage.exec(plain).await;
+            stage.exec("INSERT INTO {t}_o VALUES ('other', 2, 'x'), ('other', 51, 'y')").await;
+            until("the documents went", SECONDS_30, async || {
+                stage.search.refresh(&stage.index).await;
+                stage.found().await.is_empty()
+            })
+            .await;
+            for sql in take.split("; ") {
+                stage.exec(sql).await;
+            }
+            until_index_is(&stage, "SELECT id, a, b FROM {t}").await;
+            stage.exec("INSERT INTO {t} (id, a, b) VALUES (7, 'behind', 'x')").await;
+            until_index_is(&stage, "SELECT id, a, b FROM {t}").await;
+            stage.exec("DROP TABLE IF EXISTS {t}_o").await;
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub(super) mod form;
 pub(super) mod learning;
 pub(super) mod watch;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::change::{Change, ChangeKind, Value};
@@ -41,6 +41,7 @@ use crate::link::cascades::form::{Form, ODD, form, form_of_key};
 use crate::link::cascades::watch::{Lookup, Own, Watched};
 use crate::link::copying::Copying;
 use crate::link::end::End;
+use crate::link::left_out::key_part;
 use crate::link::worker::Worker;
 use crate::naive::{Rule, is_naive};
 use crate::position::{Gtid, Version};
@@ -48,7 +49,7 @@ use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
 use crate::source::stream::Rows;
 use crate::state::{Child, KeyPart, entry_name};
-use crate::table::{Action, ColumnType};
+use crate::table::{Action, Column, ColumnType};
 
 /// The place of a parent's change.
 #[derive(Clone, Copy)]
@@ -60,6 +61,9 @@ pub(super) struct Place<'a> {
 
 /// Entries that are written by one batch, and read at once.
 const PAGE: usize = 256;
+
+/// Keys that the source is asked for by one statement.
+const ASKED_AT_ONCE: usize = 1_024;
 
 /// The server refuses cascades that are deeper.
 const CASCADES_MAX: usize = 16;
@@ -448,18 +452,21 @@ impl Worker {
             for key in keys {
                 let mut after = None;
                 loop {
-                    let name = self.cascades.key(key).name.clone();
-                    let (link, families) = (&self.setup.link, self.setup.state.families());
-                    let page = families.children(link, (&name, None), after.as_deref(), PAGE)?;
-                    let Some((last, _)) = page.last() else { break };
-                    after = Some(last.clone());
-                    let Some(there) = self.still_there(key, &page, &transactions).await? else {
+                    let (page, last) = self.referred_to(key, after)?;
+                    after = last;
+                    if page.is_empty() {
+                        break;
+                    }
+                    let Some(lost) = self.lost(key, page, &transactions).await? else {
                         return self
                             .meet_unknown("which rows lost what they refer to cannot be told");
                     };
-                    for (_, child) in page {
-                        if !there.contains(&child.form) {
-                            let version = self.cascades.newest;
+                    let version = self.cascades.newest;
+                    for child in lost {
+                        if self.is_exact(key) {
+                            let place = Place { n: self.at.n, version, gtid: None };
+                            self.look_up(key, Some(child.form), place);
+                        } else {
                             self.left_out.wait_gone(&child.id, child.key, version, None);
                         }
                     }
@@ -470,13 +477,52 @@ impl Worker {
         Ok(())
     }
 
-    /// The forms of those keys that are there; None where they cannot be asked for.
-    async fn still_there(
+    /// What the rows of the table refer to by this key, a page behind `after`. Where one form is one key, however many
+    /// rows refer to it, one of them stands for all.
+    fn referred_to(
+        &self,
+        key: usize,
+        after: Option<Box<[u8]>>,
+    ) -> Result<(Vec<Child>, Option<Box<[u8]>>)> {
+        let name = self.cascades.key(key).name.clone();
+        let (link, families) = (&self.setup.link, self.setup.state.families());
+        if self.is_exact(key) {
+            let form = after.as_deref().and_then(|form| std::str::from_utf8(form).ok());
+            let page = families.forms(link, &name, form, ASKED_AT_ONCE)?;
+            let last = page.last().map(|child| child.form.clone().into_bytes().into());
+            return Ok((page, last));
+        }
+        let found = families.children(link, (&name, None), after.as_deref(), PAGE)?;
+        let last = found.last().map(|(name, _)| name.clone());
+        Ok((found.into_iter().map(|(_, child)| child).collect(), last))
+    }
+
+    /// Whether values of one form are always one key: integers are, texts and bytes need not be.
+    fn is_exact(&self, key: usize) -> bool {
+        use ColumnType as C;
+        let is_integer = |column: &String| {
+            let ty = self.setup.def.ordinal(column).map(|at| &self.setup.def.columns[at].ty);
+            matches!(
+                ty,
+                Some(
+                    C::TinyInt { .. }
+                        | C::SmallInt { .. }
+                        | C::MediumInt { .. }
+                        | C::Int { .. }
+                        | C::BigInt { .. }
+                )
+            )
+        };
+        self.cascades.key(key).columns.iter().all(is_integer)
+    }
+
+    /// Those of the rows whose key is not there any more; None where it cannot be asked for.
+    async fn lost(
         &mut self,
         key: usize,
-        page: &[(Box<[u8]>, Child)],
+        page: Vec<Child>,
         transactions: &crate::position::GtidSet,
-    ) -> Result<Option<HashSet<String>>, End> {
+    ) -> Result<Option<Vec<Child>>, End> {
         let foreign_key = self.cascades.key(key).clone();
         let parents = &self.cascades.parents;
         let parent = parents.iter().find(|parent| parent.table == foreign_key.parent);
@@ -490,29 +536,48 @@ impl Worker {
         let ordinals: Option<Vec<usize>> =
             foreign_key.parent_columns.iter().map(|column| def.ordinal(column)).collect();
         let Some(ordinals) = ordinals else { return Ok(None) };
-        let is_asked =
-            |child: &&Child| child.form != ODD && child.refers_to.len() == ordinals.len();
-        let mut asked: Vec<_> = page.iter().map(|(_, child)| child).filter(is_asked).collect();
-        asked.dedup_by(|one, other| one.form == other.form);
-        let keys: Vec<_> = asked.iter().map(|child| child.refers_to.clone()).collect();
-        let mut there = HashSet::new();
-        if keys.is_empty() {
-            return Ok(Some(there));
-        }
-        let types: Vec<_> = ordinals.iter().map(|at| &def.columns[*at].ty).collect();
-        let asked = (def.clone(), ordinals.clone(), ordinals.clone());
-        let Some(chunk) = self.read_by_key(asked, keys, transactions.clone()).await? else {
-            return Ok(None);
-        };
-        for row in 0..chunk.len() {
-            let found = chunk.with_row(row, &types, |values| {
-                Ok(form(values.iter().zip(types.iter().copied()), foreign_key.is_plain))
-            })?;
-            if let Form::Of(form) = found {
-                there.insert(form);
+        // By form the keys that are asked for.
+        let mut asked: HashMap<&str, HashSet<&[KeyPart]>> = HashMap::new();
+        for child in &page {
+            if child.form != ODD && child.refers_to.len() == ordinals.len() {
+                asked.entry(&child.form).or_default().insert(&child.refers_to);
             }
         }
-        Ok(Some(there))
+        let keys: Vec<_> = asked.values().flatten().map(|key| key.to_vec()).collect();
+        // By form the keys that are there.
+        let mut there: HashMap<String, HashSet<Vec<KeyPart>>> = HashMap::new();
+        if !keys.is_empty() {
+            let columns: Vec<_> = ordinals.iter().map(|at| &def.columns[*at]).collect();
+            let types: Vec<_> = columns.iter().map(|column| &column.ty).collect();
+            let wanted = (def.clone(), ordinals.clone(), ordinals.clone());
+            let Some(chunk) = self.read_by_key(wanted, keys, transactions.clone()).await? else {
+                return Ok(None);
+            };
+            for row in 0..chunk.len() {
+                let (form, key) = chunk.with_row(row, &types, |values| {
+                    let form = form(values.iter().zip(types.iter().copied()), foreign_key.is_plain);
+                    let part = |(column, value): (&&Column, &Value<'_>)| key_part(column, value);
+                    let key = columns.iter().zip(values).map(part).collect::<Result<Vec<_>>>()?;
+                    Ok((form, key))
+                })?;
+                if let Form::Of(form) = form {
+                    there.entry(form).or_default().insert(key);
+                }
+            }
+        }
+        let is_there = |child: &Child| {
+            let (Some(asked), Some(there)) =
+                (asked.get(child.form.as_str()), there.get(&child.form))
+            else {
+                return false;
+            };
+            // What was found for one key alone is equal to it, as the server compares. Among several each must be itself.
+            asked.contains(child.refers_to.as_slice())
+                && (asked.len() == 1 || there.contains(&child.refers_to))
+        };
+        let is_lost: Vec<bool> = page.iter().map(|child| !is_there(child)).collect();
+        let lost = page.into_iter().zip(is_lost).filter(|(_, is_lost)| *is_lost);
+        Ok(Some(lost.map(|(child, _)| child).collect()))
     }
 
     /// Rows of the table were changed, and which cannot be told: it is copied again.

@@ -5,10 +5,12 @@ use super::Read;
 use super::tokens::{Cursor, Token};
 use crate::table::TableId;
 
-/// Reads what stands behind `ALTER TABLE`; `None` if that is no table.
-pub(super) fn alter_table(cursor: &mut Cursor<'_>) -> Option<Read> {
+/// Reads what stands behind `ALTER TABLE`; `None` if that is no table. With IGNORE, rows that a new key or type does not
+/// allow are dropped.
+pub(super) fn alter_table(cursor: &mut Cursor<'_>, ignores: bool) -> Option<Read> {
     let mut tables = vec![cursor.table()?];
-    let mut changes_columns = false;
+    cursor.accept_wait();
+    let mut changes_columns = ignores;
     while let Some(clause) = cursor.clause() {
         changes_columns |= !leaves_rows(&clause);
         if let Some(other) = cursor.table_of(other_table(&clause)) {
@@ -20,7 +22,8 @@ pub(super) fn alter_table(cursor: &mut Cursor<'_>) -> Option<Read> {
     Some(Read::ddl(changes_columns, tables))
 }
 
-/// Where the clause names a second table: RENAME TO it, EXCHANGE PARTITION … WITH TABLE it.
+/// Where the clause names a second table: RENAME TO it, EXCHANGE PARTITION … WITH TABLE it, and of MariaDB CONVERT
+/// PARTITION … TO TABLE it, CONVERT TABLE it TO PARTITION.
 fn other_table<'c, 's>(clause: &'c [Token<'s>]) -> &'c [Token<'s>] {
     let is =
         |at: usize, words: &[&str]| clause.get(at).is_some_and(|token| token.is_keyword(words));
@@ -28,13 +31,13 @@ fn other_table<'c, 's>(clause: &'c [Token<'s>]) -> &'c [Token<'s>] {
         let skipped = is(1, &["TO", "AS"]) || clause.get(1).is_some_and(|token| token.is_sign('='));
         return clause.get(1 + usize::from(skipped)..).unwrap_or_default();
     }
-    let with_table = clause
-        .windows(2)
-        .position(|pair| pair[0].is_keyword(&["WITH"]) && pair[1].is_keyword(&["TABLE"]));
-    match with_table {
-        Some(at) if is(0, &["EXCHANGE"]) => clause.get(at + 2..).unwrap_or_default(),
-        _ => &[],
+    if !is(0, &["EXCHANGE", "CONVERT"]) {
+        return &[];
     }
+    let before_table = clause.windows(2).position(|pair| {
+        pair[0].is_keyword(&["WITH", "TO", "CONVERT"]) && pair[1].is_keyword(&["TABLE"])
+    });
+    before_table.and_then(|at| clause.get(at + 2..)).unwrap_or_default()
 }
 
 /// Whether it is known of a clause of ALTER TABLE that rows and columns stay as they are.

@@ -39,10 +39,12 @@ pub fn apply(
     match cursor.next()? {
         token if token.is_keyword(&["ALTER"]) => {
             while !cursor.accept(&["TABLE"]) {
-                cursor.next()?;
+                // Rows that do not fit what the statement makes of the table are dropped.
+                change.moves_rows |= cursor.next()?.is_keyword(&["IGNORE"]);
             }
             cursor.accept_if_exists();
             let subject = cursor.table()?;
+            cursor.accept_wait();
             if !is_table(&subject, &def.id) {
                 return None;
             }
@@ -85,6 +87,7 @@ fn read_renames(
     if !is_table(&cursor.table()?, table) {
         return None;
     }
+    cursor.accept_wait();
     let mut renames = Vec::new();
     while let Some(clause) = cursor.clause() {
         let words = &mut Words::new(&clause);
@@ -95,6 +98,7 @@ fn read_renames(
         if !is_rename {
             words.accept(&["COLUMN"]);
         }
+        words.accept_all(&["IF", "EXISTS"]);
         let before = words.name()?.to_owned();
         if is_rename {
             words.accept(&["TO"]);
@@ -171,23 +175,32 @@ impl Change {
         }
         let words = &mut Words::new(clause);
         if words.accept(&["ADD"]) {
-            return self.read_add(words);
+            return self.read_add(words, def);
         }
         if words.accept(&["DROP"]) {
             return self.read_drop(words, def);
         }
         if words.accept(&["MODIFY"]) {
             words.accept(&["COLUMN"]);
-            let named = Words::new(words.rest()).name()?;
-            return self.read_change(def.ordinal(named)?, words.rest());
+            let may_lack = words.accept_all(&["IF", "EXISTS"]);
+            return match def.ordinal(Words::new(words.rest()).name()?) {
+                Some(ordinal) => self.read_change(ordinal, words.rest()),
+                None => may_lack.then_some(()),
+            };
         }
         if words.accept(&["CHANGE"]) {
             words.accept(&["COLUMN"]);
-            let ordinal = def.ordinal(words.name()?)?;
-            return self.read_change(ordinal, words.rest());
+            let may_lack = words.accept_all(&["IF", "EXISTS"]);
+            return match def.ordinal(words.name()?) {
+                Some(ordinal) => self.read_change(ordinal, words.rest()),
+                None => may_lack.then_some(()),
+            };
         }
         if words.accept_all(&["RENAME", "COLUMN"]) {
-            let ordinal = def.ordinal(words.name()?)?;
+            let may_lack = words.accept_all(&["IF", "EXISTS"]);
+            let Some(ordinal) = def.ordinal(words.name()?) else {
+                return may_lack.then_some(());
+            };
             words.accept(&["TO"]).then_some(())?;
             self.renamed.insert(ordinal, words.name()?.to_owned());
             return words.is_empty().then_some(());
@@ -211,7 +224,7 @@ impl Change {
         self.read_partition(clause)
     }
 
-    fn read_add(&mut self, words: &mut Words<'_, '_>) -> Option<()> {
+    fn read_add(&mut self, words: &mut Words<'_, '_>, def: &TableDef) -> Option<()> {
         if words.is(&["PARTITION"]) {
             return Some(());
         }
@@ -232,6 +245,11 @@ impl Change {
             return None;
         }
         words.accept(&["COLUMN"]);
+        if words.accept_all(&["IF", "NOT", "EXISTS"])
+            && def.ordinal(Words::new(words.rest()).name()?).is_some()
+        {
+            return Some(());
+        }
         if words.peek()?.is_sign('(') {
             let inside = words.group()?;
             for part in Words::split(inside) {
@@ -280,7 +298,11 @@ impl Change {
             return Some(());
         }
         words.accept(&["COLUMN"]);
-        self.dropped.push(def.ordinal(words.name()?)?);
+        let may_lack = words.accept_all(&["IF", "EXISTS"]);
+        match def.ordinal(words.name()?) {
+            Some(ordinal) => self.dropped.push(ordinal),
+            None => may_lack.then_some(())?,
+        }
         let _ = words.accept(&["RESTRICT", "CASCADE"]);
         words.is_empty().then_some(())
     }
@@ -664,6 +686,19 @@ mod tests {
             ("ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (n)", "id a b n key n"),
             ("ALTER TABLE t ALTER a SET DEFAULT 'x', ALTER COLUMN b SET INVISIBLE", "id a b n"),
             ("ALTER TABLE t DROP PARTITION p0", "id a b n moves rows"),
+            ("ALTER IGNORE TABLE t ADD UNIQUE (a)", "id a b n moves rows"),
+            ("ALTER TABLE t WAIT 5 ADD c INT", "id a b n +c int"),
+            ("ALTER TABLE t NOWAIT DROP a", "id b n"),
+            (
+                "ALTER TABLE t ADD COLUMN IF NOT EXISTS c INT, ADD IF NOT EXISTS a INT",
+                "id a b n +c int",
+            ),
+            ("ALTER TABLE t DROP IF EXISTS a, DROP COLUMN IF EXISTS x", "id b n"),
+            ("ALTER TABLE t MODIFY IF EXISTS n BIGINT, MODIFY COLUMN IF EXISTS x INT", "id a b n"),
+            (
+                "ALTER TABLE t RENAME COLUMN IF EXISTS a TO c, CHANGE IF EXISTS x y INT",
+                "id c<a b n",
+            ),
             ("ALTER TABLE t ADD PARTITION (PARTITION p1 VALUES LESS THAN (5))", "id a b n"),
             ("ALTER TABLE t ADD c INT PARTITION BY HASH (id) PARTITIONS 4", "id a b n +c int"),
             ("ALTER TABLE t DEFAULT CHARSET latin1, ENGINE=InnoDB COMMENT 'x'", "id a b n"),

@@ -119,6 +119,7 @@ fn renamed(cursor: &mut Cursor<'_>, table: &Named) -> Option<Fate> {
     let mut went_to = None;
     loop {
         let from = cursor.table()?;
+        cursor.accept_wait();
         if !cursor.accept(&["TO", "AS"]) {
             return None;
         }
@@ -146,6 +147,7 @@ fn altered(cursor: &mut Cursor<'_>, default_db: &str, table: &Named) -> Option<F
     }
     cursor.accept_if_exists();
     let subject = cursor.table()?;
+    cursor.accept_wait();
     let is_subject = table.is(&subject, default_db);
     while let Some(clause) = cursor.clause() {
         let mut words = Words::new(&clause);
@@ -161,7 +163,7 @@ fn altered(cursor: &mut Cursor<'_>, default_db: &str, table: &Named) -> Option<F
             (false, false) => Fate::Nothing,
         });
     }
-    // The other table of EXCHANGE PARTITION is altered too.
+    // The other table of EXCHANGE PARTITION and CONVERT is altered too.
     Some(Fate::Altered)
 }
 
@@ -220,6 +222,9 @@ mod tests {
             ("ALTER TABLE `t` RENAME `e`.`t`", "went to e.t"),
             ("ALTER TABLE _t_gho RENAME TO t", "taken by d._t_gho"),
             ("ALTER TABLE u EXCHANGE PARTITION p WITH TABLE t", "altered"),
+            ("ALTER TABLE u CONVERT PARTITION p TO TABLE t", "altered"),
+            ("ALTER TABLE t WAIT 5 RENAME u", "went to d.u"),
+            ("RENAME TABLE t NOWAIT TO u, _t_gho WAIT 2 TO t", "taken by d._t_gho"),
             ("ALTER TABLE u ADD FOREIGN KEY (a) REFERENCES t (id)", "nothing"),
             ("RENAME TABLE t TO u", "went to d.u"),
             ("RENAME TABLE u TO t", "taken by d.u"),

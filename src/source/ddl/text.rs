@@ -5,19 +5,21 @@ use std::borrow::Cow;
 
 use encoding_rs::Encoding;
 
+use super::tokens::behind_set_statement;
 use crate::source::binlog::collation;
 use crate::source::binlog::event::Query;
 use crate::table::Charset;
 
 const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
 
-/// The statement in UTF-8, with backslashes that escape.
+/// The statement in UTF-8, with backslashes that escape, without variables that are set for it alone.
 pub fn statement<'a>(query: &Query<'a>) -> Cow<'a, str> {
-    let text = decoded(query);
+    let mut text = decoded(query);
     if text.contains('\\') && query.sql_mode() & NO_BACKSLASH_ESCAPES != 0 {
-        return Cow::Owned(text.replace('\\', r"\\"));
+        text = Cow::Owned(text.replace('\\', r"\\"));
     }
-    text
+    let alone = behind_set_statement(&text).map(str::to_owned);
+    alone.map_or(text, Cow::Owned)
 }
 
 fn decoded<'a>(query: &Query<'a>) -> Cow<'a, str> {
@@ -85,6 +87,13 @@ mod tests {
         assert_eq!(read(&[], "ALTER TABLE naïve".as_bytes()), "ALTER TABLE naïve");
         assert_eq!(read(&[4, 28, 0, 8, 0, 8, 0], b"DROP TABLE \xd6\xd0"), "DROP TABLE 中");
         assert_eq!(read(&[4, 28], b"DROP TABLE t"), "DROP TABLE t");
+    }
+
+    #[test]
+    fn variables_that_are_set_for_a_statement_are_left_out() {
+        let statement = b"set /* x */ STATEMENT max_statement_time=(SELECT 1 FOR UPDATE), a='FOR b' FOR\n ALTER TABLE t DROP a";
+        assert_eq!(read(&[], statement), "ALTER TABLE t DROP a");
+        assert_eq!(read(&[], b"SET STATEMENT = 1"), "SET STATEMENT = 1");
     }
 
     #[test]

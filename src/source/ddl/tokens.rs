@@ -50,6 +50,22 @@ pub(super) struct Cursor<'s> {
     default_db: &'s str,
 }
 
+/// The statement that stands behind `SET STATEMENT … FOR`, by which MariaDB sets variables for it alone.
+pub(super) fn behind_set_statement(statement: &str) -> Option<&str> {
+    let mut cursor = Cursor::new(statement, "");
+    if !(cursor.accept(&["SET"]) && cursor.accept(&["STATEMENT"])) {
+        return None;
+    }
+    let mut depth = 0;
+    while let Some(token) = cursor.next() {
+        depth += token.nesting();
+        if depth == 0 && token.is_keyword(&["FOR"]) {
+            return Some(cursor.rest().trim_start());
+        }
+    }
+    None
+}
+
 impl<'s> Cursor<'s> {
     pub fn new(statement: &'s str, default_db: &'s str) -> Self {
         Self { rest: statement, executed: 0, default_db }
@@ -164,6 +180,18 @@ impl<'s> Cursor<'s> {
         let found = self.accept(&["IF"]);
         while self.accept(&["NOT", "EXISTS"]) {}
         found
+    }
+
+    /// `WAIT 5` or `NOWAIT`, which MariaDB takes behind the name of a table.
+    pub fn accept_wait(&mut self) {
+        let mut ahead = self.clone();
+        let is_number =
+            |token: Token<'_>| matches!(token, Token::Word(word) if word.parse::<f64>().is_ok());
+        if ahead.accept(&["WAIT"]) && ahead.next().is_some_and(is_number) {
+            *self = ahead;
+        } else {
+            self.accept(&["NOWAIT"]);
+        }
     }
 
     pub fn name(&mut self) -> Option<String> {

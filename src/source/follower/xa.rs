@@ -45,9 +45,9 @@ impl Follower {
 
     /// XA COMMIT or XA ROLLBACK, whose event `n` counted bytes precede. It ends its group.
     pub(super) fn follow_xa_end(&mut self, statement: &str, commits: bool, n: u64) {
-        let Some(group) = &self.group else { return };
+        let Some(group) = &mut self.group else { return };
         let at = group.commit_at(n);
-        let step = match (Xid::of_statement(statement), commits, group.xa.clone()) {
+        let step = match (Xid::of_statement(statement), commits, group.xa.take()) {
             (None, ..) => None,
             (Some(xid), false, _) => Some(Xa::RolledBack { xid }),
             (Some(xid), true, None) => Some(Xa::Committed { xid, at }),

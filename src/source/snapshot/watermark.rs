@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::{GtidSet, log_file, place};
+use crate::position::{Gtid, GtidSet, gtid_of_mariadb, log_file, place};
 use crate::source::control;
 use crate::source::server::{Naming, Server};
 
@@ -70,6 +70,15 @@ pub async fn purged(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
             up_to(server, &file, FIRST_OFFSET)
         }
     }
+}
+
+/// Of MariaDB the last transaction of each server in each domain of its log; nothing of other servers.
+pub async fn newest_of_each_server(conn: &mut Conn, server: &Server) -> Result<Vec<Gtid>> {
+    if server.naming != Naming::Domains {
+        return Ok(Vec::new());
+    }
+    let (state,): (String,) = one(conn, "SELECT @@global.gtid_binlog_state").await?;
+    Ok(state.split(',').filter_map(gtid_of_mariadb).collect())
 }
 
 /// Behind the four bytes that a log file begins with.

@@ -109,7 +109,7 @@ impl Gate {
 type Condition = Box<dyn Fn(&Request) -> bool + Send + Sync>;
 
 struct Shared {
-    upstream: String,
+    upstream: Mutex<String>,
     /// Requests whose path contains this are counted and may meet a fault.
     watched: String,
     faults: Mutex<VecDeque<(Condition, Fault)>>,
@@ -145,7 +145,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port can be bound");
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let shared = Arc::new(Shared {
-            upstream: upstream.trim_start_matches("http://").trim_end_matches('/').to_owned(),
+            upstream: Mutex::new(address_of(upstream)),
             watched: watched.unwrap_or_default().to_owned(),
             faults: Mutex::default(),
             passed: Mutex::default(),
@@ -159,6 +159,11 @@ impl Proxy {
         });
         let acceptor = tokio::spawn(accept(listener, shared.clone(), watched.is_some()));
         Self { port, shared, acceptor }
+    }
+
+    /// From here on new connections go to another upstream.
+    pub fn lead_to(&self, upstream: &str) {
+        *self.shared.upstream.lock().expect("nobody panicked") = address_of(upstream);
     }
 
     pub fn port(&self) -> u16 {
@@ -267,6 +272,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, is_http: bool) {
     }
 }
 
+fn address_of(upstream: &str) -> String {
+    upstream.trim_start_matches("http://").trim_end_matches('/').to_owned()
+}
+
 async fn serve(client: TcpStream, shared: &Shared, is_http: bool) -> io::Result<()> {
     client.set_nodelay(true)?;
     if is_http { serve_http(client, shared).await } else { serve_tcp(client, shared).await }
@@ -299,7 +308,8 @@ async fn copy(
 }
 
 async fn connect(shared: &Shared) -> io::Result<TcpStream> {
-    let server = TcpStream::connect(&shared.upstream).await?;
+    let upstream = shared.upstream.lock().expect("nobody panicked").clone();
+    let server = TcpStream::connect(&upstream).await?;
     server.set_nodelay(true)?;
     Ok(server)
 }

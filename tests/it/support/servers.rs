@@ -26,6 +26,9 @@ pub enum Flavour {
 impl Flavour {
     /// Of MySQL.
     pub const ALL: [Flavour; 2] = [Flavour::Mysql97, Flavour::Mysql80];
+    /// All that a run has at hand.
+    pub const EVERY: [Flavour; 4] =
+        [Flavour::Mysql97, Flavour::Mysql80, Flavour::Mariadb118, Flavour::Mariadb1011];
     pub const MARIADB: [Flavour; 2] = [Flavour::Mariadb118, Flavour::Mariadb1011];
 
     pub fn is_mariadb(self) -> bool {

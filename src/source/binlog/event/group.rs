@@ -53,14 +53,12 @@ impl MariadbStart {
         self.flags & 128 != 0
     }
 
-    /// An ALTER TABLE begins, which another group will commit or roll back.
-    pub fn begins_alter(self) -> bool {
-        self.flags_more & 2 != 0
-    }
-
-    /// An ALTER TABLE that another group began has failed.
-    pub fn rolls_alter_back(self) -> bool {
-        self.flags_more & 8 != 0
+    /// Its statement takes no effect: an ALTER TABLE begins, which another group will commit or roll back, or one that
+    /// another group began has failed.
+    pub fn alters_nothing(self) -> bool {
+        const BEGINS: u8 = 2;
+        const ROLLED_BACK: u8 = 8;
+        self.flags_more & (BEGINS | ROLLED_BACK) != 0
     }
 }
 
@@ -212,8 +210,8 @@ mod tests {
         more.extend_from_slice(&[1, 0, 0, 0, 2, 1, b'x', b'a', b'b', 2]);
         let xa = GroupStart::parse_mariadb(3, &event(2 | 4 | 64, &more)).expect("is read");
         let xa = xa.mariadb.expect("is MariaDB's");
-        assert!(xa.is_prepared_xa() && xa.is_transactional() && xa.begins_alter());
-        assert!(!xa.is_standalone() && !xa.is_completed_xa() && !xa.rolls_alter_back());
+        assert!(xa.is_prepared_xa() && xa.is_transactional() && xa.alters_nothing());
+        assert!(!xa.is_standalone() && !xa.is_completed_xa());
         for end in 0..more.len() - 1 {
             assert!(GroupStart::parse_mariadb(3, &event(2 | 64, &more[..end])).is_err(), "{end}");
         }
