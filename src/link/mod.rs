@@ -19,6 +19,7 @@ mod inquiry;
 mod lane;
 mod lanes;
 mod left_out;
+mod mending;
 mod pipeline_mode;
 mod policy;
 mod purging;
@@ -89,7 +90,7 @@ impl Default for Config {
             on_truncate: OnGone::Delete,
             on_drop: OnGone::Fail,
             add_columns: AddColumns::Ignore,
-            on_purged: OnPurged::Snapshot,
+            on_purged: OnPurged::Verify,
         }
     }
 }

@@ -38,6 +38,7 @@
 
 mod asking;
 mod compare;
+mod comparer;
 mod expected;
 mod judge;
 mod keys;
@@ -51,13 +52,14 @@ use mysql_async::Conn;
 use tokio::sync::oneshot;
 
 use self::asking::Asking;
+pub(super) use self::comparer::{Comparer, Sought, Wrong};
 use crate::document::{IdHasher, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::inquiry::Inquiry;
 use crate::link::status::{Live, Verification, unix_millis};
-use crate::link::supervisor::lock;
+use crate::link::supervisor::{Inner, lock};
 use crate::source::server::Server;
 use crate::source::snapshot::{scan, watermark};
 use crate::state::KeyPart;
@@ -207,6 +209,23 @@ impl Control {
             }
             verdict = Verifier::run(self, order, live) => verdict,
         }
+    }
+}
+
+impl Inner {
+    /// Another link that writes to the index of this UUID, through an alias perhaps.
+    pub async fn shares_index(&self, link: &str, uuid: &str) -> Result<Option<String>> {
+        let others: Vec<(String, String)> = lock(&self.links)
+            .values()
+            .filter(|entry| entry.record.id != link)
+            .map(|entry| (entry.record.id.clone(), entry.record.index.clone()))
+            .collect();
+        for (other, index) in others {
+            if self.sink.uuid(&index).await?.is_some_and(|found| found == uuid) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -373,18 +392,9 @@ impl<'a> Verifier<'a> {
                 "the link keeps documents whose rows went (on_truncate or on_drop is `ignore`)";
             return Ok(Some(why.to_owned()));
         }
-        let others: Vec<(String, String)> = lock(&self.control.inner.links)
-            .values()
-            .filter(|entry| entry.record.id != self.order.link)
-            .map(|entry| (entry.record.id.clone(), entry.record.index.clone()))
-            .collect();
-        for (other, index) in others {
-            let uuid = standing.route.sink.uuid(&index).await?;
-            if uuid.is_some_and(|uuid| uuid == standing.route.target.uuid) {
-                return Ok(Some(format!("the link `{other}` writes to the same index")));
-            }
-        }
-        Ok(None)
+        let uuid = &standing.route.target.uuid;
+        let other = self.control.inner.shares_index(&self.order.link, uuid).await?;
+        Ok(other.map(|other| format!("the link `{other}` writes to the same index")))
     }
 
     /// Counts a difference, and shows it if there is room.
@@ -404,14 +414,7 @@ impl<'a> Verifier<'a> {
             return Ok(());
         }
         let counts = &mut self.verdict.counts;
-        match kind {
-            Kind::Missing => counts.missing += 1,
-            Kind::Different => counts.different += 1,
-            Kind::StaleVector => counts.stale_vectors += 1,
-            Kind::Extra => counts.extra += 1,
-            Kind::Foreign => counts.foreign += 1,
-            Kind::Unjudged => counts.unjudged += 1,
-        }
+        counts.add(kind);
         counts.repaired += u64::from(is_repaired);
         if self.verdict.differences.len() < SHOWN_MAX {
             let remedy = self.remedy(kind, is_repaired);

@@ -27,19 +27,19 @@ const PIECE_ROWS: usize = 500;
 const PIECE_BYTES: usize = 2 << 20;
 
 /// Pieces that are compared at once.
-const PIECES_MAX: usize = 4;
+pub(super) const PIECES_MAX: usize = 4;
 
 /// A row as the mapping makes a document of it.
-struct Mapped {
+pub(super) struct Mapped {
     id: String,
     key: Vec<KeyPart>,
     body: Vec<u8>,
 }
 
 /// What was found at one look.
-struct Seen {
-    rows: usize,
-    suspects: Vec<(Suspect, Kind, Vec<String>)>,
+pub(super) struct Seen {
+    pub rows: usize,
+    pub suspects: Vec<(Suspect, Kind, Vec<String>)>,
 }
 
 type Compared = (Arc<Vec<Mapped>>, Result<Seen>);
@@ -59,9 +59,9 @@ struct Stepped {
 }
 
 /// What was found of a page's ids.
-struct Looked {
-    documents: usize,
-    without_rows: Vec<Suspect>,
+pub(super) struct Looked {
+    pub documents: usize,
+    pub without_rows: Vec<Suspect>,
 }
 
 impl Verifier<'_> {
@@ -267,7 +267,7 @@ fn is_drawn(id: &str, ppm: Option<u32>, seed: i64) -> bool {
 }
 
 /// Finds the ids that have no row, among those that are drawn.
-async fn look_up(
+pub(super) async fn look_up(
     standing: &Standing,
     conn: &mut Option<Conn>,
     mut ids: Vec<String>,
@@ -298,7 +298,7 @@ async fn look_up(
 }
 
 /// The rows of a chunk as documents, in pieces.
-fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec<Mapped>>>> {
+pub(super) fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec<Mapped>>>> {
     let (plan, def) = (&standing.plan, &standing.subject.def);
     let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
     let mut pieces = VecDeque::new();
@@ -325,7 +325,7 @@ fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec<Mapped>>>>
 }
 
 /// Reads the documents of rows that were read, and compares.
-async fn compare(maker: &Maker, piece: &[Mapped]) -> Result<Seen> {
+pub(super) async fn compare(maker: &Maker, piece: &[Mapped]) -> Result<Seen> {
     let ids: Vec<&str> = piece.iter().map(|row| row.id.as_str()).collect();
     let bodies = piece.iter().map(|row| (row.id.as_str(), row.body.clone())).collect();
     let route = &maker.standing.route;
