@@ -264,6 +264,7 @@ impl Worker {
         let compares = self.snapshot.compares && !self.snapshot.done;
         self.snapshot = SnapshotRecord { sweep_below, compares, ..SnapshotRecord::default() };
         self.mended = Counts::default();
+        self.setup.live.show_mending(None);
         self.copying = Copying::Ready;
         self.setup.live.forget_snapshot();
     }
@@ -296,7 +297,7 @@ impl Worker {
         if self.snapshot.done || self.holding != Holding::Defined {
             return Ok(());
         }
-        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
+        self.show_copied();
         *lock(&self.setup.subject.prepared) = self.prepared.open.clone();
         let comparer = self.comparer()?;
         self.setup.copier = Some(Copier::start(self.setup.subject.clone(), comparer)?);

@@ -49,7 +49,7 @@ pub(super) enum Reply {
         chunk: Chunk,
         executed: GtidSet,
         /// None where all of it is to be written.
-        wrong: Option<Wrong>,
+        wrong: Option<Box<Wrong>>,
     },
     Extras(Sought),
     /// Rows and documents of this link cannot be compared.
@@ -257,7 +257,7 @@ async fn answer(
             let executed = view::close(conn, &subject.server).await?;
             let wrong = match comparer {
                 Some(comparer) => match comparer.wrong(&chunk).await {
-                    Ok(wrong) => Some(wrong),
+                    Ok(wrong) => Some(Box::new(wrong)),
                     Err(error) if error.remedy() == Remedy::Retry => return Err(error),
                     Err(error) => return Ok(Reply::Incomparable(error)),
                 },

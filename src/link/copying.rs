@@ -33,7 +33,7 @@ pub(super) enum Copying {
         chunk: snapshot::scan::Chunk,
         executed: GtidSet,
         /// The documents that are to be written; None: all.
-        wrong: Option<Wrong>,
+        wrong: Option<Box<Wrong>>,
     },
     /// Every row was compared; documents without one are looked for.
     Seeking,
@@ -159,7 +159,7 @@ impl Worker {
             let is_empty = bounds.until.is_none();
             self.snapshot.until = bounds.until;
             self.snapshot.rows_total = bounds.rows_total;
-            self.setup.live.set_snapshot(self.snapshot.rows, bounds.rows_total);
+            self.show_copied();
             if is_empty {
                 self.end_rows().await?;
             }
@@ -178,15 +178,15 @@ impl Worker {
             self.size.halve();
             return self.ask_next().await;
         }
-        self.put_rows(&window, &chunk, wrong.as_ref()).await?;
+        self.put_rows(&window, &chunk, wrong.as_deref()).await?;
         self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
         self.snapshot.rows += chunk.len() as u64;
         self.snapshot.after = chunk.last_key.clone().or(self.snapshot.after.take());
-        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
-        self.log_progress();
         if let Some(wrong) = &wrong {
             self.note_compared(wrong);
         }
+        self.show_copied();
+        self.log_progress();
         if chunk.is_last {
             self.end_rows().await?;
         }
@@ -266,6 +266,13 @@ impl Worker {
         self.note_mark();
         tracing::info!(link = self.setup.link, rows = self.snapshot.rows, "snapshot done");
         self.end_learning()
+    }
+
+    pub(super) fn show_copied(&self) {
+        if self.snapshot.compares {
+            return self.show_mended();
+        }
+        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
     }
 
     fn log_progress(&mut self) {

@@ -25,6 +25,7 @@ use crate::link::copy::Request;
 use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::inquiry::Rewrite;
+use crate::link::status::Verification;
 use crate::link::verify::{Comparer, Counts, Sought, Wrong};
 use crate::link::worker::Worker;
 use crate::position::Version;
@@ -105,6 +106,7 @@ impl Worker {
         self.setup.live.metrics.verify_documents.inc_by(sought.looked_for);
         self.mended.documents += sought.looked_for;
         self.mended.foreign += sought.foreign;
+        self.show_mended();
         self.setup.lanes.send_to_idle().await?;
         match sought.next {
             Some(next) => self.seek(Some(next)).await,
@@ -112,9 +114,19 @@ impl Worker {
         }
     }
 
+    pub(super) fn show_mended(&self) {
+        self.setup.live.show_mending(Some(Verification {
+            rows: self.snapshot.rows,
+            documents: self.mended.documents,
+            differences: self.mended.differences(),
+            waits_for: String::new(),
+        }));
+    }
+
     /// The copy that compared is done.
     pub(super) fn tell_mended(&mut self) {
         let counts = std::mem::take(&mut self.mended);
+        self.setup.live.show_mending(None);
         tracing::info!(
             link = self.setup.link,
             rows = counts.rows,

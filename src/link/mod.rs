@@ -66,6 +66,10 @@ pub struct Config {
     pub add_columns: AddColumns,
     /// What a link does whose place in the log is gone.
     pub on_purged: OnPurged,
+    /// A link verifies itself so long after it was verified last; 0: never.
+    pub verify_every_secs: u64,
+    /// Whether it then mends what differs.
+    pub verify_repair: bool,
 }
 
 impl Config {
@@ -91,6 +95,8 @@ impl Default for Config {
             on_drop: OnGone::Fail,
             add_columns: AddColumns::Ignore,
             on_purged: OnPurged::Verify,
+            verify_every_secs: 0,
+            verify_repair: false,
         }
     }
 }

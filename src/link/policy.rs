@@ -50,6 +50,8 @@ pub struct Overrides {
     pub on_drop: Option<OnGone>,
     pub add_columns: Option<AddColumns>,
     pub on_purged: Option<OnPurged>,
+    pub verify_every_secs: Option<u64>,
+    pub verify_repair: Option<bool>,
 }
 
 impl OnGone {

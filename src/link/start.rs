@@ -588,6 +588,7 @@ fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {
         on_drop: on_gone(&record.on_drop),
         add_columns: record.add_columns.as_deref().and_then(AddColumns::parse),
         on_purged: record.on_purged.as_deref().and_then(OnPurged::parse),
+        ..Overrides::default()
     })
 }
 

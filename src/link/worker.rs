@@ -135,6 +135,7 @@ impl Worker {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (inquiries_open, inquiries) = Inquiries::open();
         setup.live.open_inquiries(inquiries_open);
+        setup.live.show_mending(None);
         let copying = if setup.snapshot.done { Copying::Done } else { Copying::Ready };
         Self {
             decoder: Decoder::default(),

@@ -38,7 +38,7 @@ fn touched(before: &Versions, after: &Versions) -> BTreeSet<String> {
 fn changed() -> BTreeSet<String> {
     let of = |id: u32| match id {
         _ if id % 500 == 1 => vec![id, id + 100_000],
-        _ if id % 200 == 0 || id % 400 == 2 => vec![id],
+        _ if id.is_multiple_of(200) || id % 400 == 2 => vec![id],
         _ => vec![],
     };
     // Two rows are there from the beginning.

@@ -34,7 +34,7 @@
 //! table that a SELECT could see is taken in by the worker in 3, and the answer then names another plan: everything begins
 //! anew. The same is asked once more in the end.
 //!
-//! *Memory* is bounded by a chunk, a page of ids, and so many suspects.
+//! *Memory* is bounded by two chunks, a page of ids, and so many suspects.
 
 mod asking;
 mod compare;
@@ -42,6 +42,7 @@ mod comparer;
 mod expected;
 mod judge;
 mod keys;
+mod schedule;
 mod walk;
 
 use std::sync::Arc;
@@ -58,11 +59,11 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::inquiry::Inquiry;
-use crate::link::status::{Live, Verification, unix_millis};
+use crate::link::status::{Live, Verification, unix_millis, unix_seconds};
 use crate::link::supervisor::{Inner, lock};
 use crate::source::server::Server;
 use crate::source::snapshot::{scan, watermark};
-use crate::state::KeyPart;
+use crate::state::{KeyPart, VerifiedRecord};
 
 /// What shall be verified, and how.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +77,13 @@ pub struct Order {
     /// Whether vectors are computed again also where that costs money.
     pub with_vectors: bool,
     pub repair: bool,
+}
+
+impl Order {
+    /// Nothing is left out.
+    fn is_whole(&self) -> bool {
+        self.condition.is_none() && self.sample_ppm.is_none()
+    }
 }
 
 /// What was found.
@@ -286,7 +294,7 @@ impl<'a> Verifier<'a> {
                 Ok(()) => {
                     let mut verdict = verifier.verdict;
                     verdict.elapsed = began.elapsed();
-                    finish(&order.link, &live, &verdict);
+                    finish(control, order, &live, &verdict);
                     return Ok(verdict);
                 }
             }
@@ -449,8 +457,8 @@ impl<'a> Verifier<'a> {
     }
 }
 
-fn finish(link: &str, live: &Live, verdict: &Verdict) {
-    let counts = verdict.counts;
+fn finish(control: &Control, order: &Order, live: &Live, verdict: &Verdict) {
+    let (link, counts) = (&order.link, verdict.counts);
     for (kind, count) in [
         ("missing", counts.missing),
         ("different", counts.different),
@@ -472,4 +480,18 @@ fn finish(link: &str, live: &Live, verdict: &Verdict) {
         elapsed_ms = verdict.elapsed.as_millis() as u64,
         "verified"
     );
+    let verified = VerifiedRecord {
+        at: unix_seconds(),
+        differences: counts.differences(),
+        repaired: counts.repaired,
+        unjudged: counts.unjudged,
+    };
+    if verified.left() > 0 {
+        let left = verified.left();
+        tracing::error!(link, left, "documents differ from the table; see VERIFY LINK");
+    }
+    if order.is_whole() {
+        live.metrics.verify_ended_at.set(verified.at as i64);
+        control.inner.store_record(link, |record| record.verified = Some(verified));
+    }
 }

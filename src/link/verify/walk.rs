@@ -1,5 +1,5 @@
 //! The two ways of a verification that find suspects: rows in chunks along the primary key against their documents, and
-//! ids of the index in pages against the table.
+//! ids of the index in pages against the table. Rows and ids are read, and documents compared, beside each other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,6 +44,12 @@ pub(super) struct Seen {
 
 type Compared = (Arc<Vec<Mapped>>, Result<Seen>);
 
+/// A chunk of rows, and the connection that it came by.
+struct Read {
+    conn: Option<Conn>,
+    chunk: Result<Chunk>,
+}
+
 /// What is next of the index's ids.
 enum Next {
     First,
@@ -71,6 +77,7 @@ impl Verifier<'_> {
         let mut after = None;
         let mut size = chunk::Size::new(&self.link.standing.snapshot);
         let (mut comparing, mut paging) = (JoinSet::new(), JoinSet::new());
+        let (mut reading, mut conn) = (JoinSet::new(), None);
         let mut pieces = VecDeque::new();
         let mut is_last = until.is_none();
         if self.order.condition.is_none() {
@@ -84,15 +91,27 @@ impl Verifier<'_> {
                 self.compare_in_a_task(&mut comparing, piece)?;
             }
             // The next chunk is read while the pieces of this one are compared.
-            if let Some(until) = until.as_ref().filter(|_| !is_last && pieces.is_empty()) {
-                let chunk = self.read_chunk(after.as_deref(), until, size.rows()).await?;
-                size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
-                is_last = chunk.is_last;
-                after = chunk.last_key.clone().or(after);
-                pieces = cut(&self.link.standing, &chunk)?;
-                continue;
+            let reads = !is_last && pieces.len() < PIECES_MAX && reading.is_empty();
+            if let Some(until) = until.as_ref().filter(|_| reads) {
+                let place = (after.clone(), until.clone(), size.rows());
+                self.read_in_a_task(&mut reading, conn.take(), place);
             }
             tokio::select! {
+                Some(read) = reading.join_next() => {
+                    let read: Read = read.map_err(broke_off)?;
+                    let chunk = match read.chunk {
+                        Err(error) if error.remedy() == Remedy::Retry => {
+                            self.recover(error).await?;
+                            continue;
+                        }
+                        chunk => chunk?,
+                    };
+                    conn = read.conn;
+                    size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
+                    is_last = chunk.is_last;
+                    pieces.extend(cut(&self.link.standing, &chunk)?);
+                    after = chunk.last_key.or(after);
+                }
                 Some(compared) = comparing.join_next() => {
                     pieces.extend(self.take_compared(compared.map_err(broke_off)?).await?);
                 }
@@ -225,30 +244,28 @@ impl Verifier<'_> {
         }
     }
 
-    async fn read_chunk(
-        &mut self,
-        after: Option<&[KeyPart]>,
-        until: &[KeyPart],
-        rows_max: u32,
-    ) -> Result<Chunk> {
-        let subject = self.link.standing.subject.clone();
-        let most = (rows_max, subject.chunk_bytes_max);
-        let condition = self.condition();
-        loop {
-            let (def, wanted) = (&subject.def, &subject.wanted);
-            let read = match self.conn().await {
-                Ok(conn) => {
-                    let keys = (after, until);
-                    scan::read_chunk_where(conn, def, wanted, keys, most, condition.as_deref())
-                        .await
-                }
-                Err(error) => Err(error),
+    /// Reads the rows behind a key up to another one, so many at most.
+    fn read_in_a_task(
+        &self,
+        reading: &mut JoinSet<Read>,
+        mut conn: Option<Conn>,
+        (after, until, rows_max): (Option<Vec<KeyPart>>, Vec<KeyPart>, u32),
+    ) {
+        let (subject, condition) = (self.link.standing.subject.clone(), self.condition());
+        reading.spawn(async move {
+            let asking = async {
+                let conn = match &mut conn {
+                    Some(conn) => conn,
+                    None => conn.insert(subject.connect().await?),
+                };
+                let (def, wanted) = (&subject.def, &subject.wanted);
+                let keys = (after.as_deref(), until.as_slice());
+                let most = (rows_max, subject.chunk_bytes_max);
+                scan::read_chunk_where(conn, def, wanted, keys, most, condition.as_deref()).await
             };
-            match read {
-                Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
-                read => return read,
-            }
-        }
+            let chunk = asking.await;
+            Read { conn, chunk }
+        });
     }
 
     /// The order's condition and its lot, which the server draws.
