@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::letters;
 use super::spec;
 use super::table::Table;
 use super::verification;
@@ -49,6 +50,26 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let message =
                 "its table is copied again, and then the documents without a row are deleted";
             Ok(done(&id.text, "reset", message))
+        }
+        Statement::ShowDeadLetters { link } => {
+            let named = link.as_ref().map(|link| link.text.as_str());
+            let at = |error: Error| match link {
+                Some(link) => vec![error.at(link.span)],
+                None => vec![error],
+            };
+            Ok(letters::table(&control.dead_letters(named).map_err(at)?))
+        }
+        Statement::RetryDeadLetters { link, document } => {
+            let named = document.as_ref().map(|document| document.text.as_str());
+            let retried = control.retry_letters(&link.text, named).await;
+            let retried = retried.map_err(|error| vec![letters::at(error, link, document)])?;
+            Ok(done(&link.text, "retried", &letters::retried(&retried)))
+        }
+        Statement::DiscardDeadLetters { link, document } => {
+            let named = document.as_ref().map(|document| document.text.as_str());
+            let count = control.discard_letters(&link.text, named);
+            let count = count.map_err(|error| vec![letters::at(error, link, document)])?;
+            Ok(done(&link.text, "discarded", &format!("{count} dead letters are forgotten")))
         }
         Statement::VerifyLink(statement) => {
             let at = |error: Error| match (error.kind(), &statement.condition) {
@@ -126,6 +147,9 @@ fn others(status: &Status) -> String {
     if !status.position.is_empty() {
         parts.push(format!("checkpoint {}", status.position));
     }
+    if status.dead_letters > 0 {
+        parts.push(format!("{} dead letters", status.dead_letters));
+    }
     if let Some(verification) = &status.verification {
         parts.push(verification::progress(verification));
     }
@@ -193,6 +217,7 @@ mod tests {
             errors: String::new(),
             latency_ms: -1,
             acked_after_ms: -1,
+            dead_letters: 0,
             restarts: 2,
             created_at: 1_772_600_767,
             updated_at: 1_772_600_768,

@@ -252,6 +252,7 @@ fn link(status: &Status) -> Value {
         "errors": status.errors,
         "latency_ms": status.latency_ms,
         "acked_after_ms": status.acked_after_ms,
+        "dead_letters": status.dead_letters,
         "restarts": status.restarts,
         "created_at": execute::utc(status.created_at),
         "updated_at": execute::utc(status.updated_at),

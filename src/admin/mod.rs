@@ -9,6 +9,7 @@ pub mod answer;
 pub mod execute;
 mod host;
 pub mod http;
+mod letters;
 mod page;
 #[cfg(feature = "embedded")]
 pub mod search;

@@ -17,7 +17,10 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::PauseLink { .. }
         | Statement::ResumeLink { .. }
         | Statement::ResetLink { .. }
-        | Statement::VerifyLink(_) => return None,
+        | Statement::VerifyLink(_)
+        | Statement::ShowDeadLetters { .. }
+        | Statement::RetryDeadLetters { .. }
+        | Statement::DiscardDeadLetters { .. } => return None,
     };
     let types = mapping::Overrides::default();
     let statement = text.to_owned();

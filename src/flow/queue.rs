@@ -122,6 +122,11 @@ impl<T> Receiver<T> {
         Some(self.take(item))
     }
 
+    /// Nothing waits, and nothing will come.
+    pub fn is_closed(&self) -> bool {
+        self.items.is_closed() && self.items.is_empty()
+    }
+
     pub fn bytes(&self) -> usize {
         self.gauge.load(Ordering::Relaxed)
     }

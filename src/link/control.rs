@@ -53,7 +53,7 @@ impl Control {
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.families().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.links().put(&record).map_err(|error| vec![error])?;
-        inner.remember(record, State::Scheduled);
+        inner.remember(record, State::Scheduled).map_err(|error| vec![error])?;
         inner.start_worker(&id).await;
         tracing::info!(link = id, table = %table, "link made");
         self.status(&id).map_err(|error| vec![error])
@@ -298,6 +298,7 @@ fn show(entry: &Entry) -> Status {
         latency_ms: -1,
         acked_after_ms: -1,
         restarts: record.restarts,
+        dead_letters: entry.letters.count() as u64,
         created_at: record.created_at,
         updated_at: record.updated_at,
         snapshot: None,

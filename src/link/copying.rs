@@ -255,6 +255,10 @@ impl Worker {
     pub(super) async fn finish_snapshot(&mut self) -> Result<(), End> {
         let below = self.snapshot.sweep_below.take();
         if self.snapshot.compares {
+            if let Some(below) = below {
+                // What is still refused has been refused again since.
+                self.setup.route.letters.forget_below(Version(below))?;
+            }
             self.tell_mended();
         } else if let Some(below) = below {
             let count = self.purge(Version(below), self.at.version()).await?;

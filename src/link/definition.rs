@@ -190,7 +190,7 @@ async fn pass(
                     || concerns(family, table, &ddl.statement, &ddl.db);
             }
             // What XA transactions did here is found as that of those from before the link began.
-            Item::Rows(_) | Item::Prepared(..) | Item::Xa(_) | Item::Unfollowable(..) => {}
+            Item::Rows(_) | Item::Prepared(..) | Item::Xa { .. } | Item::Unfollowable { .. } => {}
             Item::Ended => {
                 return Err(Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"));
             }

@@ -13,8 +13,10 @@ pub(super) enum End {
     Failed(Error),
     /// Not brought up yet; trying again can help.
     Wait(Error),
-    /// The stream must begin again at the last checkpoint.
+    /// The link must begin again at its last checkpoint.
     Again(Error),
+    /// The stream that all links share must begin again, behind the checkpoints of all.
+    Rewind(Error),
     /// The source's next epoch must begin above this version.
     NewEpoch { above: Version, reason: String },
     /// The index was deleted and made anew: what was acknowledged is gone.

@@ -15,6 +15,7 @@ use crate::flow::backoff::Backoff;
 use crate::flow::lane::{Lane, Number};
 use crate::flow::queue;
 use crate::link::end::End;
+use crate::link::letters::Letters;
 use crate::link::pipeline_mode::{PipelineMode, Way, not_here};
 use crate::link::status::Live;
 use crate::naive::{Rule, is_naive};
@@ -33,6 +34,9 @@ pub(super) struct Route {
     pub index: String,
     pub pipelines: pipeline::Api,
     pub live: Arc<Live>,
+    pub letters: Arc<Letters>,
+    /// `db.table`.
+    pub table: String,
     /// No version above this one was ever given out by us.
     pub highest_version: Arc<AtomicU64>,
 }
@@ -209,10 +213,12 @@ fn take_out_acknowledged(
         match outcome {
             Some(Outcome::Done) => {
                 done += 1;
+                keep_failure(&mut failure, route.letters.acknowledged(&op));
                 false
             }
             Some(Outcome::Conflict { current }) if is_ours(route, *current) => {
                 route.live.metrics.documents_conflict.inc();
+                keep_failure(&mut failure, route.letters.acknowledged(&op));
                 false
             }
             Some(Outcome::Conflict { current }) => {
@@ -221,8 +227,18 @@ fn take_out_acknowledged(
             }
             Some(Outcome::Refused { reason }) => {
                 route.live.metrics.documents_refused.inc();
-                failure.get_or_insert_with(|| refused(route, op.id, reason));
-                true
+                let (table, behind) = (route.table.clone(), route.live.position());
+                match route.letters.keep(&op, table, behind, reason) {
+                    Ok(true) => false,
+                    Ok(false) => {
+                        failure.get_or_insert_with(|| refused(route, op.id, reason));
+                        true
+                    }
+                    Err(error) => {
+                        keep_failure(&mut failure, Err(error));
+                        true
+                    }
+                }
             }
             Some(Outcome::Blocked { reason }) => {
                 trouble = Some((ErrorKind::SinkBlocked, reason.clone()));
@@ -246,6 +262,12 @@ fn take_out_acknowledged(
     }
 }
 
+fn keep_failure(failure: &mut Option<End>, result: crate::error::Result<()>) {
+    if let Err(error) = result {
+        failure.get_or_insert_with(|| error.into());
+    }
+}
+
 /// A conflict means success only where the stored version can be one of ours; above all that we ever gave out it is
 /// a foreign writer's, or that of a life whose state is lost.
 fn is_ours(route: &Route, current: Version) -> bool {
@@ -262,7 +284,13 @@ fn foreign(route: &Route, id: &str, current: Version) -> End {
 }
 
 fn refused(route: &Route, id: &str, reason: &str) -> End {
-    let message = format!("{} refuses document {id}: {reason}", route.index);
+    let mut message = format!("{} refuses document {id}: {reason}", route.index);
+    match route.letters.count() {
+        0 => {}
+        count => message.push_str(&format!(
+            "; {count} others are dead letters already (SHOW DEAD LETTERS), and link.error_limit.records allows no more"
+        )),
+    }
     let advice = match route.way {
         Way::Delegated(_) => {
             "mend the row, the index's mapping or the cluster's pipeline, or let Driftless run the pipeline (pipeline_mode \

@@ -183,6 +183,7 @@ impl Worker {
         loop {
             self.draw_children()?;
             if self.left_out.is_empty() {
+                self.cascades.gone.clear();
                 return Ok(());
             }
             self.read_left_out().await?;
@@ -245,7 +246,7 @@ impl Worker {
                 version,
                 body: &[],
             });
-            self.meet_gone(&gone.key, version);
+            self.meet_gone(id, &gone.key, version);
             if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }

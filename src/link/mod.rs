@@ -6,6 +6,7 @@
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends. [`verify`]
 //! compares table and index beside a running worker.
 
+mod alone;
 mod altering;
 mod cascades;
 mod check;
@@ -19,6 +20,7 @@ mod inquiry;
 mod lane;
 mod lanes;
 mod left_out;
+mod letters;
 mod mending;
 mod pipeline_mode;
 mod policy;
@@ -35,6 +37,7 @@ use serde::Deserialize;
 
 pub use check::check;
 pub use control::Control;
+pub use letters::Retried;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
 pub use policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
 pub use status::{Progress, State, Status, Verification};
@@ -70,6 +73,22 @@ pub struct Config {
     pub verify_every_secs: u64,
     /// Whether it then mends what differs.
     pub verify_repair: bool,
+    /// How much may be refused.
+    pub error_limit: ErrorLimit,
+}
+
+/// How much may be refused before a link fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ErrorLimit {
+    /// Dead letters that a link may have; 0: the first refused document stops it.
+    pub records: usize,
+}
+
+impl Default for ErrorLimit {
+    fn default() -> Self {
+        Self { records: 100 }
+    }
 }
 
 impl Config {
@@ -97,6 +116,7 @@ impl Default for Config {
             on_purged: OnPurged::Verify,
             verify_every_secs: 0,
             verify_repair: false,
+            error_limit: ErrorLimit::default(),
         }
     }
 }

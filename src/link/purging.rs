@@ -66,6 +66,7 @@ impl Worker {
         if had_trouble {
             self.setup.live.trouble_is_over();
         }
+        self.setup.route.letters.forget_below(below)?;
         Ok(count)
     }
 }

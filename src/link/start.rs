@@ -19,7 +19,7 @@ use crate::link::pipeline_mode::{self, PipelineMode, Way};
 use crate::link::policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
 use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
-use crate::link::upstream::wait_or_fail;
+use crate::link::upstream::{Joined, wait_or_fail};
 use crate::link::worker::{Setup, Worker};
 use crate::link::{Rules, Spec, consequence, definition};
 use crate::mapping;
@@ -235,7 +235,7 @@ async fn set_up(
             found => joined = Some(found?),
         }
     }
-    let (began, mut input, server) = match joined {
+    let Joined { began, mut input, server, place, alone } = match joined {
         Some(joined) => joined,
         None => {
             as_made = last_rules(inner, record, &table, as_made)?;
@@ -350,7 +350,7 @@ async fn set_up(
         prepared: Mutex::new(prepared.clone()),
     });
     let index_uuid = target.uuid.clone();
-    let route = route(inner, record, live, (target, way, mode));
+    let route = route(inner, record, live, (target, way, mode))?;
     let lanes = Lanes::start(route.clone(), layout(inner));
     Ok(Setup {
         link: record.id.clone(),
@@ -365,6 +365,8 @@ async fn set_up(
         state: state.clone(),
         live: live.clone(),
         input,
+        place,
+        alone,
         lanes,
         copier: None,
         subject,
@@ -436,8 +438,13 @@ fn route(
     record: &LinkRecord,
     live: &Arc<Live>,
     (target, way, mode): (Target, Way, PipelineMode),
-) -> Arc<Route> {
-    Arc::new(Route {
+) -> Result<Arc<Route>, End> {
+    // A link that was dropped meanwhile has none.
+    let letters = inner.letters_of(&record.id).ok_or(End::Stopped)?;
+    let table = record.rules.first().map(|rule| format!("{}.{}", rule.db, rule.table));
+    Ok(Arc::new(Route {
+        letters,
+        table: table.unwrap_or_default(),
         sink: inner.sink.clone(),
         target,
         way,
@@ -446,7 +453,7 @@ fn route(
         pipelines: inner.pipelines.clone(),
         live: live.clone(),
         highest_version: inner.highest_version.clone(),
-    })
+    }))
 }
 
 fn layout(inner: &Inner) -> Layout {

@@ -72,6 +72,8 @@ pub struct Status {
     /// How long after its commit the last change was acknowledged, in milliseconds; −1 before the first.
     pub acked_after_ms: i64,
     pub restarts: u64,
+    /// Documents that were refused for good.
+    pub dead_letters: u64,
     /// Unix seconds.
     pub created_at: u64,
     /// Unix seconds.
@@ -105,6 +107,7 @@ impl Status {
             latency_ms: -1,
             acked_after_ms: -1,
             restarts: 0,
+            dead_letters: 0,
             created_at: now,
             updated_at: now,
             snapshot: None,
@@ -309,6 +312,10 @@ impl Live {
 
     pub fn reason(&self) -> String {
         self.change(|c| c.reason.clone())
+    }
+
+    pub fn position(&self) -> String {
+        self.change(|c| c.position.clone())
     }
 
     pub fn set_position(&self, position: String) {

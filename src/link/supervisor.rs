@@ -14,12 +14,14 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
+use crate::link::letters::Letters;
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::upstream::Lost;
 use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
 use crate::sink::{self, Sink};
+use crate::source::places::Places;
 use crate::source::server::Server;
 use crate::source::tailer::Tailer;
 use crate::source::{self, snapshot};
@@ -49,6 +51,8 @@ pub(super) struct Inner {
     /// Links of the configuration that could not be made so far, and why.
     pub unmade: Mutex<BTreeMap<String, Status>>,
     pub run: tokio::sync::Mutex<Run>,
+    /// For links that follow the log by themselves.
+    pub places: Places,
     /// No version above this was ever given out; durable in the source's record.
     pub highest_version: Arc<AtomicU64>,
     restarts: mpsc::Sender<Restart>,
@@ -65,6 +69,7 @@ pub(super) struct Inner {
 pub(super) struct Entry {
     pub record: LinkRecord,
     pub live: Arc<Live>,
+    pub letters: Arc<Letters>,
 }
 
 /// What runs now.
@@ -110,6 +115,7 @@ impl Supervisor {
             links: Mutex::default(),
             unmade: Mutex::default(),
             run: tokio::sync::Mutex::default(),
+            places: Places::default(),
             highest_version: Arc::new(AtomicU64::new(highest)),
             restarts,
             declared: AtomicUsize::new(declared.len()),
@@ -120,7 +126,7 @@ impl Supervisor {
         });
         for record in inner.parts.state.links().list()? {
             let is_paused = record.state == State::Paused.as_str();
-            inner.remember(record, if is_paused { State::Paused } else { State::Scheduled });
+            inner.remember(record, if is_paused { State::Paused } else { State::Scheduled })?;
         }
         let keeper = tokio::spawn(keep(inner.clone(), requests, declared));
         *lock(&inner.keeper) = Some(keeper);
@@ -206,11 +212,17 @@ impl Inner {
         lock(&self.links).keys().cloned().collect()
     }
 
-    pub fn remember(&self, record: LinkRecord, phase: State) -> Arc<Live> {
+    pub fn remember(&self, record: LinkRecord, phase: State) -> Result<()> {
         let live = Arc::new(Live::new(&record.id, phase, record.restarts));
         live.metrics.verify_ended_at.set(record.verified.map_or(0, |verified| verified.at as i64));
-        lock(&self.links).insert(record.id.clone(), Entry { record, live: live.clone() });
-        live
+        let records_max = self.parts.link.error_limit.records;
+        let letters = Arc::new(Letters::open(&self.parts.state, &record.id, records_max)?);
+        lock(&self.links).insert(record.id.clone(), Entry { record, live, letters });
+        Ok(())
+    }
+
+    pub fn letters_of(&self, id: &str) -> Option<Arc<Letters>> {
+        lock(&self.links).get(id).map(|entry| entry.letters.clone())
     }
 
     /// Takes the pipeline modes of links that are made already from the file they came from.
@@ -356,38 +368,63 @@ impl Inner {
     }
 }
 
-/// Runs one link until it is stopped or fails, and says what follows.
-async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
-    let Some((record, live)) = inner.record_of(&id) else { return };
+/// Runs one link until it is stopped, fails, or concerns the others. What it can mend by beginning again at its
+/// checkpoint is its own trouble.
+async fn run_link(inner: Arc<Inner>, id: String, mut stop: watch::Receiver<bool>) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    loop {
+        let began = tokio::time::Instant::now();
+        if !run_once(&inner, &id, stop.clone()).await {
+            return;
+        }
+        if began.elapsed() > Duration::from_secs(60) {
+            backoff.reset();
+        }
+        let is_stopped = stop.wait_for(|stop| *stop);
+        if tokio::time::timeout(backoff.next(None), is_stopped).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Whether the link is to begin again.
+async fn run_once(inner: &Arc<Inner>, id: &str, stop: watch::Receiver<bool>) -> bool {
+    let Some((record, live)) = inner.record_of(id) else { return false };
     inner.finished.send_modify(|finished| {
-        finished.remove(&id);
+        finished.remove(id);
     });
     if record.state != State::Scheduled.as_str() {
-        inner.store_record(&id, |record| {
+        inner.store_record(id, |record| {
             record.state = State::Scheduled.as_str().to_owned();
             record.reason = String::new();
         });
     }
-    match start::run(&inner, &record, &live, stop).await {
+    match start::run(inner, &record, &live, stop).await {
         End::Stopped => {}
         End::Finished => {
             tracing::info!(link = id, "everything in the log files is written");
             inner.finished.send_modify(|finished| {
-                finished.insert(id);
+                finished.insert(id.to_owned());
             });
         }
         End::Failed(error) => {
             tracing::error!(link = id, error = %error.report(), "the link has failed");
-            inner.fail_of(&id, &error);
+            inner.fail_of(id, &error);
         }
         End::Again(error) | End::Wait(error) => {
+            tracing::warn!(link = id, reason = %error.report(), "the link begins again at its checkpoint");
             live.wait_for(error.report());
-            inner.ask_restart(&id, &live, Restart::default());
+            inner.count_restart(id, &live);
+            return true;
+        }
+        End::Rewind(error) => {
+            live.wait_for(error.report());
+            inner.ask_restart(id, &live, Restart::default());
         }
         End::NewEpoch { above, reason } => {
             tracing::error!(link = id, reason, "a new epoch begins; the index should be checked");
             live.wait_for(reason);
-            inner.ask_restart(&id, &live, Restart { above: Some(above) });
+            inner.ask_restart(id, &live, Restart { above: Some(above) });
         }
         End::Replaced => {
             tracing::warn!(
@@ -396,13 +433,15 @@ async fn run_link(inner: Arc<Inner>, id: String, stop: watch::Receiver<bool>) {
                 "the index was made anew; it is filled again"
             );
             live.forget_snapshot();
-            if let Err(error) = start::forget_snapshot(&inner, &id) {
+            if let Err(error) = start::forget_snapshot(inner, id) {
                 live.fail(error.report());
-                return;
+                return false;
             }
-            inner.ask_restart(&id, &live, Restart::default());
+            inner.count_restart(id, &live);
+            return true;
         }
     }
+    false
 }
 
 impl Inner {
@@ -412,9 +451,13 @@ impl Inner {
         self.ask_restart(id, live, Restart { above: Some(highest) });
     }
 
-    fn ask_restart(&self, id: &str, live: &Live, restart: Restart) {
+    fn count_restart(&self, id: &str, live: &Live) {
         let restarts = live.count_restart();
         self.store_record(id, |record| record.restarts = restarts);
+    }
+
+    fn ask_restart(&self, id: &str, live: &Live, restart: Restart) {
+        self.count_restart(id, live);
         // A full queue holds enough wishes for a restart already.
         let _ = self.restarts.try_send(restart);
     }

@@ -4,22 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::queue;
+use crate::link::alone::{Alone, Joining, WayBack};
 use crate::link::end::End;
 use crate::link::status::unix_seconds;
 use crate::link::supervisor::{Inner, lock};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position, Version};
+use crate::source::places::Place;
 use crate::source::server::{Naming, Server};
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
-use crate::source::tailer::{Durable, Subscription, Tailer};
+use crate::source::tailer::{Durable, Report, Sharing, Subscription, Tailer};
 use crate::source::{control, files};
 use crate::state::SourceRecord;
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
+
+/// A link's part of a stream.
+pub(super) struct Joined {
+    pub began: Began,
+    pub input: queue::Receiver<Vec<Item>>,
+    pub server: Server,
+    /// Taken where the stream leaves the link behind.
+    pub place: Place,
+    /// The stream is the link's own.
+    pub alone: Option<Alone>,
+}
 
 /// A tailer that was just started.
 struct Started {
@@ -62,18 +75,17 @@ impl Lost {
 const EVENTS_BYTES_MAX: usize = 16 << 20;
 
 impl Inner {
-    /// Subscribes a link to the stream, which is started if it does not run.
+    /// Subscribes a link to the stream, which is started if it does not run. Where that is beyond the link's checkpoint
+    /// the link gets a stream of its own.
     pub async fn join_stream(
         self: &Arc<Self>,
         link: &str,
         table: &TableId,
         others: &BTreeSet<TableId>,
         from: Option<Checkpoint>,
-    ) -> Result<(Began, queue::Receiver<Vec<Item>>, Server), End> {
-        let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
-        let (queue, input) = queue::bounded(room);
-        let (began_sender, began) = oneshot::channel();
-        let server = {
+    ) -> Result<Joined, End> {
+        let wanted = (link, table, others);
+        let (subscriptions, server) = {
             let mut run = self.run.lock().await;
             if run.tailer.as_ref().is_none_or(Tailer::has_ended) {
                 let started = self.start_tailer().await.map_err(wait_or_fail)?;
@@ -89,23 +101,113 @@ impl Inner {
                 (_, None) => {}
             }
             let tailer = run.tailer.as_ref().expect("it was just started");
-            tailer
-                .subscribe(Subscription {
-                    link: link.to_owned(),
-                    table: table.clone(),
-                    others: others.iter().cloned().collect(),
-                    from,
-                    queue,
-                    began: began_sender,
-                })
-                .await?;
-            run.server.clone().expect("it came with the tailer")
+            (tailer.subscriptions(), run.server.clone().expect("it came with the tailer"))
         };
-        let ahead = |_| {
-            let what = "the stream is ahead of this link's checkpoint";
+        if let Some(joined) = self.subscribe(&subscriptions, wanted, from.clone(), &server).await {
+            return Ok(joined);
+        }
+        let has_ended = self.run.lock().await.tailer.as_ref().is_none_or(Tailer::has_ended);
+        match from {
+            Some(from) if !has_ended => self.join_alone(wanted, from, server).await,
+            _ => {
+                let what = "the source's tailer has ended";
+                Err(End::Again(Error::new(ErrorKind::SourceUnreachable, what)))
+            }
+        }
+    }
+
+    /// None where the stream cannot serve the link from there.
+    async fn subscribe(
+        &self,
+        subscriptions: &mpsc::Sender<Subscription>,
+        (link, table, others): (&str, &TableId, &BTreeSet<TableId>),
+        from: Option<Checkpoint>,
+        server: &Server,
+    ) -> Option<Joined> {
+        let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
+        let (queue, input) = queue::bounded(room);
+        let (began_sender, began) = oneshot::channel();
+        let place = self.places.place();
+        let subscription = Subscription {
+            link: link.to_owned(),
+            table: table.clone(),
+            others: others.iter().cloned().collect(),
+            from,
+            queue,
+            began: began_sender,
+            place: place.clone(),
+        };
+        subscriptions.send(subscription).await.ok()?;
+        let began = began.await.ok()?;
+        Some(Joined { began, input, server: server.clone(), place, alone: None })
+    }
+
+    /// Joins the shared stream at the place where it is, if `at` is near that.
+    pub async fn join_if_near(
+        &self,
+        wanted: (&str, &TableId, &BTreeSet<TableId>),
+        at: u64,
+        near: u64,
+    ) -> Option<Joined> {
+        let (subscriptions, server) = {
+            let run = self.run.lock().await;
+            let tailer = run.tailer.as_ref().filter(|tailer| !tailer.has_ended())?;
+            let is_near = tailer.reached().saturating_sub(at) <= near;
+            (is_near.then(|| tailer.subscriptions())?, run.server.clone()?)
+        };
+        self.subscribe(&subscriptions, wanted, None, &server).await
+    }
+
+    /// Starts a stream at the link's checkpoint, for it alone.
+    async fn join_alone(
+        self: &Arc<Self>,
+        wanted: (&str, &TableId, &BTreeSet<TableId>),
+        from: Checkpoint,
+        server: Server,
+    ) -> Result<Joined, End> {
+        let (link, table, others) = wanted;
+        let look = self.look_at_source().await.map_err(wait_or_fail)?;
+        if let Some(lost) = why_lost(&look, &from.position.gtids) {
+            return Err(End::Failed(lost.error()));
+        }
+        let epoch = self.parts.state.source().get()?.map(|record| record.epoch);
+        if epoch != Some(from.epoch.0) || look.server.identity != server.identity {
+            let what = "the stream is ahead of this link's checkpoint, which is of another epoch";
+            return Err(End::Rewind(Error::new(ErrorKind::SourceUnreachable, what)));
+        }
+        tracing::info!(link, position = %from.position, "the link follows the log by itself until it has caught up");
+        let report = {
+            let (inner, link) = (Arc::downgrade(self), link.to_owned());
+            Box::new(move |trouble: Option<String>| {
+                let live = inner.upgrade().and_then(|inner| inner.record_of(&link));
+                match (live, trouble) {
+                    (Some((_, live)), Some(trouble)) => live.wait_for(trouble),
+                    (Some((_, live)), None) => live.trouble_is_over(),
+                    (None, _) => {}
+                }
+            })
+        };
+        let durable = self.durable(&server, from.epoch);
+        let config = self.parts.source.with_server_id_of_its_own();
+        let sharing = (Sharing::One, report as Report);
+        let tailer = Tailer::start(config, server.clone(), from.clone(), durable, sharing);
+        let place = self.places.place();
+        place.take();
+        let way_back = WayBack {
+            inner: Arc::downgrade(self),
+            link: link.to_owned(),
+            table: table.clone(),
+            others: others.clone(),
+            joining: Joining::Far,
+        };
+        let subscriptions = tailer.subscriptions();
+        let alone = Alone { tailer, _place: place, way_back };
+        let joined = self.subscribe(&subscriptions, wanted, Some(from), &server).await;
+        let ended = || {
+            let what = "the link's own stream has ended";
             End::Again(Error::new(ErrorKind::SourceUnreachable, what))
         };
-        Ok((began.await.map_err(ahead)?, input, server))
+        joined.map(|joined| Joined { alone: Some(alone), ..joined }).ok_or_else(ended)
     }
 
     async fn start_tailer(self: &Arc<Self>) -> Result<Started> {
@@ -131,20 +233,6 @@ impl Inner {
         };
         let epoch = start.epoch;
         metrics().source_epoch.set(epoch.0 as i64);
-        let reserved = Version(self.highest_version.load(Ordering::Acquire));
-        let (state, highest) = (self.parts.state.clone(), self.highest_version.clone());
-        let uuid = server.identity.clone();
-        let reserve = Box::new(move |wanted: Version| {
-            let reserved = Version(wanted.0 + RESERVED_AHEAD);
-            let record = SourceRecord {
-                server_uuid: uuid.clone(),
-                epoch: epoch.0,
-                highest_version: reserved.0,
-            };
-            state.source().put(&record, true)?;
-            highest.store(reserved.0, Ordering::Release);
-            Ok(reserved)
-        });
         let inner = Arc::downgrade(self);
         let report = Box::new(move |trouble: Option<String>| {
             let Some(inner) = inner.upgrade() else { return };
@@ -155,10 +243,32 @@ impl Inner {
                 }
             }
         });
-        let durable = Durable { reserved, reserve, dir: self.parts.state.dir() };
+        let durable = self.durable(&server, epoch);
         let config = self.parts.source.clone();
-        let tailer = Tailer::start(config, server.clone(), start, durable, report);
+        let sharing = (Sharing::All(self.places.clone()), report as Report);
+        let tailer = Tailer::start(config, server.clone(), start, durable, sharing);
         Ok(Started { tailer, server, lost })
+    }
+
+    /// How a stream of this epoch reserves its versions.
+    fn durable(&self, server: &Server, epoch: Epoch) -> Durable {
+        let reserved = Version(self.highest_version.load(Ordering::Acquire));
+        let (state, highest) = (self.parts.state.clone(), self.highest_version.clone());
+        let uuid = server.identity.clone();
+        let reserve = Box::new(move |wanted: Version| {
+            // Another stream may have reserved more by now.
+            let before = highest.load(Ordering::Acquire);
+            let reserved = Version((wanted.0 + RESERVED_AHEAD).max(before));
+            let record = SourceRecord {
+                server_uuid: uuid.clone(),
+                epoch: epoch.0,
+                highest_version: reserved.0,
+            };
+            state.source().put(&record, true)?;
+            highest.fetch_max(reserved.0, Ordering::AcqRel);
+            Ok(reserved)
+        });
+        Durable { reserved, reserve, dir: self.parts.state.dir() }
     }
 
     /// Whether the link's place in the log is gone, as far as that can be known now.
@@ -255,13 +365,19 @@ pub(super) fn wait_or_fail(error: Error) -> End {
 /// Versions are reserved this far ahead: 2 GiB of log for one fsync.
 const RESERVED_AHEAD: u64 = 1 << 32;
 
-/// The checkpoint at which the stream must begin for all, if they all belong to `epoch`.
+/// Links whose checkpoints are farther behind the last one than this, in counted bytes of log, do not keep the others
+/// waiting when the stream begins.
+const FAR_BYTES: u64 = 64 << 20;
+
+/// The checkpoint at which the shared stream must begin, if they all belong to `epoch`.
 fn earliest(checkpoints: &[Checkpoint], epoch: Epoch) -> Option<Checkpoint> {
     let all_belong = checkpoints.iter().all(|checkpoint| checkpoint.epoch == epoch);
     if !all_belong {
         return None;
     }
-    checkpoints.iter().min_by_key(|checkpoint| checkpoint.n).cloned()
+    let last = checkpoints.iter().map(|checkpoint| checkpoint.n).max()?;
+    let is_near = |checkpoint: &&Checkpoint| last - checkpoint.n <= FAR_BYTES;
+    checkpoints.iter().filter(is_near).min_by_key(|checkpoint| checkpoint.n).cloned()
 }
 
 /// Why the source cannot be followed from `ours`, if it cannot.

@@ -17,6 +17,7 @@ use crate::document::DocOp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::acks::Acks;
 use crate::flow::queue;
+use crate::link::alone::Alone;
 use crate::link::altering::Holding;
 use crate::link::cascades::watch::Cascades;
 use crate::link::copy::{Copier, Subject};
@@ -35,6 +36,7 @@ use crate::position::{Checkpoint, Version};
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
 use crate::source::ddl::fate::Named;
+use crate::source::places::Place;
 use crate::source::snapshot::{self, chunk};
 use crate::source::stream::{Began, Item, Rows};
 use crate::state::{self, CheckpointRecord, History, SnapshotRecord};
@@ -57,6 +59,10 @@ pub(super) struct Setup {
     pub state: state::State,
     pub live: Arc<Live>,
     pub input: queue::Receiver<Vec<Item>>,
+    /// The stream is the link's own.
+    pub alone: Option<Alone>,
+    /// Taken where the shared stream has left the link behind.
+    pub place: Place,
     pub lanes: Lanes,
     pub copier: Option<Copier>,
     /// What is read of the source besides the log.
@@ -94,6 +100,8 @@ pub(super) struct Worker {
     acks: Acks<Mark>,
     /// The last boundary that was taken in.
     pub(super) at: Arc<Checkpoint>,
+    /// What stands before this in the stream was taken in from another.
+    pub(super) begins_at: u64,
     /// Nothing was taken in since `at`.
     pub(super) is_at_boundary: bool,
     /// Commit time of the first change since the newest mark.
@@ -141,6 +149,7 @@ impl Worker {
             decoder: Decoder::default(),
             acks: Acks::default(),
             at: setup.began.checkpoint.clone(),
+            begins_at: 0,
             is_at_boundary: setup.began.is_exact,
             first_commit_us: None,
             holding: setup.holding.clone(),
@@ -173,8 +182,7 @@ impl Worker {
         if is_clean && let Err(other) = self.setup.lanes.drain().await {
             tracing::warn!(link = self.setup.link, end = ?other, "the last writes were not acknowledged");
         }
-        self.take_acks();
-        if let Err(error) = self.write_checkpoint(true) {
+        if let Err(error) = self.take_acks().and_then(|()| self.write_checkpoint(true)) {
             tracing::error!(link = self.setup.link, error = %error.report(), "the last checkpoint was not written");
         }
         self.setup.lanes.abort().await;
@@ -197,19 +205,22 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Ok(End::Stopped),
                 progress = self.setup.lanes.progress() => {
                     progress?;
-                    self.take_acks();
+                    self.take_acks()?;
                     self.setup.lanes.send_to_idle().await?;
                 }
                 _ = self.tick.tick() => {
                     self.tend()?;
                     self.setup.lanes.show_to_busy()?;
+                    self.come_back()?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
                 inquiry = self.inquiries.next() => self.take_inquiry(inquiry).await?,
                 items = self.setup.input.recv_held() => {
-                    let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
+                    let Some(items) = items else { return Err(self.left_behind().await) };
                     for item in items {
-                        self.take_item(item).await?;
+                        if item.n().is_none_or(|n| n >= self.begins_at) {
+                            self.take_item(item).await?;
+                        }
                     }
                     self.setup.lanes.send_to_idle().await?;
                 }
@@ -221,7 +232,7 @@ impl Worker {
         match item {
             Item::Rows(rows) => self.take_rows(&rows).await,
             Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
-            Item::Xa(step) => self.take_xa(step).await,
+            Item::Xa { step, .. } => self.take_xa(step).await,
             Item::Boundary(boundary) => {
                 self.catch_up(boundary.version()).await?;
                 self.at = boundary;
@@ -238,11 +249,11 @@ impl Worker {
                 self.take_ddl(ddl.clone()).await?;
                 self.take_ddl_of_keys(&ddl).await
             }
-            Item::Unfollowable(_, Some(group)) => {
+            Item::Unfollowable { group: Some(group), .. } => {
                 self.take_prepared_unseen(&group);
                 Ok(())
             }
-            Item::Unfollowable(why, None) => self.take_unfollowable(why),
+            Item::Unfollowable { why, group: None, .. } => self.take_unfollowable(why),
             Item::Ended => {
                 self.acknowledged().await?;
                 Err(End::Finished)
@@ -371,7 +382,7 @@ impl Worker {
 
     /// What must happen every now and then, also while a lane takes nothing.
     fn tend(&mut self) -> Result<()> {
-        self.take_acks();
+        self.take_acks()?;
         let metrics = &self.setup.live.metrics;
         metrics.queue_events_bytes.set(self.setup.input.bytes() as i64);
         metrics.queue_lanes_bytes.set(self.setup.lanes.waiting_bytes() as i64);
@@ -392,7 +403,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
                 progress = self.setup.lanes.progress() => {
                     progress?;
-                    self.take_acks();
+                    self.take_acks()?;
                     self.setup.lanes.send_to_idle().await?;
                 }
                 _ = self.tick.tick() => {
@@ -412,7 +423,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
                 drained = self.setup.lanes.drain() => {
                     drained?;
-                    self.take_acks();
+                    self.take_acks()?;
                     return Ok(());
                 }
                 _ = self.tick.tick() => self.tend()?,
@@ -438,7 +449,7 @@ impl Worker {
         }
     }
 
-    fn take_acks(&mut self) {
+    fn take_acks(&mut self) -> Result<()> {
         let done = self.setup.lanes.done();
         self.inquiries.take_done(&done);
         let age_ms = |us: u64| (unix_millis() - (us / 1_000) as i64).max(0);
@@ -446,8 +457,13 @@ impl Worker {
             if let Some(committed_at_us) = mark.first_commit_us {
                 self.setup.live.set_acked_after_ms(age_ms(committed_at_us));
             }
+            let is_copied = mark.snapshot.done && !self.snapshot_is_acked;
             self.snapshot_is_acked = mark.snapshot.done;
             self.acked = Some(mark);
+            // What is shown as copied is not copied again after a crash.
+            if is_copied {
+                self.write_checkpoint(false)?;
+            }
         }
         let oldest =
             self.acks.iter().find_map(|mark| mark.first_commit_us).or(self.first_commit_us);
@@ -464,6 +480,7 @@ impl Worker {
             let phase = if compares { State::CatchingUp } else { State::Snapshotting };
             self.setup.live.set_phase(phase);
         }
+        Ok(())
     }
 
     /// Not fsynced but at the end: what a power failure takes away is replayed.

@@ -122,13 +122,21 @@ impl Config {
     /// servers from below.
     pub fn server_id(&self) -> u32 {
         static DRAWN: OnceLock<u32> = OnceLock::new();
-        let draw = || (uuid::Uuid::new_v4().as_u128() as u32) | 1 << 31;
-        self.server_id.unwrap_or_else(|| *DRAWN.get_or_init(draw))
+        self.server_id.unwrap_or_else(|| *DRAWN.get_or_init(drawn_server_id))
+    }
+
+    /// The same for a second reader of the log, which the server must be able to tell from the first.
+    pub fn with_server_id_of_its_own(&self) -> Self {
+        Self { server_id: Some(drawn_server_id()), ..self.clone() }
     }
 
     pub fn read_timeout_ms(&self) -> u64 {
         self.read_timeout_ms.max(self.heartbeat_ms.saturating_mul(2)).max(1)
     }
+}
+
+fn drawn_server_id() -> u32 {
+    (uuid::Uuid::new_v4().as_u128() as u32) | 1 << 31
 }
 
 #[cfg(test)]

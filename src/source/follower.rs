@@ -7,9 +7,11 @@
 //! they are sent, split into files or compressed.
 
 mod held;
+mod subscriber;
 mod xa;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -28,7 +30,9 @@ use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
 use crate::source::ddl::temporary::Temporaries;
 use crate::source::follower::held::Held;
+use crate::source::follower::subscriber::Subscriber;
 use crate::source::numbering::Numbering;
+use crate::source::places::Places;
 use crate::source::server::{Naming, Server};
 use crate::source::stream::{Began, Ddl, Item, Rows};
 use crate::source::tailer::{Durable, Subscription};
@@ -71,6 +75,9 @@ pub struct Follower {
     /// A boundary was passed since the last one was made known.
     boundary_is_new: bool,
     durable: Durable,
+    places: Places,
+    /// How far the stream is, for those who follow the log by themselves.
+    reached: Arc<AtomicU64>,
     /// Made with the first compressed transaction.
     inflater: Option<Inflater>,
     temporaries: Temporaries,
@@ -98,55 +105,13 @@ pub(super) struct Table {
     subscribers: Vec<usize>,
 }
 
-struct Subscriber {
-    subscription: Subscription,
-    /// Until the stream has passed this set, transactions in it were handed over in an earlier life.
-    passed: Option<GtidSet>,
-    items: Vec<Item>,
-    bytes: usize,
-    is_gone: bool,
-}
-
-impl Subscriber {
-    fn push(&mut self, item: Item) {
-        self.bytes += item.size_bytes();
-        self.items.push(item);
-    }
-
-    fn wants(&self, gtid: Option<&Gtid>) -> bool {
-        match (&self.passed, gtid) {
-            (Some(passed), Some(gtid)) => !passed.contains(gtid),
-            _ => true,
-        }
-    }
-
-    /// Everything that the link has when it has the open transaction too.
-    fn behind(&self, at: &GtidSet, open: &Gtid) -> GtidSet {
-        let mut behind = at.clone();
-        behind.pass(open);
-        if let Some(passed) = &self.passed {
-            behind.union(passed);
-        }
-        behind
-    }
-
-    async fn flush(&mut self) {
-        if self.items.is_empty() || self.is_gone {
-            return;
-        }
-        let items = std::mem::take(&mut self.items);
-        let bytes = std::mem::take(&mut self.bytes);
-        if self.subscription.queue.send(items, bytes).await.is_err() {
-            self.is_gone = true;
-        }
-    }
-}
-
 impl Follower {
-    pub fn new(server: Server, start: Checkpoint, durable: Durable) -> Self {
+    pub fn new(server: Server, start: Checkpoint, durable: Durable, places: Places) -> Self {
         let position = &start.position;
         Self {
             n: start.n,
+            reached: Arc::new(AtomicU64::new(start.n)),
+            places,
             numbering: Numbering::new(server.clone(), &position.file, position.offset),
             server,
             held: Held::default(),
@@ -161,6 +126,11 @@ impl Follower {
             inflater: None,
             temporaries: Temporaries::default(),
         }
+    }
+
+    /// Counted bytes of log up to the last boundary that was made known.
+    pub fn reached(&self) -> Arc<AtomicU64> {
+        self.reached.clone()
     }
 
     /// The boundary behind which the stream must be resumed.
@@ -426,14 +396,14 @@ impl Follower {
                     (true, true) => self.held = Held::default(),
                     // It was told that they did happen.
                     (true, false) if self.server.naming == Naming::Domains => {}
-                    (true, false) => self.tell_all(rolled_back),
+                    (true, false) => self.tell_all(n, rolled_back),
                     (false, _) => {}
                 }
                 self.end_group();
             }
             ddl::Kind::Savepoint if group.is_held => {
                 if !self.held.follow_savepoint(&statement) {
-                    self.tell_all(partly_rolled_back);
+                    self.tell_all(n, partly_rolled_back);
                 }
             }
             ddl::Kind::Dml | ddl::Kind::Ddl { .. } => {
@@ -454,7 +424,7 @@ impl Follower {
                         }),
                         _ => {
                             let why = logged_as_statement(table, &statement);
-                            Item::Unfollowable(why, group.xa.clone())
+                            Item::Unfollowable { why, group: group.xa.clone(), n }
                         }
                     };
                     subscriber.push(item);
@@ -482,11 +452,11 @@ impl Follower {
         }
     }
 
-    fn tell_all(&mut self, error: impl Fn(&TableId) -> Error) {
+    fn tell_all(&mut self, n: u64, error: impl Fn(&TableId) -> Error) {
         let gtid = self.group.as_ref().and_then(|group| group.gtid.clone());
         for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid.as_ref())) {
-            let error = error(&subscriber.subscription.table);
-            subscriber.push(Item::Unfollowable(error, None));
+            let why = error(&subscriber.subscription.table);
+            subscriber.push(Item::Unfollowable { why, group: None, n });
         }
     }
 
@@ -561,13 +531,20 @@ impl Follower {
 
     /// Enough was collected to be handed over.
     pub fn is_full(&self) -> bool {
-        self.subscribers.iter().any(|subscriber| subscriber.bytes >= HAND_OVER_BYTES)
+        self.subscribers.iter().any(|subscriber| subscriber.bytes() >= HAND_OVER_BYTES)
     }
 
-    /// Hands over what was collected; waits where a link's queue is full.
+    /// Hands over what was collected. Where a link's queue is full this waits, for a while: then the link is left behind,
+    /// if there are others and a place to follow the log from by itself.
     pub async fn flush(&mut self) {
+        let mut others = self.subscribers.iter().filter(|one| !one.is_gone).count();
         for subscriber in &mut self.subscribers {
-            subscriber.flush().await;
+            if others > 1 && self.places.is_free() {
+                subscriber.flush_or_leave().await;
+            } else {
+                subscriber.flush().await;
+            }
+            others -= usize::from(subscriber.is_gone && others > 0);
         }
     }
 
@@ -578,6 +555,7 @@ impl Follower {
         }
         if self.boundary_is_new {
             self.boundary_is_new = false;
+            self.reached.store(self.at.n, Ordering::Release);
             let boundary = Arc::new(self.at.clone());
             for subscriber in &mut self.subscribers {
                 if subscriber
@@ -617,14 +595,7 @@ impl Follower {
             let (began, _) = oneshot::channel();
             let began = std::mem::replace(&mut subscription.began, began);
             if began.send(began_at).is_ok() {
-                let items = Vec::new();
-                self.subscribers.push(Subscriber {
-                    subscription,
-                    passed,
-                    items,
-                    bytes: 0,
-                    is_gone: false,
-                });
+                self.subscribers.push(Subscriber::new(subscription, passed));
             }
         }
     }
@@ -649,9 +620,14 @@ impl Follower {
 
     /// Tells every link, waiting ones too, the same thing as the last thing.
     pub async fn broadcast(&mut self, item: impl Fn() -> Item) {
+        let others = self.subscribers.len() > 1;
         for subscriber in &mut self.subscribers {
             subscriber.push(item());
-            subscriber.flush().await;
+            if others {
+                subscriber.flush_or_leave().await;
+            } else {
+                subscriber.flush().await;
+            }
         }
         for subscription in std::mem::take(&mut self.joining) {
             let _ = subscription.queue.send(vec![item()], 1).await;

@@ -25,6 +25,8 @@ mod follower;
 pub mod foreign_keys;
 pub mod from_table_map;
 #[cfg(feature = "daemon")]
+pub mod places;
+#[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]
 mod numbering;

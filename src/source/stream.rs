@@ -18,12 +18,19 @@ pub enum Item {
     /// stand in.
     Prepared(Rows, Arc<str>),
     /// What became of an XA transaction. Told of every one, whatever tables it touched.
-    Xa(Xa),
+    Xa {
+        step: Xa,
+        n: u64,
+    },
     /// A statement that can have changed a table of the link, not its rows one by one.
     Ddl(Ddl),
     /// A change of a table of the link that the log does not have as rows; those before it were delivered. Within an XA
     /// transaction with the GTID of its group, like [`Item::Prepared`].
-    Unfollowable(Error, Option<Arc<str>>),
+    Unfollowable {
+        why: Error,
+        group: Option<Arc<str>>,
+        n: u64,
+    },
     /// Everything up to here was delivered, and no transaction is open.
     Boundary(Arc<Checkpoint>),
     /// The log has ended, and all of it was delivered.
@@ -104,13 +111,24 @@ pub struct Ddl {
 }
 
 impl Item {
+    /// Counted bytes of log before it; None for what has no place in the log.
+    pub fn n(&self) -> Option<u64> {
+        match self {
+            Item::Rows(rows) | Item::Prepared(rows, _) => Some(rows.n),
+            Item::Xa { n, .. } | Item::Unfollowable { n, .. } => Some(*n),
+            Item::Ddl(ddl) => Some(ddl.n),
+            Item::Boundary(boundary) => Some(boundary.n),
+            Item::Ended | Item::Broken(_) => None,
+        }
+    }
+
     /// What the item holds of memory, in bytes.
     pub fn size_bytes(&self) -> usize {
         let held = match self {
             Item::Rows(rows) | Item::Prepared(rows, _) => rows.held_bytes,
             Item::Ddl(ddl) => ddl.statement.len(),
-            Item::Xa(_)
-            | Item::Unfollowable(..)
+            Item::Xa { .. }
+            | Item::Unfollowable { .. }
             | Item::Boundary(_)
             | Item::Ended
             | Item::Broken(_) => 0,

@@ -2,6 +2,7 @@
 //! concerns its tables. Knows nothing of mappings.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,6 +15,7 @@ use crate::position::{Checkpoint, Version};
 use crate::source::Config;
 use crate::source::files::LogFiles;
 use crate::source::follower::{Follower, Step, is_wanted};
+use crate::source::places::{Place, Places};
 use crate::source::replication::{self, Opened};
 use crate::source::server::Server;
 use crate::source::stream::{Began, Item};
@@ -31,6 +33,8 @@ pub struct Subscription {
     pub queue: queue::Sender<Vec<Item>>,
     /// Told the boundary at which the delivery begins.
     pub began: oneshot::Sender<Began>,
+    /// Taken for the link where the stream leaves it behind.
+    pub place: Place,
 }
 
 impl Subscription {
@@ -55,9 +59,17 @@ pub struct Durable {
 /// Told why the stream stands still, and that it goes on again.
 pub type Report = Box<dyn Fn(Option<String>) + Send + Sync>;
 
+/// Whose stream it is.
+pub enum Sharing {
+    /// All links', but for those that it leaves behind, for as many as there are places.
+    All(Places),
+    One,
+}
+
 /// A running tailer. Dropping the handle does not stop it; `stop` does.
 pub struct Tailer {
     subscriptions: mpsc::Sender<Subscription>,
+    reached: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -69,13 +81,18 @@ impl Tailer {
         server: Server,
         start: Checkpoint,
         durable: Durable,
-        report: Report,
+        (sharing, report): (Sharing, Report),
     ) -> Self {
         let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let follower = Follower::new(server.clone(), start, durable);
-        let run = Run { config, server, follower, requests, stopped, report };
-        Self { subscriptions, stop, task: tokio::spawn(run.run()) }
+        let (is_shared, places) = match sharing {
+            Sharing::All(places) => (true, places),
+            Sharing::One => (false, Places::default()),
+        };
+        let follower = Follower::new(server.clone(), start, durable, places);
+        let reached = follower.reached();
+        let run = Run { config, server, follower, requests, stopped, is_shared, report };
+        Self { subscriptions, reached, stop, task: tokio::spawn(run.run()) }
     }
 
     pub async fn subscribe(&self, subscription: Subscription) -> Result<()> {
@@ -85,6 +102,21 @@ impl Tailer {
 
     pub fn has_ended(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Counted bytes of log up to the last boundary that was made known.
+    pub fn reached(&self) -> u64 {
+        self.reached.load(Ordering::Acquire)
+    }
+
+    /// A way to subscribe that outlives the handle.
+    pub fn subscriptions(&self) -> mpsc::Sender<Subscription> {
+        self.subscriptions.clone()
+    }
+
+    /// Stops reading, without waiting for the task.
+    pub fn abandon(&self) {
+        let _ = self.stop.send(true);
     }
 
     /// Stops reading and waits for the task to end.
@@ -101,6 +133,7 @@ struct Run {
     follower: Follower,
     requests: mpsc::Receiver<Subscription>,
     stopped: watch::Receiver<bool>,
+    is_shared: bool,
     report: Report,
 }
 
@@ -135,10 +168,11 @@ impl Run {
     async fn run(mut self) {
         let mut stopped = self.stopped.clone();
         tokio::select! {
+            biased;
             _ = stopped.wait_for(|stop| *stop) => {}
             () = self.run_until_broken() => {}
         }
-        metrics().source_connected.set(0);
+        self.show_connected(false);
     }
 
     async fn run_until_broken(&mut self) {
@@ -156,7 +190,7 @@ impl Run {
                     (error, is_over)
                 }
             };
-            metrics().source_connected.set(0);
+            self.show_connected(false);
             if is_over {
                 tracing::error!(error = %error.report(), "the stream has ended");
                 let error = Arc::new(error);
@@ -187,7 +221,7 @@ impl Run {
             }
         };
         self.follower.reconnected();
-        metrics().source_connected.set(1);
+        self.show_connected(true);
         (self.report)(None);
         tracing::info!(position = %self.follower.resume_at().position, "following the binlog");
         let silence_max = Duration::from_millis(self.config.read_timeout_ms());
@@ -228,7 +262,7 @@ impl Run {
     /// Follows a folder of files to its end for now, and on when they grow.
     async fn follow_files(&mut self, mut files: LogFiles) -> Result<Followed> {
         self.follower.reconnected();
-        metrics().source_connected.set(1);
+        self.show_connected(true);
         (self.report)(None);
         self.gather().await?;
         self.follower.boundary().await;
@@ -255,6 +289,12 @@ impl Run {
             } else if self.follower.is_full() {
                 self.follower.flush().await;
             }
+        }
+    }
+
+    fn show_connected(&self, is_connected: bool) {
+        if self.is_shared {
+            metrics().source_connected.set(is_connected.into());
         }
     }
 

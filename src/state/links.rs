@@ -112,6 +112,7 @@ impl Links<'_> {
         batch.delete_cf(self.state.family(Family::Checkpoints), id);
         self.state.delete_prefix(Family::Schemas, &joined_key(id, &[""]), &mut batch)?;
         self.state.delete_range(Family::Prepared, &joined_key(id, &[""]), &mut batch);
+        self.state.letters().delete_all(id, &mut batch);
         self.state.write(batch, Durability::Synced)
     }
 }

@@ -11,6 +11,7 @@
 mod catalog;
 mod checkpoints;
 mod families;
+mod letters;
 mod links;
 mod open;
 mod prepared;
@@ -29,6 +30,7 @@ use serde_json::value::RawValue;
 pub use self::catalog::Catalog;
 pub use self::checkpoints::{CheckpointRecord, Checkpoints, KeyPart, SnapshotRecord};
 pub use self::families::{Child, Families, FamilyRecord, entry_name};
+pub use self::letters::{LetterRecord, Letters};
 pub use self::links::{LinkRecord, Links, RuleRecord, VerifiedRecord};
 pub use self::prepared::{Prepared, PreparedOp};
 pub use self::schemas::{Copy, History, SchemaRecord, Schemas};
@@ -60,10 +62,11 @@ enum Family {
     Prepared,
     Families,
     Children,
+    Letters,
 }
 
 impl Family {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Links,
         Self::Checkpoints,
         Self::Source,
@@ -73,6 +76,7 @@ impl Family {
         Self::Prepared,
         Self::Families,
         Self::Children,
+        Self::Letters,
     ];
 
     fn name(self) -> &'static str {
@@ -86,6 +90,7 @@ impl Family {
             Self::Prepared => "prepared",
             Self::Families => "families",
             Self::Children => "children",
+            Self::Letters => "letters",
         }
     }
 }
@@ -151,6 +156,10 @@ impl State {
 
     pub fn prepared(&self) -> Prepared<'_> {
         Prepared { state: self }
+    }
+
+    pub fn letters(&self) -> Letters<'_> {
+        Letters { state: self }
     }
 
     pub fn families(&self) -> Families<'_> {

@@ -8,12 +8,35 @@ pub enum Statement {
     SyncByMap(Mapping),
     SyncByTable(SyncByTable),
     ShowSyncLink,
-    ShowSyncLinkById { id: Name },
-    DropSyncLinkById { id: Name },
-    PauseLink { id: Name },
-    ResumeLink { id: Name },
-    ResetLink { id: Name },
+    ShowSyncLinkById {
+        id: Name,
+    },
+    DropSyncLinkById {
+        id: Name,
+    },
+    PauseLink {
+        id: Name,
+    },
+    ResumeLink {
+        id: Name,
+    },
+    ResetLink {
+        id: Name,
+    },
     VerifyLink(VerifyLink),
+    /// `None`: of all links.
+    ShowDeadLetters {
+        link: Option<Name>,
+    },
+    /// `None`: all letters of the link.
+    RetryDeadLetters {
+        link: Name,
+        document: Option<Name>,
+    },
+    DiscardDeadLetters {
+        link: Name,
+        document: Option<Name>,
+    },
 }
 
 /// `VERIFY LINK x [WHERE condition] [SAMPLE n%] [WITH VECTORS] [REPAIR]`.

@@ -7,6 +7,7 @@
 //! Every error holds the bytes of the text that it speaks of, also inside quoted strings with escapes.
 
 pub mod ast;
+mod letters;
 mod lexer;
 mod links;
 mod mapping;

@@ -3,6 +3,7 @@
 //! Without recursion, so no input can exhaust the stack.
 
 use super::ast::{Name, Statement};
+use super::letters;
 use super::lexer::{Kind, Lexer, Token, shortened};
 use super::links::{self, link_statement};
 use super::procedures::{Argument, id, sync_by_map, sync_by_table};
@@ -63,6 +64,10 @@ pub fn parse(text: &str) -> Result<Statement> {
         expect_end(&mut lexer)?;
         return Ok(statement);
     }
+    if let Some(statement) = letters::read(&mut lexer)? {
+        expect_end(&mut lexer)?;
+        return Ok(statement);
+    }
     expect_call(&mut lexer)?;
     let procedure = read_procedure(&mut lexer)?;
     let (arguments, parentheses) = read_arguments(&mut lexer)?;
@@ -84,7 +89,12 @@ fn expect_call(lexer: &mut Lexer<'_>) -> Result<()> {
 fn possible() -> String {
     let names = PROCEDURES.iter().map(|p| format!("{}({})", p.name, p.arguments.join(", ")));
     let names = names.collect::<Vec<_>>().join(", ");
-    format!("this version knows CALL {SCHEMA}.{names}; {}; {}", links::forms(), verify::FORM)
+    format!(
+        "this version knows CALL {SCHEMA}.{names}; {}; {}; {}",
+        links::forms(),
+        verify::FORM,
+        letters::FORMS
+    )
 }
 
 pub(super) fn is_word(token: &Token, word: &str) -> bool {

@@ -159,12 +159,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
       line 1, column 1
       | DROP TABLE x
       | ^^^^
@@ -472,7 +472,7 @@ fn the_statements_of_the_page_are_read() {
         let block = block.split("```").next().expect("a split has a first part");
         statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
     }
-    assert_eq!(statements.len(), 7, "{statements:?}");
+    assert_eq!(statements.len(), 12, "{statements:?}");
     for statement in statements {
         parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
     }
@@ -589,5 +589,54 @@ fn a_wrong_verification_is_pointed_at() {
     expected VECTORS behind WITH, found `REPAIR` [REPAIR]
     REPAIR is given twice [REPAIR]
     one statement at a time [VERIFY]
+    ");
+}
+
+#[test]
+fn statements_on_dead_letters_are_read() {
+    let letters = |text: &str| match parse(text) {
+        Ok(Statement::ShowDeadLetters { link }) => ("show", link, None),
+        Ok(Statement::RetryDeadLetters { link, document }) => ("retry", Some(link), document),
+        Ok(Statement::DiscardDeadLetters { link, document }) => ("discard", Some(link), document),
+        other => panic!("{text}: {other:?}"),
+    };
+    let texts = |text: &str| {
+        let (verb, link, document) = letters(text);
+        (verb, link.map(|link| link.text), document.map(|document| document.text))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(texts("show dead letters;"), ("show", None, None));
+    assert_eq!(
+        texts("SHOW DEAD LETTERS OF LINK logs-2026.07"),
+        ("show", some("logs-2026.07"), None)
+    );
+    assert_eq!(texts("RETRY DEAD LETTERS OF LINK a;"), ("retry", some("a"), None));
+    let quoted = "Discard Dead Letters Of Link `a b` Document '7|it''s'";
+    assert_eq!(texts(quoted), ("discard", some("a b"), some("7|it's")));
+
+    let say = |text: &&'static str| match parse(text) {
+        Err(error) => {
+            let (message, span) = (error.to_string(), error.span().expect("a place"));
+            format!("{message} [{}]", &text[span.start..span.end])
+        }
+        Ok(read) => panic!("{text}: {read:?}"),
+    };
+    let wrong = [
+        "SHOW LETTERS",
+        "SHOW DEAD LETTERS LINK a",
+        "RETRY DEAD LETTERS",
+        "RETRY DEAD LETTERS OF LINK",
+        "DISCARD DEAD LETTERS OF LINK a 7",
+        "DISCARD DEAD LETTERS OF LINK a DOCUMENT",
+        "SHOW DEAD LETTERS OF LINK a DOCUMENT '7'",
+    ];
+    insta::assert_snapshot!(wrong.iter().map(say).collect::<Vec<_>>().join("\n"), @r"
+    expected DEAD, found `LETTERS` [LETTERS]
+    expected OF, found `LINK` [LINK]
+    expected OF, found the end []
+    expected the id of a link, found the end []
+    expected DOCUMENT, found `7` [7]
+    expected the `_id` of a document, in quotes, found the end []
+    expected the end of the statement, found `DOCUMENT` [DOCUMENT]
     ");
 }

@@ -36,6 +36,7 @@ pub struct Metrics {
     pub source_connected: IntGauge,
     pub source_reconnects: IntCounter,
     pub source_epoch: IntGauge,
+    pub source_own_streams: IntGauge,
 
     pub model_requests_ok: IntCounter,
     /// Answers and failures after which the same request is sent again.
@@ -65,6 +66,7 @@ pub struct LinkMetrics {
     /// The index held the same or a newer version of ours already.
     pub documents_conflict: IntCounter,
     pub documents_refused: IntCounter,
+    pub dead_letters: IntGauge,
     pub sink_retries: IntCounter,
     pub sink_inflight_bytes: IntGauge,
     /// Events that wait to be decoded.
@@ -96,6 +98,7 @@ struct LinkFamilies {
     sink_inflight_bytes: IntGaugeVec,
     queue_bytes: IntGaugeVec,
     checkpoint_age_ms: IntGaugeVec,
+    dead_letters: IntGaugeVec,
     verify_running: IntGaugeVec,
     verify_rows: IntCounterVec,
     verify_documents: IntCounterVec,
@@ -149,6 +152,10 @@ impl Metrics {
             source_reconnects: make.counter(
                 "driftless_source_reconnects_total",
                 "Replication connections that broke and were opened again",
+            ),
+            source_own_streams: make.gauge(
+                "driftless_source_own_streams",
+                "Links that were left behind by the shared stream, and read the log by themselves until they have caught up",
             ),
             source_epoch: make.gauge(
                 "driftless_source_epoch",
@@ -234,6 +241,7 @@ impl LinkMetrics {
             sink_inflight_bytes: by_link.sink_inflight_bytes.with_label_values(&[id]),
             queue_events_bytes,
             queue_lanes_bytes,
+            dead_letters: by_link.dead_letters.with_label_values(&[id]),
             verify_running: by_link.verify_running.with_label_values(&[id]),
             verify_rows: by_link.verify_rows.with_label_values(&[id]),
             verify_documents: by_link.verify_documents.with_label_values(&[id]),
@@ -338,6 +346,11 @@ impl LinkFamilies {
                 &["link"],
                 "Time since the last checkpoint was written; -1 before the first of this process",
             ),
+            dead_letters: make.gauges(
+                "driftless_dead_letters",
+                &["link"],
+                "Documents that were refused for good and wait for somebody",
+            ),
             verify_running: make.gauges(
                 "driftless_verify_running",
                 &["link"],
@@ -404,6 +417,7 @@ impl LinkFamilies {
             &self.snapshot_rows_total_estimate,
             &self.sink_inflight_bytes,
             &self.checkpoint_age_ms,
+            &self.dead_letters,
             &self.verify_running,
             &self.verify_ended_at,
         ];

@@ -367,7 +367,7 @@ async fn a_cluster_whose_model_is_in_trouble_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_the_clusters_pipeline_refuses_is_named_by_its_document() {
-    let mut stage = Stage::set(|setup| setup).await;
+    let mut stage = Stage::set(|setup| setup.set("link.error_limit.records", 0)).await;
     let pipeline = unique("refused");
     let model_id = Door::Node(&stage.search).deploy_model(&stage.model.address()).await;
     // One request for several documents: what one text spoils fails them all.

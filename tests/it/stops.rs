@@ -61,7 +61,8 @@ async fn what_does_not_concern_the_columns_leaves_the_link_running() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_link_goes_on_after_a_restart_when_its_cause_is_gone() {
-    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup: Setup| setup).await;
+    let setup = |setup: Setup| setup.set("link.error_limit.records", 0);
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), setup).await;
     let strict =
         json!({"properties": {"a": {"type": "keyword", "ignore_above": 100}}, "dynamic": "strict"});
     stage.search.ok("PUT", &format!("/{}/_mapping", stage.index), Some(strict)).await;

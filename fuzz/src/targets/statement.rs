@@ -33,7 +33,15 @@ pub fn read(input: &[u8]) {
                 assert_name(condition, &text);
             }
         }
-        Ok(Statement::ShowSyncLink) => {}
+        Ok(Statement::ShowDeadLetters { link: Some(link) }) => assert_name(&link, &text),
+        Ok(
+            Statement::RetryDeadLetters { link, document }
+            | Statement::DiscardDeadLetters { link, document },
+        ) => {
+            assert_name(&link, &text);
+            document.iter().for_each(|document| assert_name(document, &text));
+        }
+        Ok(Statement::ShowSyncLink | Statement::ShowDeadLetters { link: None }) => {}
         Err(error) => assert_error(&error, &text),
     }
     let rules = statement::mapping_list(&text);

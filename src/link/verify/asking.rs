@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A wait for the worker that is longer is shown.
 const WORTH_SAYING: Duration = Duration::from_secs(2);
 
-pub(super) struct Asking {
+pub(in crate::link) struct Asking {
     inquiries: mpsc::Sender<Inquiry>,
     pub standing: Standing,
 }

@@ -9,7 +9,7 @@ use crate::state::KeyPart;
 use crate::table::ColumnType;
 
 /// The key columns' values of the row with this `_id`.
-pub(super) fn key_of(plan: &mapping::Plan, id: &str) -> Option<Vec<KeyPart>> {
+pub(in crate::link) fn key_of(plan: &mapping::Plan, id: &str) -> Option<Vec<KeyPart>> {
     let texts = plan.key_texts(id)?;
     texts.into_iter().zip(plan.keys()).map(|(text, column)| part(text, &column.ty)).collect()
 }

@@ -36,12 +36,12 @@
 //!
 //! *Memory* is bounded by two chunks, a page of ids, and so many suspects.
 
-mod asking;
+pub(in crate::link) mod asking;
 mod compare;
 mod comparer;
 mod expected;
 mod judge;
-mod keys;
+pub(in crate::link) mod keys;
 mod schedule;
 mod walk;
 

@@ -40,7 +40,7 @@ impl Follower {
             true => Xa::CommittedAtOnce { group: gtid, at },
             false => Xa::Prepared { xid: Xid::of_event(event), group: gtid },
         };
-        self.tell_of_xa(&step);
+        self.tell_of_xa(&step, n);
     }
 
     /// XA COMMIT or XA ROLLBACK, whose event `n` counted bytes precede. It ends its group.
@@ -54,19 +54,19 @@ impl Follower {
             (Some(_), true, Some(group)) => Some(Xa::CommittedAtOnce { group, at }),
         };
         match step {
-            Some(step) => self.tell_of_xa(&step),
-            None => self.tell_all(|table| unreadable(table, statement)),
+            Some(step) => self.tell_of_xa(&step, n),
+            None => self.tell_all(n, |table| unreadable(table, statement)),
         }
         self.end_group();
     }
 
-    fn tell_of_xa(&mut self, step: &Xa) {
+    fn tell_of_xa(&mut self, step: &Xa, n: u64) {
         if is_naive(Rule::Prepared) {
             return;
         }
         let gtid = self.group.as_ref().and_then(|group| group.gtid.as_ref());
         for subscriber in self.subscribers.iter_mut().filter(|s| s.wants(gtid)) {
-            subscriber.push(Item::Xa(step.clone()));
+            subscriber.push(Item::Xa { step: step.clone(), n });
         }
     }
 }

@@ -1,0 +1,202 @@
+//! Dead letters: operations that the sink refuses for good. Each is kept in the state, and the link goes on without it, up
+//! to a limit.
+//!
+//! A letter stands for its document: the newest refused operation takes the place of an older one, and one that is
+//! acknowledged, and newer, makes it void. It is written before its operation counts as done, so no checkpoint passes an
+//! operation that is neither in the index nor here. What a letter holds is for people. To try one again is to read its row
+//! anew and write that under a version of that moment, so nothing newer can be overwritten.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::document::{Action, DocOp, Key, KeyHasher};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::control::Control;
+use crate::link::inquiry::Rewrite;
+use crate::link::status::unix_seconds;
+use crate::link::supervisor::lock;
+use crate::link::verify::{asking::Asking, keys};
+use crate::position::Version;
+use crate::state::{LetterRecord, State};
+use crate::telemetry::metrics::{LinkMetrics, metrics};
+
+/// The letters of one link.
+pub(super) struct Letters {
+    link: String,
+    state: State,
+    /// No more than this are kept.
+    records_max: usize,
+    known: Mutex<HashMap<Key, Version, KeyHasher>>,
+    count: AtomicUsize,
+    metrics: LinkMetrics,
+}
+
+/// A larger document is not kept with its letter.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Rows that are read anew at once; the stream stands still meanwhile.
+const RETRIED_AT_ONCE: usize = 256;
+
+impl Letters {
+    pub fn open(state: &State, link: &str, records_max: usize) -> Result<Self> {
+        let letters = Self {
+            link: link.to_owned(),
+            state: state.clone(),
+            records_max,
+            known: Mutex::default(),
+            count: AtomicUsize::new(0),
+            metrics: metrics().link(link),
+        };
+        let mut known = lock(&letters.known);
+        for letter in state.letters().list(link)? {
+            known.insert(key(&letter.document), Version(letter.version));
+        }
+        letters.counted(&known);
+        drop(known);
+        Ok(letters)
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a refused operation; false where there are too many.
+    pub fn keep(
+        &self,
+        op: &DocOp<'_>,
+        table: String,
+        behind: String,
+        reason: &str,
+    ) -> Result<bool> {
+        let mut known = lock(&self.known);
+        if known.len() >= self.records_max && !known.contains_key(&op.key) {
+            return Ok(false);
+        }
+        let letter = LetterRecord {
+            document: op.id.to_owned(),
+            stage: "sink".to_owned(),
+            action: match op.action {
+                Action::Upsert => "upsert".to_owned(),
+                Action::Delete => "delete".to_owned(),
+            },
+            version: op.version.0,
+            reason: reason.to_owned(),
+            table,
+            behind,
+            body: match op.body.len() {
+                0..=BODY_BYTES_MAX => String::from_utf8_lossy(op.body).into_owned(),
+                _ => String::new(),
+            },
+            at: unix_seconds(),
+        };
+        self.state.letters().put(&self.link, &letter)?;
+        known.insert(op.key, op.version);
+        self.counted(&known);
+        // The reason may quote the row; it is for those who ask.
+        tracing::warn!(link = self.link, document = op.id, "refused for good: a dead letter");
+        Ok(true)
+    }
+
+    /// An operation was acknowledged: an older letter of its document is void.
+    #[inline]
+    pub fn acknowledged(&self, op: &DocOp<'_>) -> Result<()> {
+        if self.count() == 0 { Ok(()) } else { self.make_void(op.key, op.id, op.version) }
+    }
+
+    fn make_void(&self, key: Key, document: &str, version: Version) -> Result<()> {
+        let mut known = lock(&self.known);
+        if known.get(&key).is_none_or(|letter| *letter > version) {
+            return Ok(());
+        }
+        self.state.letters().delete(&self.link, document)?;
+        known.remove(&key);
+        self.counted(&known);
+        Ok(())
+    }
+
+    /// All documents below this version are gone, or were written again.
+    pub fn forget_below(&self, below: Version) -> Result<()> {
+        for letter in self.state.letters().list(&self.link)? {
+            if letter.version < below.0 {
+                self.make_void(key(&letter.document), &letter.document, below)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counted(&self, known: &HashMap<Key, Version, KeyHasher>) {
+        self.count.store(known.len(), Ordering::Relaxed);
+        self.metrics.dead_letters.set(known.len() as i64);
+    }
+}
+
+fn key(document: &str) -> Key {
+    crate::document::IdHasher.key(document)
+}
+
+/// What became of letters that were tried again.
+pub struct Retried {
+    pub tried: usize,
+    /// Of those, how many were refused again, or cannot be tried because no row can have such an `_id`.
+    pub left: usize,
+}
+
+impl Control {
+    /// The letters of one link, or of all, with the link of each.
+    pub fn dead_letters(&self, link: Option<&str>) -> Result<Vec<(String, LetterRecord)>> {
+        let links = match link {
+            Some(link) => {
+                self.inner.record_of(link).ok_or_else(|| self.unknown(link))?;
+                vec![link.to_owned()]
+            }
+            None => self.inner.ids(),
+        };
+        let mut all = Vec::new();
+        for link in links {
+            let found = self.inner.parts.state.letters().list(&link)?;
+            all.extend(found.into_iter().map(|letter| (link.clone(), letter)));
+        }
+        Ok(all)
+    }
+
+    /// Writes the rows of a link's letters anew, as they are now; documents without a row are deleted.
+    pub async fn retry_letters(&self, link: &str, document: Option<&str>) -> Result<Retried> {
+        let (_, live) = self.inner.record_of(link).ok_or_else(|| self.unknown(link))?;
+        let tried = self.chosen(link, document)?;
+        let asking = Asking::begin(self, link, &live).await?;
+        let plan = asking.standing.plan.clone();
+        for page in tried.chunks(RETRIED_AT_ONCE) {
+            let key_of = |id: &String| Some((id.clone(), keys::key_of(&plan, id)?));
+            let documents: Vec<_> = page.iter().filter_map(key_of).collect();
+            if !documents.is_empty() {
+                asking.rewrite(Rewrite { documents, may_delete: true }).await?;
+            }
+        }
+        let left = self.chosen(link, None)?.into_iter().filter(|id| tried.contains(id)).count();
+        Ok(Retried { tried: tried.len(), left })
+    }
+
+    /// Forgets letters, and says how many.
+    pub fn discard_letters(&self, link: &str, document: Option<&str>) -> Result<usize> {
+        let letters = self.inner.letters_of(link).ok_or_else(|| self.unknown(link))?;
+        let chosen = self.chosen(link, document)?;
+        for id in &chosen {
+            letters.make_void(key(id), id, Version(u64::MAX))?;
+        }
+        Ok(chosen.len())
+    }
+
+    fn chosen(&self, link: &str, document: Option<&str>) -> Result<Vec<String>> {
+        let all = self.inner.parts.state.letters().list(link)?;
+        let ids = all.into_iter().map(|letter| letter.document);
+        let Some(document) = document else { return Ok(ids.collect()) };
+        let found: Vec<String> = ids.filter(|id| id == document).collect();
+        if found.is_empty() {
+            let what = format!("the link `{link}` has no dead letter of document {document}");
+            return Err(Error::new(ErrorKind::NotFound, what)
+                .with_advice(format!("see SHOW DEAD LETTERS OF LINK `{link}`")));
+        }
+        Ok(found)
+    }
+}

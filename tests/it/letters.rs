@@ -1,0 +1,137 @@
+//! Dead letters: what an index refuses for good neither stops its link nor is lost, and what is tried again is the row as it
+//! is then.
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::Setup;
+use crate::support::servers::{self, Flavour};
+use crate::support::stage::Stage;
+use crate::support::{SECONDS_30, until};
+
+/// The index takes numbers where the table has texts, and no fields but its own.
+async fn set(setup: impl FnOnce(Setup) -> Setup) -> Stage {
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), setup).await;
+    let body = json!({"mappings": {"dynamic": "strict", "properties": {
+        "id": {"type": "long"}, "a": {"type": "long"}, "b": {"type": "keyword"}
+    }}});
+    stage.index = stage.search.index("letters", body).await;
+    stage
+}
+
+async fn letters(stage: &Stage) -> Vec<(String, String)> {
+    let statement = format!("SHOW DEAD LETTERS OF LINK {}", stage.index);
+    let answer = stage.daemon.sql(&statement).await;
+    let cells = |row| (answer.cell(row, "Document"), answer.cell(row, "Reason"));
+    (0..answer.rows.len()).map(cells).collect()
+}
+
+async fn until_letters(stage: &Stage, expected: &[&str]) {
+    until(&format!("the dead letters are {expected:?}"), SECONDS_30, async || {
+        let found = letters(stage).await;
+        let ids: Vec<&str> = found.iter().map(|(id, _)| id.as_str()).collect();
+        if ids == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    let gauge = format!("driftless_dead_letters{{link=\"{}\"}}", stage.index);
+    assert_eq!(stage.daemon.metric(&gauge).await, Some(expected.len() as f64));
+}
+
+async fn until_doc(stage: &Stage, id: &str, a: Value) {
+    until(&format!("{id} is {a}"), SECONDS_30, async || {
+        let found = stage.search.doc(&stage.index, id).await.map(|doc| doc.source["a"].clone());
+        if found.as_ref() == Some(&a) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_index_refuses_becomes_a_dead_letter_and_the_link_goes_on() {
+    let mut stage = set(|setup| setup.set("link.checkpoint_interval_ms", 100)).await;
+    // Met by the copy, and by the stream.
+    stage.exec("INSERT INTO {t} VALUES (1, '10', 'x'), (2, 'no number', 'x')").await;
+    stage.link().await;
+    until_letters(&stage, &["2"]).await;
+    let many: Vec<String> = (100..300).map(|id| format!("({id}, '{id}', '')")).collect();
+    stage
+        .exec(&format!("INSERT INTO {{t}} VALUES {}, (3, 'none either', 'x')", many.join(",")))
+        .await;
+    stage.exec("UPDATE {t} SET a = 'not any more' WHERE id = 1").await;
+    stage.exec("INSERT INTO {t} VALUES (4, '40', 'behind')").await;
+    until_doc(&stage, "4", json!("40")).await;
+    until_letters(&stage, &["1", "2", "3"]).await;
+    // The document as it was before.
+    until_doc(&stage, "1", json!("10")).await;
+    let found = letters(&stage).await;
+    assert!(found[1].1.contains("mapper_parsing_exception"), "{found:?}");
+    let (state, message) = stage.status().await;
+    assert_eq!((state.as_str(), &message["restart_times"]), ("running", &json!("0")));
+    assert!(message["others"].as_str().unwrap_or_default().contains("3 dead letters"), "{message}");
+
+    stage.daemon.kill9();
+    stage.daemon.start_again().await;
+    until_letters(&stage, &["1", "2", "3"]).await;
+    // A newer change makes a letter void: one that can be written, and a delete.
+    stage.exec("UPDATE {t} SET a = '20' WHERE id = 2").await;
+    stage.exec("DELETE FROM {t} WHERE id = 3").await;
+    until_doc(&stage, "2", json!("20")).await;
+    until_letters(&stage, &["1"]).await;
+
+    let other = format!("RETRY DEAD LETTERS OF LINK {} DOCUMENT '9'", stage.index);
+    let refused = stage.daemon.try_sql(&other).await.expect_err("there is none");
+    assert!(refused.contains("has no dead letter of document 9"), "{refused}");
+    stage.daemon.sql(&format!("DISCARD DEAD LETTERS OF LINK {} DOCUMENT '1'", stage.index)).await;
+    until_letters(&stage, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_dead_letters_than_allowed_stop_the_link_and_none_is_lost() {
+    let stage = set(|setup| setup.set("link.error_limit.records", 2)).await;
+    stage.link().await;
+    stage.until_state("running").await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'one', ''), (2, 'two', ''), (3, '30', '')").await;
+    until_letters(&stage, &["1", "2"]).await;
+    stage.exec("INSERT INTO {t} VALUES (4, 'four', ''), (5, '50', '')").await;
+    let message = stage.until_state("failed").await;
+    let errors = message["errors"].as_str().unwrap_or_default();
+    assert!(
+        errors.contains("refuses document 4") && errors.contains("2 others are dead letters"),
+        "{errors}"
+    );
+    stage.exec("UPDATE {t} SET a = '40' WHERE id = 4").await;
+    stage.daemon.sql(&format!("DISCARD DEAD LETTERS OF LINK {}", stage.index)).await;
+    // What was refused is met again, and there is room for it now.
+    stage.daemon.sql(&format!("RESUME LINK {}", stage.index)).await;
+    until_doc(&stage, "4", json!("40")).await;
+    until_doc(&stage, "5", json!("50")).await;
+    until_letters(&stage, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_is_tried_again_never_overwrites_something_newer() {
+    let mut stage = set(|setup| setup).await;
+    // The index knows no `b`.
+    let body = json!({"mappings": {"dynamic": "strict", "properties": {
+        "id": {"type": "long"}, "a": {"type": "keyword"}
+    }}});
+    stage.index = stage.search.index("letters", body).await;
+    stage.link().await;
+    stage.until_state("running").await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'old', 'x'), (2, 'old', 'x'), (3, 'old', 'x')").await;
+    until_letters(&stage, &["1", "2", "3"]).await;
+    let mapping = json!({"properties": {"b": {"type": "keyword"}}});
+    stage.search.ok("PUT", &format!("/{}/_mapping", stage.index), Some(mapping)).await;
+    stage.exec("UPDATE {t} SET a = 'new' WHERE id = 1").await;
+    until_letters(&stage, &["2", "3"]).await;
+    // The row of a letter goes while nobody looks: its document must not come back.
+    stage.daemon.sql(&format!("PAUSE LINK {}", stage.index)).await;
+    stage.exec("DELETE FROM {t} WHERE id = 3").await;
+    stage.exec("UPDATE {t} SET b = 'newest' WHERE id = 2").await;
+    let again = format!("RETRY DEAD LETTERS OF LINK {}", stage.index);
+    let paused = stage.daemon.try_sql(&again).await;
+    assert!(paused.expect_err("it is paused").contains("is paused"));
+    stage.daemon.sql(&format!("RESUME LINK {}", stage.index)).await;
+    let answer = stage.daemon.sql(&again).await;
+    assert_eq!(answer.cell(0, "Status"), "retried");
+    until_letters(&stage, &[]).await;
+    stage.until_equal("every row is a document, and no other", SECONDS_30).await;
+}
