@@ -153,6 +153,12 @@ fn others(status: &Status) -> String {
     if let Some(verification) = &status.verification {
         parts.push(verification::progress(verification));
     }
+    let left = status.verified.map_or(0, |verified| verified.left());
+    if left > 0 {
+        parts.push(format!(
+            "the last verification found {left} documents that differ from the table"
+        ));
+    }
     if !status.note.is_empty() {
         parts.push(status.note.clone());
     }
@@ -226,6 +232,7 @@ mod tests {
             pipeline: "p".into(),
             note: String::new(),
             verification: None,
+            verified: None,
             statement: "CALL …".into(),
         }
     }

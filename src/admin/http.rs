@@ -236,6 +236,14 @@ fn link(status: &Status) -> Value {
             "waits_for": verification.waits_for,
         })
     });
+    let verified = status.verified.map(|verified| {
+        json!({
+            "at": execute::utc(verified.at),
+            "differences": verified.differences,
+            "repaired": verified.repaired,
+            "unjudged": verified.unjudged,
+        })
+    });
     json!({
         "id": status.id,
         "index": status.index,
@@ -251,6 +259,7 @@ fn link(status: &Status) -> Value {
         "snapshot": snapshot,
         "position": status.position,
         "verification": verification,
+        "verified": verified,
         "pipeline": status.pipeline,
         "pipeline_mode": status.pipeline_mode,
         "statement": status.statement,

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     on_drop: Option<Place>,
     add_columns: Option<Place>,
     on_purged: Option<Place>,
+    verify_every_secs: Option<u64>,
+    verify_repair: Option<bool>,
 }
 
 /// Where a string's literal stands in the file.
@@ -164,6 +166,8 @@ fn overrides(source: &Source<'_>, entry: &Entry) -> Result<Overrides> {
         on_drop: one_of(source, entry.on_drop, OnGone::parse, OnGone::WORDS)?,
         add_columns: one_of(source, entry.add_columns, AddColumns::parse, AddColumns::WORDS)?,
         on_purged: one_of(source, entry.on_purged, OnPurged::parse, OnPurged::WORDS)?,
+        verify_every_secs: entry.verify_every_secs,
+        verify_repair: entry.verify_repair,
     })
 }
 

@@ -9,6 +9,7 @@ use crate::link::copying::Copying;
 use crate::link::end::End;
 use crate::link::policy::OnGone;
 use crate::link::supervisor::lock;
+use crate::link::verify::Counts;
 use crate::link::worker::Worker;
 use crate::link::{consequence, definition};
 use crate::mapping;
@@ -260,7 +261,10 @@ impl Worker {
         // This copy is also the one that foreign keys asked for, which may have taken rows.
         let owes_sweep = self.snapshot.again && !self.setup.policy.keeps_documents();
         let sweep_below = sweep_below.or(owes_sweep.then(|| self.at.version().0));
-        self.snapshot = SnapshotRecord { sweep_below, ..SnapshotRecord::default() };
+        let compares = self.snapshot.compares && !self.snapshot.done;
+        self.snapshot = SnapshotRecord { sweep_below, compares, ..SnapshotRecord::default() };
+        self.mended = Counts::default();
+        self.setup.live.show_mending(None);
         self.copying = Copying::Ready;
         self.setup.live.forget_snapshot();
     }
@@ -293,9 +297,10 @@ impl Worker {
         if self.snapshot.done || self.holding != Holding::Defined {
             return Ok(());
         }
-        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
+        self.show_copied();
         *lock(&self.setup.subject.prepared) = self.prepared.open.clone();
-        self.setup.copier = Some(Copier::start(self.setup.subject.clone())?);
+        let comparer = self.comparer()?;
+        self.setup.copier = Some(Copier::start(self.setup.subject.clone(), comparer)?);
         Ok(())
     }
 }

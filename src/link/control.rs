@@ -307,6 +307,7 @@ fn show(entry: &Entry) -> Status {
         pipeline: String::new(),
         note: String::new(),
         verification: None,
+        verified: record.verified,
         statement: record.statement.clone(),
     };
     entry.live.show(&mut status);

@@ -14,7 +14,8 @@ use crate::flow::backoff::Backoff;
 use crate::link::prepared::Open;
 use crate::link::status::Live;
 use crate::link::supervisor::lock;
-use crate::position::GtidSet;
+use crate::link::verify::{Comparer, Sought, Wrong};
+use crate::position::{GtidSet, Version};
 use crate::source::server::{Naming, Server};
 use crate::source::snapshot::scan::{self, Chunk};
 use crate::source::snapshot::{chunk, undecided, view};
@@ -35,11 +36,24 @@ pub(super) enum Request {
         until: Vec<KeyPart>,
         rows_max: u32,
     },
+    /// A page of the documents below a version: which of them have no row.
+    Extras {
+        below: Version,
+        after: Option<String>,
+    },
 }
 
 pub(super) enum Reply {
     Bounds(Bounds),
-    Chunk { chunk: Chunk, executed: GtidSet },
+    Chunk {
+        chunk: Chunk,
+        executed: GtidSet,
+        /// None where all of it is to be written.
+        wrong: Option<Box<Wrong>>,
+    },
+    Extras(Sought),
+    /// Rows and documents of this link cannot be compared.
+    Incomparable(Error),
     Failed(Error),
 }
 
@@ -134,11 +148,12 @@ impl Drop for Waiting<'_> {
 }
 
 impl Copier {
-    pub fn start(subject: Arc<Subject>) -> Result<Self> {
+    /// With a comparer, what is right in the index is told beside each chunk.
+    pub fn start(subject: Arc<Subject>, comparer: Option<Comparer>) -> Result<Self> {
         chunk::check_key(&subject.def)?;
         let (requests, incoming) = mpsc::channel(1);
         let (outgoing, replies) = mpsc::channel(1);
-        let task = tokio::spawn(serve(subject, incoming, outgoing));
+        let task = tokio::spawn(serve(subject, comparer, incoming, outgoing));
         Ok(Self { requests, replies, task })
     }
 
@@ -166,15 +181,16 @@ impl Drop for Copier {
 
 async fn serve(
     subject: Arc<Subject>,
+    comparer: Option<Comparer>,
     mut requests: mpsc::Receiver<Request>,
     replies: mpsc::Sender<Reply>,
 ) {
     let mut conn = None;
-    while let Some(request) = requests.recv().await {
+    while let Some(mut request) = requests.recv().await {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut had_trouble = false;
         let reply = loop {
-            match answer(&subject, &mut conn, &request).await {
+            match answer(&subject, comparer.as_ref(), &mut conn, &request).await {
                 Ok(reply) => break reply,
                 // No such table or column: the stream will bring the statement, and the worker then asks anew.
                 Err(error)
@@ -182,6 +198,10 @@ async fn serve(
                 {
                     conn = None;
                     had_trouble = true;
+                    if let Request::Extras { after, .. } = &mut request {
+                        // The index may have lost the place.
+                        *after = None;
+                    }
                     tracing::warn!(error = %error.report(), "the snapshot waits");
                     subject.live.wait_for(error.report());
                     tokio::time::sleep(backoff.next(None)).await;
@@ -200,9 +220,14 @@ async fn serve(
 
 async fn answer(
     subject: &Subject,
+    comparer: Option<&Comparer>,
     conn: &mut Option<mysql_async::Conn>,
     request: &Request,
 ) -> Result<Reply> {
+    if let (Request::Extras { below, after }, Some(comparer)) = (request, comparer) {
+        let found = comparer.without_rows(conn, *below, after.as_deref()).await;
+        return found.map(Reply::Extras);
+    }
     if conn.is_none() {
         *conn = Some(subject.connect().await?);
     }
@@ -230,7 +255,19 @@ async fn answer(
             )
             .await?;
             let executed = view::close(conn, &subject.server).await?;
-            Ok(Reply::Chunk { chunk, executed })
+            let wrong = match comparer {
+                Some(comparer) => match comparer.wrong(&chunk).await {
+                    Ok(wrong) => Some(Box::new(wrong)),
+                    Err(error) if error.remedy() == Remedy::Retry => return Err(error),
+                    Err(error) => return Ok(Reply::Incomparable(error)),
+                },
+                None => None,
+            };
+            Ok(Reply::Chunk { chunk, executed, wrong })
+        }
+        Request::Extras { .. } => {
+            let what = "documents can be looked for by a copy that compares, and by no other";
+            Err(Error::new(ErrorKind::Unsupported, what))
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::link::cascades::ABOVE;
 use crate::link::copy::{Bounds, Copier, Reply, Request};
 use crate::link::end::End;
 use crate::link::left_out;
+use crate::link::verify::{Sought, Wrong};
 use crate::link::worker::Worker;
 use crate::mapping;
 use crate::position::{GtidSet, Version};
@@ -31,7 +32,13 @@ pub(super) enum Copying {
         window: Window,
         chunk: snapshot::scan::Chunk,
         executed: GtidSet,
+        /// The documents that are to be written; None: all.
+        wrong: Option<Box<Wrong>>,
     },
+    /// Every row was compared; documents without one are looked for.
+    Seeking,
+    /// These had none; a boundary is waited for.
+    Sought(Sought),
     Done,
 }
 
@@ -40,7 +47,12 @@ impl Copying {
     pub(super) fn window(&mut self) -> Option<&mut Window> {
         match self {
             Copying::Reading(window) | Copying::Covering { window, .. } => Some(window),
-            Copying::Ready | Copying::AskedForBounds | Copying::Bounded(_) | Copying::Done => None,
+            Copying::Ready
+            | Copying::AskedForBounds
+            | Copying::Bounded(_)
+            | Copying::Seeking
+            | Copying::Sought(_)
+            | Copying::Done => None,
         }
     }
 }
@@ -58,10 +70,15 @@ impl Worker {
             Copying::Bounded(bounds) if self.at.position.gtids.covers(&bounds.executed) => {
                 self.take_bounds().await
             }
+            Copying::Sought(_) => match std::mem::replace(&mut self.copying, Copying::Seeking) {
+                Copying::Sought(sought) => self.judge_sought(sought).await,
+                _ => Ok(()),
+            },
             Copying::AskedForBounds
             | Copying::Bounded(_)
             | Copying::Reading(_)
             | Copying::Covering { .. }
+            | Copying::Seeking
             | Copying::Done => Ok(()),
         }
     }
@@ -95,6 +112,20 @@ impl Worker {
     pub(super) async fn take_reply(&mut self, reply: Reply) -> Result<(), End> {
         match (reply, std::mem::replace(&mut self.copying, Copying::Ready)) {
             (Reply::Failed(error), _) => return Err(error.into()),
+            (Reply::Incomparable(error), _) => {
+                self.stop_chunk();
+                self.give_comparing_up(&error);
+                self.start_copier()?;
+            }
+            (Reply::Extras(sought), Copying::Seeking) => {
+                if self.is_at_boundary {
+                    self.copying = Copying::Seeking;
+                    return self.judge_sought(sought).await;
+                }
+                self.copying = Copying::Sought(sought);
+                return Ok(());
+            }
+            (Reply::Extras(_), other) => self.copying = other,
             (Reply::Bounds(bounds), _) => {
                 let is_covered = self.at.position.gtids.covers(&bounds.executed);
                 self.copying = Copying::Bounded(bounds);
@@ -103,13 +134,13 @@ impl Worker {
                 }
                 return Ok(());
             }
-            (Reply::Chunk { chunk, executed }, Copying::Reading(window)) => {
+            (Reply::Chunk { chunk, executed, wrong }, Copying::Reading(window)) => {
                 if window.has_overflowed() {
                     self.size.halve();
                 } else {
                     self.size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
                     let is_covered = window.is_covered(&executed, &self.at.position.gtids);
-                    self.copying = Copying::Covering { window, chunk, executed };
+                    self.copying = Copying::Covering { window, chunk, executed, wrong };
                     if is_covered {
                         return self.write_chunk().await;
                     }
@@ -128,9 +159,9 @@ impl Worker {
             let is_empty = bounds.until.is_none();
             self.snapshot.until = bounds.until;
             self.snapshot.rows_total = bounds.rows_total;
-            self.setup.live.set_snapshot(self.snapshot.rows, bounds.rows_total);
+            self.show_copied();
             if is_empty {
-                self.finish_snapshot().await?;
+                self.end_rows().await?;
             }
         }
         self.ask_next().await
@@ -139,7 +170,7 @@ impl Worker {
     /// Puts the chunk's rows into the lanes, but for those that changed since the window was opened.
     async fn write_chunk(&mut self) -> Result<(), End> {
         let copying = std::mem::replace(&mut self.copying, Copying::Ready);
-        let Copying::Covering { window, chunk, .. } = copying else {
+        let Copying::Covering { window, chunk, wrong, .. } = copying else {
             self.copying = copying;
             return Ok(());
         };
@@ -147,14 +178,17 @@ impl Worker {
             self.size.halve();
             return self.ask_next().await;
         }
-        self.put_rows(&window, &chunk).await?;
+        self.put_rows(&window, &chunk, wrong.as_deref()).await?;
         self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
         self.snapshot.rows += chunk.len() as u64;
         self.snapshot.after = chunk.last_key.clone().or(self.snapshot.after.take());
-        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
+        if let Some(wrong) = &wrong {
+            self.note_compared(wrong);
+        }
+        self.show_copied();
         self.log_progress();
         if chunk.is_last {
-            self.finish_snapshot().await?;
+            self.end_rows().await?;
         }
         self.note_mark();
         self.setup.lanes.send_to_idle().await?;
@@ -165,6 +199,7 @@ impl Worker {
         &mut self,
         window: &Window,
         chunk: &snapshot::scan::Chunk,
+        wrong: Option<&Wrong>,
     ) -> Result<(), End> {
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
         let types: Vec<_> = self.cascades.wanted.iter().map(|at| &def.columns[*at].ty).collect();
@@ -183,6 +218,9 @@ impl Worker {
                     let key = left_out::key_of_values(&plan, values)?;
                     self.left_out.wait_gone(&id, key, version, None);
                     self.left_out.wait_for(&self.at.position.gtids);
+                    return Ok(false);
+                }
+                if wrong.is_some_and(|wrong| !wrong.contains(&id)) {
                     return Ok(false);
                 }
                 body.clear();
@@ -214,8 +252,15 @@ impl Worker {
         Ok(self.write_fresh()?)
     }
 
-    async fn finish_snapshot(&mut self) -> Result<(), End> {
-        if let Some(below) = self.snapshot.sweep_below.take() {
+    pub(super) async fn finish_snapshot(&mut self) -> Result<(), End> {
+        let below = self.snapshot.sweep_below.take();
+        if self.snapshot.compares {
+            if let Some(below) = below {
+                // What is still refused has been refused again since.
+                self.setup.route.letters.forget_below(Version(below))?;
+            }
+            self.tell_mended();
+        } else if let Some(below) = below {
             let count = self.purge(Version(below), self.at.version()).await?;
             tracing::info!(link = self.setup.link, count, "documents without a row are deleted");
         }
@@ -225,6 +270,13 @@ impl Worker {
         self.note_mark();
         tracing::info!(link = self.setup.link, rows = self.snapshot.rows, "snapshot done");
         self.end_learning()
+    }
+
+    pub(super) fn show_copied(&self) {
+        if self.snapshot.compares {
+            return self.show_mended();
+        }
+        self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
     }
 
     fn log_progress(&mut self) {

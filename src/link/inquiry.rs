@@ -153,7 +153,7 @@ impl Worker {
         Ok(())
     }
 
-    fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Standing {
         Standing {
             subject: self.setup.subject.clone(),
             plan: self.setup.plan.clone(),
@@ -169,6 +169,9 @@ impl Worker {
         let what = match &self.holding {
             Holding::Gone { .. } => format!("the table {table} is gone"),
             Holding::Skipping(_) => format!("{table} was altered, and will be copied again"),
+            Holding::Defined if self.snapshot.compares && !self.snapshot.done => {
+                format!("{table} is compared with its documents already")
+            }
             Holding::Defined if !self.snapshot.done => format!("{table} is being copied"),
             Holding::Defined => return None,
         };
@@ -212,7 +215,7 @@ impl Worker {
     }
 
     /// Puts the rows into the lanes as they are now; an error that says that the table is another one is the asker's.
-    async fn rewrite(&mut self, rows: Rewrite) -> Result<Result<()>, End> {
+    pub(super) async fn rewrite(&mut self, rows: Rewrite) -> Result<Result<()>, End> {
         let asked = Asked {
             subject: self.setup.subject.clone(),
             def: self.setup.def.clone(),

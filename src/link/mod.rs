@@ -21,6 +21,7 @@ mod lane;
 mod lanes;
 mod left_out;
 mod letters;
+mod mending;
 mod pipeline_mode;
 mod policy;
 mod purging;
@@ -68,6 +69,10 @@ pub struct Config {
     pub add_columns: AddColumns,
     /// What a link does whose place in the log is gone.
     pub on_purged: OnPurged,
+    /// A link verifies itself so long after it was verified last; 0: never.
+    pub verify_every_secs: u64,
+    /// Whether it then mends what differs.
+    pub verify_repair: bool,
     /// How much may be refused.
     pub error_limit: ErrorLimit,
 }
@@ -108,7 +113,9 @@ impl Default for Config {
             on_truncate: OnGone::Delete,
             on_drop: OnGone::Fail,
             add_columns: AddColumns::Ignore,
-            on_purged: OnPurged::Snapshot,
+            on_purged: OnPurged::Verify,
+            verify_every_secs: 0,
+            verify_repair: false,
             error_limit: ErrorLimit::default(),
         }
     }

@@ -26,6 +26,8 @@ pub enum AddColumns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnPurged {
+    /// The table is compared with the documents, and what differs is mended.
+    Verify,
     /// The table is copied again, and documents without a row are deleted.
     Snapshot,
     /// The link stops as `failed`.
@@ -48,6 +50,8 @@ pub struct Overrides {
     pub on_drop: Option<OnGone>,
     pub add_columns: Option<AddColumns>,
     pub on_purged: Option<OnPurged>,
+    pub verify_every_secs: Option<u64>,
+    pub verify_repair: Option<bool>,
 }
 
 impl OnGone {
@@ -82,17 +86,18 @@ impl AddColumns {
 }
 
 impl OnPurged {
-    pub const WORDS: &str = "`snapshot` or `fail`";
+    pub const WORDS: &str = "`verify`, `snapshot` or `fail`";
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Verify => "verify",
             Self::Snapshot => "snapshot",
             Self::Fail => "fail",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Snapshot, Self::Fail].into_iter().find(|one| one.as_str() == text)
+        [Self::Verify, Self::Snapshot, Self::Fail].into_iter().find(|one| one.as_str() == text)
     }
 }
 
@@ -106,9 +111,13 @@ impl Policy {
         }
     }
 
-    /// A copy tells what is wrong only where each document has a row.
-    pub fn copies_if_purged(self) -> bool {
-        self.on_purged == OnPurged::Snapshot && !self.keeps_documents()
+    /// Table and index tell what is wrong only where each document has a row.
+    pub fn goes_on_if_purged(self) -> bool {
+        let goes_on = match self.on_purged {
+            OnPurged::Verify | OnPurged::Snapshot => true,
+            OnPurged::Fail => false,
+        };
+        goes_on && !self.keeps_documents()
     }
 
     /// Documents without rows are wanted, so nothing may be deleted for having none.

@@ -144,8 +144,8 @@ pub(super) async fn run(
     };
     match setup {
         Ok(setup) => {
-            let copies =
-                inner.parts.source.files().is_none() && policy_of(inner, record).copies_if_purged();
+            let copies = inner.parts.source.files().is_none()
+                && policy_of(inner, record).goes_on_if_purged();
             match Worker::new(setup).run().await {
                 // The next start finds the same, and copies.
                 End::Failed(error)
@@ -293,20 +293,28 @@ async fn set_up(
         None => (as_made, Holding::Defined),
     };
     let note = holds.map(|holds| holds.reason.clone()).unwrap_or_default();
+    let compares = !record.is_reset && policy_of(inner, record).on_purged == OnPurged::Verify;
     if let Some(why) = &why_anew {
-        tracing::warn!(link = record.id, reason = %why, "the table is copied again");
+        tracing::warn!(link = record.id, reason = %why, "the table is copied again, or compared");
     }
     live.set_note(match &why_anew {
+        Some(why) if compares => {
+            format!("the table is compared with its documents, and what differs is mended: {why}")
+        }
         Some(why) => format!("the table is copied again: {why}"),
         None => note,
     });
+    let sweeps = why_anew.is_some()
+        && !policy_of(inner, record).keeps_documents()
+        && !(compares && is_shared(inner, &record.id, &target).await.map_err(wait_or_fail)?);
     let def = Arc::new(proven.def);
     let forms = mapping::Forms::from_words(&record.types)?;
     let plan = compiled(&spec, &def, &forms)?;
     let stored = stored.unwrap_or_else(|| CheckpointRecord {
         // Raised to the version at which the copy begins.
         snapshot: why_anew.is_some().then(|| SnapshotRecord {
-            sweep_below: (!policy_of(inner, record).keeps_documents()).then_some(0),
+            sweep_below: sweeps.then_some(0),
+            compares,
             ..SnapshotRecord::default()
         }),
         ..CheckpointRecord::default()
@@ -332,7 +340,8 @@ async fn set_up(
     let unproven = if is_new { None } else { keys.unproven };
     let mut cascades = Cascades::new(proven.family.clone(), unproven);
     cascades.bind(&def, &plan);
-    live.set_phase(if snapshot.done { State::CatchingUp } else { State::Snapshotting });
+    let is_whole = !snapshot.done && !snapshot.compares;
+    live.set_phase(if is_whole { State::Snapshotting } else { State::CatchingUp });
     let subject = Arc::new(Subject {
         source: inner.parts.source.clone(),
         server,
@@ -378,6 +387,19 @@ async fn set_up(
         checkpoint_interval: Duration::from_millis(inner.parts.link.checkpoint_interval_ms.max(1)),
         stop,
     })
+}
+
+/// Whether documents of another link may be among those that have no row.
+async fn is_shared(inner: &Inner, link: &str, target: &Target) -> Result<bool> {
+    let other = inner.shares_index(link, &target.uuid).await?;
+    if let Some(other) = &other {
+        tracing::warn!(
+            link,
+            other,
+            "another link writes to the same index: documents without a row are not deleted"
+        );
+    }
+    Ok(other.is_some())
 }
 
 /// A link on files begins at their first event, with nothing to copy. Its checkpoint is of no epoch, so that the stream
@@ -566,7 +588,7 @@ fn last_rules(
 fn is_to_copy(inner: &Inner, record: &LinkRecord, error: &Error) -> bool {
     error.kind() == ErrorKind::SourceLost
         && inner.parts.source.files().is_none()
-        && policy_of(inner, record).copies_if_purged()
+        && policy_of(inner, record).goes_on_if_purged()
 }
 
 fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {
@@ -576,6 +598,7 @@ fn policy_of(inner: &Inner, record: &LinkRecord) -> Policy {
         on_drop: on_gone(&record.on_drop),
         add_columns: record.add_columns.as_deref().and_then(AddColumns::parse),
         on_purged: record.on_purged.as_deref().and_then(OnPurged::parse),
+        ..Overrides::default()
     })
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::link::Spec;
 use crate::link::inquiry::Inquiry;
 use crate::link::pipeline_mode::Way;
+use crate::state::VerifiedRecord;
 use crate::telemetry::metrics::{LinkMetrics, metrics};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct Status {
     pub note: String,
     /// The verification that runs, if one does.
     pub verification: Option<Verification>,
+    /// The last one that has looked at everything.
+    pub verified: Option<VerifiedRecord>,
     pub statement: String,
 }
 
@@ -113,6 +116,7 @@ impl Status {
             pipeline: String::new(),
             note: String::new(),
             verification: None,
+            verified: None,
             statement: spec.statement.clone(),
         }
     }
@@ -161,6 +165,8 @@ struct Changing {
     way: Way,
     note: String,
     verification: Option<Verification>,
+    /// How far a copy is that compares.
+    mending: Option<Verification>,
     /// How the worker that runs now is asked; that of one that has ended is closed.
     inquiries: Option<mpsc::Sender<Inquiry>>,
 }
@@ -183,6 +189,7 @@ impl Live {
                 way: Way::Plain,
                 note: String::new(),
                 verification: None,
+                mending: None,
                 inquiries: None,
             }),
         };
@@ -294,6 +301,15 @@ impl Live {
         self.change(|c| c.verification = verification);
     }
 
+    pub fn show_mending(&self, mending: Option<Verification>) {
+        let (is, was) =
+            (mending.is_some(), self.change(|c| std::mem::replace(&mut c.mending, mending)));
+        // Else one that somebody asked for may be running.
+        if is != was.is_some() {
+            self.metrics.verify_running.set(is.into());
+        }
+    }
+
     pub fn reason(&self) -> String {
         self.change(|c| c.reason.clone())
     }
@@ -349,7 +365,7 @@ impl Live {
             let (mode, pipeline) = c.way.shown();
             (status.pipeline_mode, status.pipeline) = (mode, pipeline.to_owned());
             status.note = c.note.clone();
-            status.verification = c.verification.clone();
+            status.verification = c.verification.clone().or_else(|| c.mending.clone());
         });
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
@@ -148,6 +148,9 @@ async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared
         }
         tokio::spawn(declare(Control { inner: inner.clone() }, already, spec));
     }
+    // It ends with this task.
+    let mut verifying = JoinSet::new();
+    verifying.spawn(Control { inner: inner.clone() }.verify_when_due());
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut last = tokio::time::Instant::now();
     while let Some(first) = requests.recv().await {
@@ -211,6 +214,7 @@ impl Inner {
 
     pub fn remember(&self, record: LinkRecord, phase: State) -> Result<()> {
         let live = Arc::new(Live::new(&record.id, phase, record.restarts));
+        live.metrics.verify_ended_at.set(record.verified.map_or(0, |verified| verified.at as i64));
         let records_max = self.parts.link.error_limit.records;
         let letters = Arc::new(Letters::open(&self.parts.state, &record.id, records_max)?);
         lock(&self.links).insert(record.id.clone(), Entry { record, live, letters });
@@ -460,11 +464,20 @@ impl Inner {
 }
 
 pub(super) fn set_overrides(record: &mut LinkRecord, overrides: Overrides) {
-    let Overrides { on_truncate, on_drop, add_columns, on_purged } = overrides;
+    let Overrides {
+        on_truncate,
+        on_drop,
+        add_columns,
+        on_purged,
+        verify_every_secs,
+        verify_repair,
+    } = overrides;
     record.on_truncate = on_truncate.map(|one| one.as_str().to_owned());
     record.on_drop = on_drop.map(|one| one.as_str().to_owned());
     record.add_columns = add_columns.map(|one| one.as_str().to_owned());
     record.on_purged = on_purged.map(|one| one.as_str().to_owned());
+    record.verify_every_secs = verify_every_secs;
+    record.verify_repair = verify_repair;
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -30,6 +30,7 @@ use crate::link::left_out::{LeftOut, is_incomplete};
 use crate::link::policy::Policy;
 use crate::link::prepared::{Open, Prepared};
 use crate::link::status::{Live, State, unix_millis};
+use crate::link::verify::Counts;
 use crate::mapping;
 use crate::position::{Checkpoint, Version};
 use crate::source::binlog::event::RowsEvent;
@@ -113,6 +114,8 @@ pub(super) struct Worker {
     pub(super) inquiries: Inquiries,
     pub(super) cascades: Cascades,
     pub(super) copying: Copying,
+    /// What a copy that compares has found so far.
+    pub(super) mended: Counts,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
     acked: Option<Mark>,
@@ -145,6 +148,7 @@ impl Worker {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (inquiries_open, inquiries) = Inquiries::open();
         setup.live.open_inquiries(inquiries_open);
+        setup.live.show_mending(None);
         let copying = if setup.snapshot.done { Copying::Done } else { Copying::Ready };
         Self {
             decoder: Decoder::default(),
@@ -160,6 +164,7 @@ impl Worker {
             inquiries,
             cascades,
             copying,
+            mended: Counts::default(),
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
             acked: None,
@@ -495,7 +500,9 @@ impl Worker {
                 self.setup.live.set_phase(if is_near { State::Running } else { State::CatchingUp });
             }
         } else {
-            self.setup.live.set_phase(State::Snapshotting);
+            let compares = self.snapshot.compares;
+            let phase = if compares { State::CatchingUp } else { State::Snapshotting };
+            self.setup.live.set_phase(phase);
         }
         Ok(())
     }

@@ -44,6 +44,9 @@ pub struct SnapshotRecord {
     /// Rows were taken in without noting what they refer to, because the source logged what foreign keys do.
     #[serde(default)]
     pub unindexed: bool,
+    /// Only documents that are not what their rows make them are written, and only those without a row are deleted.
+    #[serde(default)]
+    pub compares: bool,
 }
 
 /// One column of a key as a value to bind.
@@ -180,6 +183,7 @@ mod tests {
                 sweep_below: Some(1 << 60),
                 again: true,
                 unindexed: true,
+                compares: true,
             }),
             index_uuid: "Zk3".into(),
             prepared: Arc::new(BTreeMap::from([

@@ -44,9 +44,34 @@ pub struct LinkRecord {
     pub add_columns: Option<String>,
     #[serde(default)]
     pub on_purged: Option<String>,
+    /// How often the link verifies itself, and whether it repairs then; None: as the configuration says for all.
+    #[serde(default)]
+    pub verify_every_secs: Option<u64>,
+    #[serde(default)]
+    pub verify_repair: Option<bool>,
+    /// The last verification that has looked at everything.
+    #[serde(default)]
+    pub verified: Option<VerifiedRecord>,
     /// The next start begins with a copy of the table, whatever the checkpoint says.
     #[serde(default)]
     pub is_reset: bool,
+}
+
+/// What a verification has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedRecord {
+    /// When it ended, in Unix seconds.
+    pub at: u64,
+    pub differences: u64,
+    pub repaired: u64,
+    pub unjudged: u64,
+}
+
+impl VerifiedRecord {
+    /// Differences that it left.
+    pub fn left(self) -> u64 {
+        self.differences.saturating_sub(self.repaired)
+    }
 }
 
 /// One column that goes to one field (or, among the keys, into the `_id`).

@@ -31,7 +31,7 @@ pub use self::catalog::Catalog;
 pub use self::checkpoints::{CheckpointRecord, Checkpoints, KeyPart, SnapshotRecord};
 pub use self::families::{Child, Families, FamilyRecord, entry_name};
 pub use self::letters::{LetterRecord, Letters};
-pub use self::links::{LinkRecord, Links, RuleRecord};
+pub use self::links::{LinkRecord, Links, RuleRecord, VerifiedRecord};
 pub use self::prepared::{Prepared, PreparedOp};
 pub use self::schemas::{Copy, History, SchemaRecord, Schemas};
 pub use self::sealing::SealingKey;

@@ -78,6 +78,7 @@ pub struct LinkMetrics {
     pub verify_rows: IntCounter,
     pub verify_documents: IntCounter,
     pub verify_repaired: IntCounter,
+    pub verify_ended_at: IntGauge,
     verify_differences: [IntGauge; DIFFERENCE_KINDS.len()],
     states: [IntGauge; LINK_STATES.len()],
     checkpoint_age_ms: IntGauge,
@@ -103,6 +104,7 @@ struct LinkFamilies {
     verify_rows: IntCounterVec,
     verify_documents: IntCounterVec,
     verify_repaired: IntCounterVec,
+    verify_ended_at: IntGaugeVec,
     verify_differences: IntGaugeVec,
 }
 
@@ -249,6 +251,7 @@ impl LinkMetrics {
             verify_rows: by_link.verify_rows.with_label_values(&[id]),
             verify_documents: by_link.verify_documents.with_label_values(&[id]),
             verify_repaired: by_link.verify_repaired.with_label_values(&[id]),
+            verify_ended_at: by_link.verify_ended_at.with_label_values(&[id]),
             verify_differences: DIFFERENCE_KINDS
                 .map(|kind| by_link.verify_differences.with_label_values(&[id, kind])),
             states: LINK_STATES.map(|state| by_link.state.with_label_values(&[id, state])),
@@ -373,6 +376,11 @@ impl LinkFamilies {
                 &["link"],
                 "Differences that verifications have mended",
             ),
+            verify_ended_at: make.gauges(
+                "driftless_verify_ended_timestamp_seconds",
+                &["link"],
+                "When the last verification that looked at everything has ended, in seconds since 1970; 0 before the first",
+            ),
             verify_differences: make.gauges(
                 "driftless_verify_differences",
                 &["link", "kind"],
@@ -416,6 +424,7 @@ impl LinkFamilies {
             &self.checkpoint_age_ms,
             &self.dead_letters,
             &self.verify_running,
+            &self.verify_ended_at,
         ];
         for gauges in gauges {
             let _ = gauges.remove_label_values(&[id]);

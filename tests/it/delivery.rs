@@ -16,7 +16,7 @@ use crate::support::tutorial::Door;
 use crate::support::{MINUTES_2, SECONDS_10, SECONDS_30, unique, until};
 
 /// Rows `from..from + count` in one transaction, with `bytes` bytes in column `b`.
-async fn fill(stage: &Stage, from: u32, count: u32, bytes: u32) {
+pub async fn fill(stage: &Stage, from: u32, count: u32, bytes: u32) {
     let mut session = stage.mysql.session().await;
     fill_in(&mut session, &stage.db, from, count, bytes).await;
 }
@@ -82,7 +82,10 @@ async fn d1_a_cut_connection_loses_nothing_in_the_middle_of_a_transaction_either
 }
 
 /// A server whose log nobody else fills, with a table that has a history in the current file.
-async fn quiet_stage(options: &[&str], setup: impl FnOnce(Setup) -> Setup) -> (Stage, OwnMysql) {
+pub async fn quiet_stage(
+    options: &[&str],
+    setup: impl FnOnce(Setup) -> Setup,
+) -> (Stage, OwnMysql) {
     let server = servers::own_mysql(Flavour::Mysql97, options).await;
     let stage = Stage::set(server.client(), setup).await;
     stage.exec("ALTER TABLE {t} ADD COLUMN gone INT").await;
@@ -319,7 +322,7 @@ async fn other_link(stage: &Stage) -> String {
 }
 
 /// Deletes every file of the log but the last.
-async fn purge(stage: &Stage) {
+pub async fn purge(stage: &Stage) {
     let all: Vec<(String, u64, String)> = stage.mysql.query("SHOW BINARY LOGS").await;
     let last = &all.last().expect("there is a log").0;
     stage.mysql.exec(format!("PURGE BINARY LOGS TO '{last}'")).await;
@@ -334,7 +337,8 @@ const MEANWHILE: [&str; 4] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d1_a_table_whose_log_was_purged_is_copied_again() {
-    let (mut stage, _server) = quiet_stage(&[], |setup| setup).await;
+    let copies = |setup: Setup| setup.set("link.on_purged", "snapshot");
+    let (mut stage, _server) = quiet_stage(&[], copies).await;
     fill(&stage, 100, 300, 32).await;
     stage.link().await;
     stage.settle().await;
@@ -362,7 +366,7 @@ async fn d1_a_table_whose_log_was_purged_is_copied_again() {
 /// As behind a restored backup or a fail-over: the log that was applied is not the source's any more, and its
 /// transactions begin at number one again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d1_a_source_that_lost_transactions_is_copied_again() {
+async fn d1_a_source_that_lost_transactions_is_mended() {
     let (mut stage, _server) = quiet_stage(&[], |setup| setup).await;
     fill(&stage, 100, 300, 32).await;
     stage.link().await;

@@ -28,6 +28,7 @@ mod no_gtids;
 mod oracle;
 mod pipeline;
 mod preflight;
+mod purged;
 mod replication;
 mod rules;
 mod schema;

@@ -293,15 +293,15 @@ async fn a_transaction_larger_than_memory_waits_for_its_end_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_of_mariadb_whose_log_was_purged_is_copied_again() {
+async fn a_table_of_mariadb_whose_log_was_purged_is_mended() {
     let server = servers::own_mysql(Flavour::Mariadb1011, &[]).await;
     let mut stage = Stage::set(server.client(), |setup| setup).await;
     stage.link().await;
     stage.settle().await;
-    is_copied_again_where_its_log_is_gone(&mut stage).await;
+    is_mended_where_its_log_is_gone(&mut stage).await;
 }
 
-pub async fn is_copied_again_where_its_log_is_gone(stage: &mut Stage) {
+pub async fn is_mended_where_its_log_is_gone(stage: &mut Stage) {
     stage.daemon.stop().await;
     stage.exec("INSERT INTO {t} VALUES (1, 'lost', 'x')").await;
     stage.exec("FLUSH BINARY LOGS").await;
@@ -315,7 +315,7 @@ pub async fn is_copied_again_where_its_log_is_gone(stage: &mut Stage) {
     })
     .await;
     stage.daemon.start_again().await;
-    stage.until_equal("what the purged files had is copied", SECONDS_30).await;
+    stage.until_equal("what the purged files had is written", SECONDS_30).await;
     stage.settle().await;
     assert_eq!(stage.until_state("running").await["errors"], "");
 }

@@ -2,7 +2,7 @@
 
 use mysql_async::prelude::Queryable as _;
 
-use crate::mariadb::{held_commits, is_copied_again_where_its_log_is_gone, life, numbers};
+use crate::mariadb::{held_commits, is_mended_where_its_log_is_gone, life, numbers};
 use crate::support::servers::{self, Flavour, OwnMysql};
 use crate::support::stage::Stage;
 use crate::support::{SECONDS_10, SECONDS_30, until};
@@ -75,12 +75,12 @@ async fn a_copy_waits_for_a_transaction_that_works_and_not_for_one_that_idles() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_whose_log_was_purged_is_copied_again_without_gtids() {
+async fn a_table_whose_log_was_purged_is_mended_without_gtids() {
     let server = own(Flavour::Mysql97).await;
     let mut stage = Stage::set(server.client(), |setup| setup).await;
     stage.link().await;
     stage.settle().await;
-    is_copied_again_where_its_log_is_gone(&mut stage).await;
+    is_mended_where_its_log_is_gone(&mut stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

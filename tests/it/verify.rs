@@ -733,3 +733,41 @@ async fn verify_deletes_nothing_where_documents_without_rows_are_wanted() {
     assert!(verdict.answer.cell(1, "Message").contains("on_truncate"), "{verdict:?}");
     assert!(stage.search.doc(&stage.index, "1").await.is_some());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_comes_by_itself_and_mends_where_that_is_wanted() {
+    let every = |setup: Setup| setup.set("link.verify_every_secs", 1);
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), every).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a', 'b'), (2, 'a', 'b')").await;
+    stage.link().await;
+    stage.settle().await;
+    let index = stage.index.clone();
+    let series = |name: &str| format!("driftless_verify_{name}{{link=\"{index}\"}}");
+    let missing = format!("driftless_verify_differences{{kind=\"missing\",link=\"{index}\"}}");
+    let counted = async |stage: &Stage, count: f64| {
+        until("it was verified", SECONDS_30, async || {
+            stage.daemon.metric(&missing).await == Some(count)
+        })
+        .await;
+    };
+    counted(&stage, 0.0).await;
+    stage.search.ok("DELETE", &format!("/{index}/_doc/2"), None).await;
+    counted(&stage, 1.0).await;
+    let (_, message) = stage.status().await;
+    assert!(message.to_string().contains("found 1 documents that differ"), "{message}");
+    // It is found again and again, and left as it is.
+    let ended = stage.daemon.metric(&series("ended_timestamp_seconds")).await;
+    assert!(ended > Some(0.0));
+    until("it was verified again", SECONDS_30, async || {
+        stage.daemon.metric(&series("ended_timestamp_seconds")).await > ended
+    })
+    .await;
+    assert!(stage.search.doc(&index, "2").await.is_none());
+
+    stage.daemon.stop().await;
+    stage.daemon.reconfigure("link.verify_repair", true);
+    stage.daemon.start_again().await;
+    until("it is mended", SECONDS_30, async || stage.search.doc(&index, "2").await.is_some()).await;
+    counted(&stage, 0.0).await;
+    assert!(stage.daemon.metric(&series("repaired_total")).await >= Some(1.0));
+}

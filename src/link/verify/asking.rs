@@ -10,6 +10,7 @@ use super::Order;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::control::Control;
 use crate::link::inquiry::{Inquiry, Keys, Rewrite, Standing};
+use crate::link::lane::Route;
 use crate::link::pipeline_mode::Way;
 use crate::link::status::{Live, State, Verification};
 use crate::mapping;
@@ -114,12 +115,7 @@ impl Asking {
 
     /// The pipeline that we run on the link's documents, as it is defined now.
     pub fn pipeline(&self) -> Result<Option<Arc<Pipeline>>> {
-        let route = &self.standing.route;
-        let Way::Emulated(name) = &route.way else { return Ok(None) };
-        route.pipelines.pipeline(name).map(Some).ok_or_else(|| {
-            let what = format!("the pipeline {name} is not registered at Driftless any more");
-            Error::new(ErrorKind::Unsupported, what).with_advice("register it again")
-        })
+        pipeline_of(&self.standing.route)
     }
 
     /// Whether the order has vectors computed again and compared.
@@ -129,6 +125,14 @@ impl Asking {
             None => Ok(false),
         }
     }
+}
+
+pub(super) fn pipeline_of(route: &Route) -> Result<Option<Arc<Pipeline>>> {
+    let Way::Emulated(name) = &route.way else { return Ok(None) };
+    route.pipelines.pipeline(name).map(Some).ok_or_else(|| {
+        let what = format!("the pipeline {name} is not registered at Driftless any more");
+        Error::new(ErrorKind::Unsupported, what).with_advice("register it again")
+    })
 }
 
 /// None where there is no worker any more.

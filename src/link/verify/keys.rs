@@ -14,6 +14,24 @@ pub(in crate::link) fn key_of(plan: &mapping::Plan, id: &str) -> Option<Vec<KeyP
     texts.into_iter().zip(plan.keys()).map(|(text, column)| part(text, &column.ty)).collect()
 }
 
+/// Whether the `_id` tells values of this type, but for what no row can have.
+pub(super) fn is_readable(ty: &ColumnType) -> bool {
+    use ColumnType as T;
+    !matches!(
+        ty,
+        T::Float
+            | T::Double
+            | T::Enum { .. }
+            | T::Set { .. }
+            | T::Json
+            | T::JsonText
+            | T::Geometry
+            | T::RowEnd
+            | T::Vector
+            | T::Unsupported { .. }
+    )
+}
+
 fn part(text: String, ty: &ColumnType) -> Option<KeyPart> {
     use ColumnType as T;
     match ty {
@@ -48,7 +66,10 @@ fn part(text: String, ty: &ColumnType) -> Option<KeyPart> {
         | T::Geometry
         | T::RowEnd
         | T::Vector
-        | T::Unsupported { .. } => None,
+        | T::Unsupported { .. } => {
+            debug_assert!(!is_readable(ty));
+            None
+        }
     }
 }
 

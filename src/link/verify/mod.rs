@@ -34,13 +34,15 @@
 //! table that a SELECT could see is taken in by the worker in 3, and the answer then names another plan: everything begins
 //! anew. The same is asked once more in the end.
 //!
-//! *Memory* is bounded by a chunk, a page of ids, and so many suspects.
+//! *Memory* is bounded by two chunks, a page of ids, and so many suspects.
 
 pub(in crate::link) mod asking;
 mod compare;
+mod comparer;
 mod expected;
 mod judge;
 pub(in crate::link) mod keys;
+mod schedule;
 mod walk;
 
 use std::sync::Arc;
@@ -51,16 +53,17 @@ use mysql_async::Conn;
 use tokio::sync::oneshot;
 
 use self::asking::Asking;
+pub(super) use self::comparer::{Comparer, Sought, Wrong};
 use crate::document::{IdHasher, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::inquiry::Inquiry;
-use crate::link::status::{Live, Verification, unix_millis};
-use crate::link::supervisor::lock;
+use crate::link::status::{Live, Verification, unix_millis, unix_seconds};
+use crate::link::supervisor::{Inner, lock};
 use crate::source::server::Server;
 use crate::source::snapshot::{scan, watermark};
-use crate::state::KeyPart;
+use crate::state::{KeyPart, VerifiedRecord};
 
 /// What shall be verified, and how.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +77,13 @@ pub struct Order {
     /// Whether vectors are computed again also where that costs money.
     pub with_vectors: bool,
     pub repair: bool,
+}
+
+impl Order {
+    /// Nothing is left out.
+    fn is_whole(&self) -> bool {
+        self.condition.is_none() && self.sample_ppm.is_none()
+    }
 }
 
 /// What was found.
@@ -210,6 +220,23 @@ impl Control {
     }
 }
 
+impl Inner {
+    /// Another link that writes to the index of this UUID, through an alias perhaps.
+    pub async fn shares_index(&self, link: &str, uuid: &str) -> Result<Option<String>> {
+        let others: Vec<(String, String)> = lock(&self.links)
+            .values()
+            .filter(|entry| entry.record.id != link)
+            .map(|entry| (entry.record.id.clone(), entry.record.index.clone()))
+            .collect();
+        for (other, index) in others {
+            if self.sink.uuid(&index).await?.is_some_and(|found| found == uuid) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Shown as running, and noting for it, until dropped.
 struct Running(Arc<Live>);
 
@@ -267,7 +294,7 @@ impl<'a> Verifier<'a> {
                 Ok(()) => {
                     let mut verdict = verifier.verdict;
                     verdict.elapsed = began.elapsed();
-                    finish(&order.link, &live, &verdict);
+                    finish(control, order, &live, &verdict);
                     return Ok(verdict);
                 }
             }
@@ -373,18 +400,9 @@ impl<'a> Verifier<'a> {
                 "the link keeps documents whose rows went (on_truncate or on_drop is `ignore`)";
             return Ok(Some(why.to_owned()));
         }
-        let others: Vec<(String, String)> = lock(&self.control.inner.links)
-            .values()
-            .filter(|entry| entry.record.id != self.order.link)
-            .map(|entry| (entry.record.id.clone(), entry.record.index.clone()))
-            .collect();
-        for (other, index) in others {
-            let uuid = standing.route.sink.uuid(&index).await?;
-            if uuid.is_some_and(|uuid| uuid == standing.route.target.uuid) {
-                return Ok(Some(format!("the link `{other}` writes to the same index")));
-            }
-        }
-        Ok(None)
+        let uuid = &standing.route.target.uuid;
+        let other = self.control.inner.shares_index(&self.order.link, uuid).await?;
+        Ok(other.map(|other| format!("the link `{other}` writes to the same index")))
     }
 
     /// Counts a difference, and shows it if there is room.
@@ -404,14 +422,7 @@ impl<'a> Verifier<'a> {
             return Ok(());
         }
         let counts = &mut self.verdict.counts;
-        match kind {
-            Kind::Missing => counts.missing += 1,
-            Kind::Different => counts.different += 1,
-            Kind::StaleVector => counts.stale_vectors += 1,
-            Kind::Extra => counts.extra += 1,
-            Kind::Foreign => counts.foreign += 1,
-            Kind::Unjudged => counts.unjudged += 1,
-        }
+        counts.add(kind);
         counts.repaired += u64::from(is_repaired);
         if self.verdict.differences.len() < SHOWN_MAX {
             let remedy = self.remedy(kind, is_repaired);
@@ -446,8 +457,8 @@ impl<'a> Verifier<'a> {
     }
 }
 
-fn finish(link: &str, live: &Live, verdict: &Verdict) {
-    let counts = verdict.counts;
+fn finish(control: &Control, order: &Order, live: &Live, verdict: &Verdict) {
+    let (link, counts) = (&order.link, verdict.counts);
     for (kind, count) in [
         ("missing", counts.missing),
         ("different", counts.different),
@@ -469,4 +480,18 @@ fn finish(link: &str, live: &Live, verdict: &Verdict) {
         elapsed_ms = verdict.elapsed.as_millis() as u64,
         "verified"
     );
+    let verified = VerifiedRecord {
+        at: unix_seconds(),
+        differences: counts.differences(),
+        repaired: counts.repaired,
+        unjudged: counts.unjudged,
+    };
+    if verified.left() > 0 {
+        let left = verified.left();
+        tracing::error!(link, left, "documents differ from the table; see VERIFY LINK");
+    }
+    if order.is_whole() {
+        live.metrics.verify_ended_at.set(verified.at as i64);
+        control.inner.store_record(link, |record| record.verified = Some(verified));
+    }
 }

@@ -1,5 +1,5 @@
 //! The two ways of a verification that find suspects: rows in chunks along the primary key against their documents, and
-//! ids of the index in pages against the table.
+//! ids of the index in pages against the table. Rows and ids are read, and documents compared, beside each other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,22 +27,28 @@ const PIECE_ROWS: usize = 500;
 const PIECE_BYTES: usize = 2 << 20;
 
 /// Pieces that are compared at once.
-const PIECES_MAX: usize = 4;
+pub(super) const PIECES_MAX: usize = 4;
 
 /// A row as the mapping makes a document of it.
-struct Mapped {
+pub(super) struct Mapped {
     id: String,
     key: Vec<KeyPart>,
     body: Vec<u8>,
 }
 
 /// What was found at one look.
-struct Seen {
-    rows: usize,
-    suspects: Vec<(Suspect, Kind, Vec<String>)>,
+pub(super) struct Seen {
+    pub rows: usize,
+    pub suspects: Vec<(Suspect, Kind, Vec<String>)>,
 }
 
 type Compared = (Arc<Vec<Mapped>>, Result<Seen>);
+
+/// A chunk of rows, and the connection that it came by.
+struct Read {
+    conn: Option<Conn>,
+    chunk: Result<Chunk>,
+}
 
 /// What is next of the index's ids.
 enum Next {
@@ -59,9 +65,9 @@ struct Stepped {
 }
 
 /// What was found of a page's ids.
-struct Looked {
-    documents: usize,
-    without_rows: Vec<Suspect>,
+pub(super) struct Looked {
+    pub documents: usize,
+    pub without_rows: Vec<Suspect>,
 }
 
 impl Verifier<'_> {
@@ -71,6 +77,7 @@ impl Verifier<'_> {
         let mut after = None;
         let mut size = chunk::Size::new(&self.link.standing.snapshot);
         let (mut comparing, mut paging) = (JoinSet::new(), JoinSet::new());
+        let (mut reading, mut conn) = (JoinSet::new(), None);
         let mut pieces = VecDeque::new();
         let mut is_last = until.is_none();
         if self.order.condition.is_none() {
@@ -84,15 +91,27 @@ impl Verifier<'_> {
                 self.compare_in_a_task(&mut comparing, piece)?;
             }
             // The next chunk is read while the pieces of this one are compared.
-            if let Some(until) = until.as_ref().filter(|_| !is_last && pieces.is_empty()) {
-                let chunk = self.read_chunk(after.as_deref(), until, size.rows()).await?;
-                size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
-                is_last = chunk.is_last;
-                after = chunk.last_key.clone().or(after);
-                pieces = cut(&self.link.standing, &chunk)?;
-                continue;
+            let reads = !is_last && pieces.len() < PIECES_MAX && reading.is_empty();
+            if let Some(until) = until.as_ref().filter(|_| reads) {
+                let place = (after.clone(), until.clone(), size.rows());
+                self.read_in_a_task(&mut reading, conn.take(), place);
             }
             tokio::select! {
+                Some(read) = reading.join_next() => {
+                    let read: Read = read.map_err(broke_off)?;
+                    let chunk = match read.chunk {
+                        Err(error) if error.remedy() == Remedy::Retry => {
+                            self.recover(error).await?;
+                            continue;
+                        }
+                        chunk => chunk?,
+                    };
+                    conn = read.conn;
+                    size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
+                    is_last = chunk.is_last;
+                    pieces.extend(cut(&self.link.standing, &chunk)?);
+                    after = chunk.last_key.or(after);
+                }
                 Some(compared) = comparing.join_next() => {
                     pieces.extend(self.take_compared(compared.map_err(broke_off)?).await?);
                 }
@@ -225,30 +244,28 @@ impl Verifier<'_> {
         }
     }
 
-    async fn read_chunk(
-        &mut self,
-        after: Option<&[KeyPart]>,
-        until: &[KeyPart],
-        rows_max: u32,
-    ) -> Result<Chunk> {
-        let subject = self.link.standing.subject.clone();
-        let most = (rows_max, subject.chunk_bytes_max);
-        let condition = self.condition();
-        loop {
-            let (def, wanted) = (&subject.def, &subject.wanted);
-            let read = match self.conn().await {
-                Ok(conn) => {
-                    let keys = (after, until);
-                    scan::read_chunk_where(conn, def, wanted, keys, most, condition.as_deref())
-                        .await
-                }
-                Err(error) => Err(error),
+    /// Reads the rows behind a key up to another one, so many at most.
+    fn read_in_a_task(
+        &self,
+        reading: &mut JoinSet<Read>,
+        mut conn: Option<Conn>,
+        (after, until, rows_max): (Option<Vec<KeyPart>>, Vec<KeyPart>, u32),
+    ) {
+        let (subject, condition) = (self.link.standing.subject.clone(), self.condition());
+        reading.spawn(async move {
+            let asking = async {
+                let conn = match &mut conn {
+                    Some(conn) => conn,
+                    None => conn.insert(subject.connect().await?),
+                };
+                let (def, wanted) = (&subject.def, &subject.wanted);
+                let keys = (after.as_deref(), until.as_slice());
+                let most = (rows_max, subject.chunk_bytes_max);
+                scan::read_chunk_where(conn, def, wanted, keys, most, condition.as_deref()).await
             };
-            match read {
-                Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
-                read => return read,
-            }
-        }
+            let chunk = asking.await;
+            Read { conn, chunk }
+        });
     }
 
     /// The order's condition and its lot, which the server draws.
@@ -267,7 +284,7 @@ fn is_drawn(id: &str, ppm: Option<u32>, seed: i64) -> bool {
 }
 
 /// Finds the ids that have no row, among those that are drawn.
-async fn look_up(
+pub(super) async fn look_up(
     standing: &Standing,
     conn: &mut Option<Conn>,
     mut ids: Vec<String>,
@@ -298,7 +315,7 @@ async fn look_up(
 }
 
 /// The rows of a chunk as documents, in pieces.
-fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec<Mapped>>>> {
+pub(super) fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec<Mapped>>>> {
     let (plan, def) = (&standing.plan, &standing.subject.def);
     let types: Vec<_> = plan.wanted().iter().map(|at| &def.columns[*at].ty).collect();
     let mut pieces = VecDeque::new();
@@ -325,7 +342,7 @@ fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec<Mapped>>>>
 }
 
 /// Reads the documents of rows that were read, and compares.
-async fn compare(maker: &Maker, piece: &[Mapped]) -> Result<Seen> {
+pub(super) async fn compare(maker: &Maker, piece: &[Mapped]) -> Result<Seen> {
     let ids: Vec<&str> = piece.iter().map(|row| row.id.as_str()).collect();
     let bodies = piece.iter().map(|row| (row.id.as_str(), row.body.clone())).collect();
     let route = &maker.standing.route;
