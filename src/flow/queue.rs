@@ -92,6 +92,11 @@ impl<T> Sender<T> {
     pub fn is_closed(&self) -> bool {
         self.items.is_closed()
     }
+
+    /// Bytes that wait, without those that are being worked at.
+    pub fn bytes(&self) -> usize {
+        self.gauge.load(Ordering::Relaxed)
+    }
 }
 
 pub struct Receiver<T> {
@@ -122,9 +127,9 @@ impl<T> Receiver<T> {
         Some(self.take(item))
     }
 
-    /// Nothing waits, and nothing will come.
+    /// Nothing will come beside what waits.
     pub fn is_closed(&self) -> bool {
-        self.items.is_closed() && self.items.is_empty()
+        self.items.is_closed()
     }
 
     pub fn bytes(&self) -> usize {

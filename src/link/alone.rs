@@ -15,15 +15,12 @@ use crate::link::end::End;
 use crate::link::supervisor::Inner;
 use crate::link::upstream::Joined;
 use crate::link::worker::Worker;
-use crate::source::places::Place;
 use crate::source::tailer::Tailer;
 use crate::table::TableId;
 
 /// A stream of one link.
 pub(super) struct Alone {
     pub tailer: Tailer,
-    /// Held for as long as the link has not come back.
-    pub _place: Place,
     pub way_back: WayBack,
 }
 
@@ -70,9 +67,6 @@ impl Worker {
     /// Now and then, between two items: looks whether the shared stream can be taken, and takes it.
     pub(super) fn come_back(&mut self) -> Result<(), End> {
         let Some(alone) = &mut self.setup.alone else { return Ok(()) };
-        if !self.is_at_boundary {
-            return Ok(());
-        }
         let way_back = &mut alone.way_back;
         way_back.joining = match std::mem::replace(&mut way_back.joining, Joining::Far) {
             Joining::Far => way_back.ask_if_near(self.at.n).map_or(Joining::Far, Joining::Asked),
@@ -86,7 +80,13 @@ impl Worker {
                 let what = "the stream that all share is of another epoch than the link's own";
                 return Err(End::Rewind(Error::new(ErrorKind::SourceUnreachable, what)));
             }
-            Joining::Joined(joined) if joined.began.checkpoint.n <= self.at.n => {
+            // It has waited for another link meanwhile.
+            Joining::Joined(joined) if joined.began.checkpoint.n + NEAR_BYTES < self.at.n => {
+                Joining::Far
+            }
+            Joining::Joined(joined)
+                if self.is_at_boundary && joined.began.checkpoint.n <= self.at.n =>
+            {
                 self.share(*joined);
                 return Ok(());
             }
@@ -104,6 +104,7 @@ impl Worker {
         self.setup.input = joined.input;
         self.setup.place = joined.place;
         self.setup.alone = None;
+        self.setup.live.trouble_is_over();
     }
 
     /// The stream has nothing more for the link.
@@ -114,7 +115,7 @@ impl Worker {
         if let Err(end) = self.acknowledged().await {
             return end;
         }
-        let what = "the link did not keep up with the others, and follows the log by itself now";
+        let what = "the link did not keep up, and follows the log by itself from here";
         End::Again(Error::new(ErrorKind::SourceUnreachable, what))
     }
 }

@@ -52,6 +52,7 @@ impl Control {
         // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.families().delete(&id).map_err(|error| vec![error])?;
+        inner.parts.state.letters().delete_of(&id).map_err(|error| vec![error])?;
         inner.parts.state.links().put(&record).map_err(|error| vec![error])?;
         inner.remember(record, State::Scheduled).map_err(|error| vec![error])?;
         inner.start_worker(&id).await;

@@ -246,7 +246,7 @@ impl Worker {
                 version,
                 body: &[],
             });
-            self.meet_gone(id, &gone.key, version);
+            self.meet_gone(&id, &gone.key, version);
             if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }

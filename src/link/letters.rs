@@ -163,7 +163,8 @@ impl Control {
     /// Writes the rows of a link's letters anew, as they are now; documents without a row are deleted.
     pub async fn retry_letters(&self, link: &str, document: Option<&str>) -> Result<Retried> {
         let (_, live) = self.inner.record_of(link).ok_or_else(|| self.unknown(link))?;
-        let tried = self.chosen(link, document)?;
+        let tried: Vec<String> =
+            self.chosen(link, document)?.into_iter().map(|letter| letter.document).collect();
         let asking = Asking::begin(self, link, &live).await?;
         let plan = asking.standing.plan.clone();
         for page in tried.chunks(RETRIED_AT_ONCE) {
@@ -173,7 +174,8 @@ impl Control {
                 asking.rewrite(Rewrite { documents, may_delete: true }).await?;
             }
         }
-        let left = self.chosen(link, None)?.into_iter().filter(|id| tried.contains(id)).count();
+        let left = self.chosen(link, None)?;
+        let left = left.iter().filter(|letter| tried.contains(&letter.document)).count();
         Ok(Retried { tried: tried.len(), left })
     }
 
@@ -181,17 +183,17 @@ impl Control {
     pub fn discard_letters(&self, link: &str, document: Option<&str>) -> Result<usize> {
         let letters = self.inner.letters_of(link).ok_or_else(|| self.unknown(link))?;
         let chosen = self.chosen(link, document)?;
-        for id in &chosen {
-            letters.make_void(key(id), id, Version(u64::MAX))?;
+        for letter in &chosen {
+            // One that came meanwhile stays.
+            letters.make_void(key(&letter.document), &letter.document, Version(letter.version))?;
         }
         Ok(chosen.len())
     }
 
-    fn chosen(&self, link: &str, document: Option<&str>) -> Result<Vec<String>> {
-        let all = self.inner.parts.state.letters().list(link)?;
-        let ids = all.into_iter().map(|letter| letter.document);
-        let Some(document) = document else { return Ok(ids.collect()) };
-        let found: Vec<String> = ids.filter(|id| id == document).collect();
+    fn chosen(&self, link: &str, document: Option<&str>) -> Result<Vec<LetterRecord>> {
+        let mut found = self.inner.parts.state.letters().list(link)?;
+        let Some(document) = document else { return Ok(found) };
+        found.retain(|letter| letter.document == document);
         if found.is_empty() {
             let what = format!("the link `{link}` has no dead letter of document {document}");
             return Err(Error::new(ErrorKind::NotFound, what)

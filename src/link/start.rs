@@ -341,6 +341,7 @@ async fn set_up(
     let mut cascades = Cascades::new(proven.family.clone(), unproven);
     cascades.bind(&def, &plan);
     let is_whole = !snapshot.done && !snapshot.compares;
+    live.set_position(proven.began.checkpoint.position.to_string());
     live.set_phase(if is_whole { State::Snapshotting } else { State::CatchingUp });
     let subject = Arc::new(Subject {
         source: inner.parts.source.clone(),

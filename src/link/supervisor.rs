@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub run: tokio::sync::Mutex<Run>,
     /// For links that follow the log by themselves.
     pub places: Places,
+    /// Held while versions are reserved.
+    pub reserving: Arc<Mutex<()>>,
     /// No version above this was ever given out; durable in the source's record.
     pub highest_version: Arc<AtomicU64>,
     restarts: mpsc::Sender<Restart>,
@@ -116,6 +118,7 @@ impl Supervisor {
             unmade: Mutex::default(),
             run: tokio::sync::Mutex::default(),
             places: Places::default(),
+            reserving: Arc::default(),
             highest_version: Arc::new(AtomicU64::new(highest)),
             restarts,
             declared: AtomicUsize::new(declared.len()),

@@ -105,12 +105,18 @@ impl Inner {
             let tailer = run.tailer.as_ref().expect("it was just started");
             (tailer.subscriptions(), run.server.clone().expect("it came with the tailer"))
         };
-        if let Some(joined) = self.subscribe(&subscriptions, wanted, from.clone(), &server).await {
+        if let Some(joined) = self
+            .subscribe(&subscriptions, wanted, from.clone(), (&server, self.places.place()))
+            .await
+        {
             return Ok(joined);
         }
         let has_ended = self.run.lock().await.tailer.as_ref().is_none_or(Tailer::has_ended);
         match from {
-            Some(from) if !has_ended => self.join_alone(wanted, from, server).await,
+            // Files can be read again, as often as it takes.
+            Some(from) if !has_ended || self.parts.source.files().is_some() => {
+                self.join_alone(wanted, from, server).await
+            }
             _ => {
                 let what = "the source's tailer has ended";
                 Err(End::Again(Error::new(ErrorKind::SourceUnreachable, what)))
@@ -124,12 +130,11 @@ impl Inner {
         subscriptions: &mpsc::Sender<Subscription>,
         (link, table, others): (&str, &TableId, &BTreeSet<TableId>),
         from: Option<Checkpoint>,
-        server: &Server,
+        (server, place): (&Server, Place),
     ) -> Option<Joined> {
         let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
         let (queue, input) = queue::bounded(room);
         let (began_sender, began) = oneshot::channel();
-        let place = self.places.place();
         let subscription = Subscription {
             link: link.to_owned(),
             table: table.clone(),
@@ -139,6 +144,7 @@ impl Inner {
             began: began_sender,
             place: place.clone(),
         };
+        let _waits = self.places.wait();
         subscriptions.send(subscription).await.ok()?;
         let began = began.await.ok()?;
         Some(Joined { began, input, server: server.clone(), place, alone: None })
@@ -154,10 +160,10 @@ impl Inner {
         let (subscriptions, server) = {
             let run = self.run.lock().await;
             let tailer = run.tailer.as_ref().filter(|tailer| !tailer.has_ended())?;
-            let is_near = tailer.reached().saturating_sub(at) <= near;
+            let is_near = tailer.reached().abs_diff(at) <= near;
             (is_near.then(|| tailer.subscriptions())?, run.server.clone()?)
         };
-        self.subscribe(&subscriptions, wanted, None, &server).await
+        self.subscribe(&subscriptions, wanted, None, (&server, self.places.place())).await
     }
 
     /// Starts a stream at the link's checkpoint, for it alone.
@@ -211,8 +217,8 @@ impl Inner {
             joining: Joining::Far,
         };
         let subscriptions = tailer.subscriptions();
-        let alone = Alone { tailer, _place: place, way_back };
-        let joined = self.subscribe(&subscriptions, wanted, Some(from), &server).await;
+        let alone = Alone { tailer, way_back };
+        let joined = self.subscribe(&subscriptions, wanted, Some(from), (&server, place)).await;
         let ended = || {
             let what = "the link's own stream has ended";
             End::Again(Error::new(ErrorKind::SourceUnreachable, what))
@@ -255,7 +261,9 @@ impl Inner {
         });
         let durable = self.durable(&server, epoch);
         let config = self.parts.source.clone();
-        let sharing = (Sharing::All(self.places.clone()), report as Report);
+        let places = self.places.clone();
+        let expected = checkpoints.iter().filter(|one| can_join(one, &start)).count();
+        let sharing = (Sharing::All { places, expected }, report as Report);
         let tailer = Tailer::start(config, server.clone(), start, durable, sharing);
         Ok(Started { tailer, server, lost })
     }
@@ -264,10 +272,15 @@ impl Inner {
     fn durable(&self, server: &Server, epoch: Epoch) -> Durable {
         let reserved = Version(self.highest_version.load(Ordering::Acquire));
         let (state, highest) = (self.parts.state.clone(), self.highest_version.clone());
-        let uuid = server.identity.clone();
+        let (uuid, reserving) = (server.identity.clone(), self.reserving.clone());
         let reserve = Box::new(move |wanted: Version| {
-            // Another stream may have reserved more by now.
+            let _one_after_the_other = lock(&reserving);
+            // Another stream may have reserved more by now, or begun another epoch.
             let before = highest.load(Ordering::Acquire);
+            if state.source().get()?.is_some_and(|record| record.epoch != epoch.0) {
+                let what = "another epoch has begun";
+                return Err(Error::new(ErrorKind::SourceUnreachable, what));
+            }
             let reserved = Version((wanted.0 + RESERVED_AHEAD).max(before));
             let record = SourceRecord {
                 server_uuid: uuid.clone(),
@@ -390,6 +403,11 @@ fn earliest(checkpoints: &[Checkpoint], epoch: Epoch) -> Option<Checkpoint> {
     let last = checkpoints.iter().map(|checkpoint| checkpoint.n).max()?;
     let is_near = |checkpoint: &&Checkpoint| last - checkpoint.n <= FAR_BYTES;
     checkpoints.iter().filter(is_near).min_by_key(|checkpoint| checkpoint.n).cloned()
+}
+
+/// Whether the link of this checkpoint can join a stream that begins there.
+fn can_join(checkpoint: &Checkpoint, start: &Checkpoint) -> bool {
+    checkpoint.position.gtids.covers(&start.position.gtids)
 }
 
 /// Why the source cannot be followed from `ours`, if it cannot.

@@ -30,7 +30,7 @@ use crate::source::binlog::{Body, Event, FormatDescription, Header, TableMap};
 use crate::source::ddl;
 use crate::source::ddl::temporary::Temporaries;
 use crate::source::follower::held::Held;
-use crate::source::follower::subscriber::Subscriber;
+use crate::source::follower::subscriber::{Patience, Subscriber};
 use crate::source::numbering::Numbering;
 use crate::source::server::{Naming, Server};
 use crate::source::stream::{Began, Ddl, Item, Rows};
@@ -77,6 +77,8 @@ pub struct Follower {
     boundary_is_new: bool,
     durable: Durable,
     sharing: Sharing,
+    /// Counted bytes of log at the beginning.
+    began_at: u64,
     /// How far the stream is, for those who follow the log by themselves.
     reached: Arc<AtomicU64>,
     /// Made with the first compressed transaction.
@@ -112,6 +114,7 @@ impl Follower {
         Self {
             n: start.n,
             reached: Arc::new(AtomicU64::new(start.n)),
+            began_at: start.n,
             sharing,
             numbering: Numbering::new(server.clone(), &position.file, position.offset),
             server,
@@ -148,6 +151,11 @@ impl Follower {
         self.held = Held::default();
         self.tables.clear();
         self.format = FormatDescription::assumed();
+    }
+
+    /// Links that wait to join.
+    pub fn waiting(&self) -> usize {
+        self.joining.len()
     }
 
     pub fn wait_to_join(&mut self, subscription: Subscription) {
@@ -569,18 +577,23 @@ impl Follower {
     /// Hands over what was collected. Where a link's queue is full this waits, for a while: then the link is left behind,
     /// unless it is the last that shares the stream, or too many are behind.
     pub async fn flush(&mut self) {
-        let mut there = self.subscribers.iter().filter(|one| !one.is_gone).count();
-        for subscriber in self.subscribers.iter_mut().filter(|one| !one.is_gone) {
-            let may_leave = match &self.sharing {
-                Sharing::All(places) => there > 1 && places.is_free(),
-                Sharing::One(_) => true,
-            };
-            if may_leave {
-                subscriber.flush_or_leave().await;
-            } else {
-                subscriber.flush().await;
+        for at in 0..self.subscribers.len() {
+            while !self.subscribers[at].hand_over().await {
+                if self.may_leave_one() {
+                    self.subscribers[at].leave();
+                }
             }
-            there -= usize::from(subscriber.is_gone);
+        }
+    }
+
+    fn may_leave_one(&self) -> bool {
+        match &self.sharing {
+            Sharing::All { places, .. } => {
+                let there = self.subscribers.iter().filter(|one| !one.is_gone).count();
+                there + places.waiting() > 1 && places.is_free()
+            }
+            // Each life of it gets on by a transaction at least.
+            Sharing::One(_) => self.at.n > self.began_at,
         }
     }
 
@@ -632,11 +645,11 @@ impl Follower {
             let began = std::mem::replace(&mut subscription.began, began);
             if began.send(began_at).is_ok() {
                 self.has_served = true;
-                self.subscribers.push(Subscriber::new(
-                    subscription,
-                    passed,
-                    self.sharing.patience(),
-                ));
+                let patience = match &self.sharing {
+                    Sharing::All { .. } => Patience::among_others(),
+                    Sharing::One(_) => Patience::alone(),
+                };
+                self.subscribers.push(Subscriber::new(subscription, passed, patience));
             }
         }
     }
@@ -664,10 +677,10 @@ impl Follower {
         let others = self.subscribers.len() > 1;
         for subscriber in &mut self.subscribers {
             subscriber.push(item());
-            if others {
-                subscriber.flush_or_leave().await;
-            } else {
-                subscriber.flush().await;
+            while !subscriber.hand_over().await {
+                if others {
+                    subscriber.leave();
+                }
             }
         }
         for subscription in std::mem::take(&mut self.joining) {

@@ -19,6 +19,7 @@ const TURNS_MAX: usize = 4;
 #[derive(Clone)]
 pub struct Places {
     taken: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
     turns: Arc<Semaphore>,
 }
 
@@ -31,6 +32,15 @@ struct Inner {
     is_taken: AtomicBool,
 }
 
+/// A link waits to join the shared stream, while this is there.
+pub struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Leave to read the log; given back when it goes.
 pub struct Turn {
     _permit: OwnedSemaphorePermit,
@@ -38,13 +48,24 @@ pub struct Turn {
 
 impl Default for Places {
     fn default() -> Self {
-        Self { taken: Arc::default(), turns: Arc::new(Semaphore::new(TURNS_MAX)) }
+        let turns = Arc::new(Semaphore::new(TURNS_MAX));
+        Self { taken: Arc::default(), waiting: Arc::default(), turns }
     }
 }
 
 impl Places {
     pub fn is_free(&self) -> bool {
         self.taken.load(Ordering::Relaxed) < PLACES_MAX
+    }
+
+    pub fn wait(&self) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self.waiting.clone())
+    }
+
+    /// Links that wait to join the shared stream.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub fn place(&self) -> Place {

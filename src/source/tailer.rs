@@ -61,20 +61,10 @@ pub type Report = Box<dyn Fn(Option<String>) + Send + Sync>;
 
 /// Whose stream it is.
 pub enum Sharing {
-    /// All links', but for those that it leaves behind, for as many as there are places.
-    All(Places),
+    /// All links', but for those that it leaves behind, for as many as there are places. So many are about to join.
+    All { places: Places, expected: usize },
     /// One link's, for as long as that takes something.
     One(Turn),
-}
-
-impl Sharing {
-    /// How long the stream waits for a link that takes nothing, before it leaves it behind.
-    pub(super) fn patience(&self) -> Duration {
-        match self {
-            Self::All(_) => Duration::from_millis(250),
-            Self::One(_) => Duration::from_secs(10),
-        }
-    }
 }
 
 /// A running tailer. Dropping the handle does not stop it; `stop` does.
@@ -96,10 +86,13 @@ impl Tailer {
     ) -> Self {
         let (subscriptions, requests) = mpsc::channel(SUBSCRIPTIONS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
-        let is_shared = matches!(sharing, Sharing::All(_));
+        let (is_shared, expected) = match &sharing {
+            Sharing::All { expected, .. } => (true, *expected),
+            Sharing::One(_) => (false, 1),
+        };
         let follower = Follower::new(server.clone(), start, durable, sharing);
         let reached = follower.reached();
-        let run = Run { config, server, follower, requests, stopped, is_shared, report };
+        let run = Run { config, server, follower, requests, stopped, is_shared, expected, report };
         Self { subscriptions, reached, stop, task: tokio::spawn(run.run()) }
     }
 
@@ -142,6 +135,8 @@ struct Run {
     requests: mpsc::Receiver<Subscription>,
     stopped: watch::Receiver<bool>,
     is_shared: bool,
+    /// Links that are waited for at the beginning.
+    expected: usize,
     report: Report,
 }
 
@@ -241,7 +236,8 @@ impl Run {
         tracing::info!(position = %self.follower.resume_at().position, "following the binlog");
         let silence_max = Duration::from_millis(self.config.read_timeout_ms());
         let mut boundary_sent = Instant::now();
-        self.admit(None);
+        let expected = std::mem::take(&mut self.expected);
+        self.gather(expected).await?;
         self.follower.boundary().await;
         loop {
             let tables = self.follower.tables();
@@ -282,7 +278,7 @@ impl Run {
         self.follower.reconnected();
         self.show_connected(true);
         (self.report)(None);
-        self.gather().await?;
+        self.gather(usize::MAX).await?;
         self.follower.boundary().await;
         let mut boundary_sent = Instant::now();
         loop {
@@ -319,12 +315,21 @@ impl Run {
         }
     }
 
-    /// Waits for the links. Files are there all at once: what is read before a link joins is lost to it, and the stream
-    /// would have to begin again.
-    async fn gather(&mut self) -> Result<()> {
-        let first = self.requests.recv().await.ok_or_else(nobody)?;
-        self.admit(Some(first));
-        while let Ok(request) = tokio::time::timeout(GATHERING, self.requests.recv()).await {
+    /// Waits for so many links, but no longer than they take to come. What is read before a link joins is lost to it, and
+    /// it has to read it by itself.
+    async fn gather(&mut self, expected: usize) -> Result<()> {
+        self.admit(None);
+        while self.follower.waiting() < expected {
+            let coming = self.requests.recv();
+            let is_first = expected == usize::MAX && self.follower.waiting() == 0;
+            let request = match is_first {
+                // Of files nothing is read for nobody.
+                true => coming.await,
+                false => match tokio::time::timeout(GATHERING, coming).await {
+                    Ok(request) => request,
+                    Err(_) => break,
+                },
+            };
             self.admit(Some(request.ok_or_else(nobody)?));
         }
         Ok(())

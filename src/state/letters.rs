@@ -50,6 +50,13 @@ impl Letters<'_> {
         Ok(found.into_iter().map(|(_, letter)| letter).collect())
     }
 
+    /// Deletes all of a link.
+    pub fn delete_of(&self, link: &str) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        self.delete_all(link, &mut batch);
+        self.state.write(batch, Durability::Buffered)
+    }
+
     /// Adds the deletion of all of a link to `batch`.
     pub(super) fn delete_all(&self, link: &str, batch: &mut WriteBatch) {
         self.state.delete_range(Family::Letters, &joined_key(link, &[""]), batch);

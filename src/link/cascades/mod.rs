@@ -35,6 +35,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::change::{Change, ChangeKind, Value};
+use crate::document::IdHasher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::altering::Holding;
 use crate::link::cascades::form::{Form, ODD, form, form_of_key};
@@ -305,7 +306,7 @@ impl Worker {
 
     /// A row was looked for by its key and is not there: the rows of the table that refer to it changed with it. Once is
     /// enough: entries that are stale can lead in a circle.
-    pub(super) fn meet_gone(&mut self, id: String, key: &[KeyPart], version: Version) {
+    pub(super) fn meet_gone(&mut self, id: &str, key: &[KeyPart], version: Version) {
         let own = self.setup.def.id.clone();
         let version = version.max(self.cascades.newest);
         let place = Place { n: self.at.n, version, gtid: None };
@@ -316,7 +317,7 @@ impl Worker {
             .filter(|one| self.cascades.key(one.key).parent == own)
             .cloned()
             .collect();
-        if !referring.is_empty() && !self.cascades.gone.insert(id) {
+        if !referring.is_empty() && !self.cascades.gone.insert(IdHasher.key(id)) {
             return;
         }
         for one in referring {

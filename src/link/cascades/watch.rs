@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::change::{Row, Value};
+use crate::document::{Key, KeyHasher};
 use crate::link::cascades::form::{Form, ODD, form};
 use crate::mapping;
 use crate::position::{Gtid, GtidSet, Version};
@@ -27,7 +28,7 @@ pub(in crate::link) struct Cascades {
     /// Index lookups that are not done yet.
     pub lookups: VecDeque<Lookup>,
     /// Rows that were found to be gone, since all lookups were last done.
-    pub gone: HashSet<String>,
+    pub gone: HashSet<Key, KeyHasher>,
     /// Entries that were written by no batch yet.
     pub fresh: Vec<(usize, Child)>,
     /// Rows above the parents went, in these transactions: which parents went with them must be asked.
@@ -94,7 +95,7 @@ impl Cascades {
             own: Arc::default(),
             parents: Vec::new(),
             lookups: VecDeque::new(),
-            gone: HashSet::new(),
+            gone: HashSet::default(),
             fresh: Vec::new(),
             orphans: None,
             removable: HashMap::new(),

@@ -19,8 +19,7 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// With the time that may be spent on waiting for it.
-    pub fn new(subscription: Subscription, passed: Option<GtidSet>, patience: Duration) -> Self {
-        let patience = Patience { left: patience, max: patience, since: Instant::now() };
+    pub fn new(subscription: Subscription, passed: Option<GtidSet>, patience: Patience) -> Self {
         Self { subscription, passed, items: Vec::new(), bytes: 0, patience, is_gone: false }
     }
 
@@ -30,6 +29,9 @@ impl Subscriber {
     }
 
     pub fn push(&mut self, item: Item) {
+        if self.is_gone {
+            return;
+        }
         self.bytes += item.size_bytes();
         self.items.push(item);
     }
@@ -51,70 +53,85 @@ impl Subscriber {
         behind
     }
 
-    /// Hands over what was collected; waits for room as long as that takes.
-    pub async fn flush(&mut self) {
-        self.hand_over(false).await;
-    }
-
-    /// Hands over what was collected, or leaves the link behind if it has kept the others waiting for too long.
-    pub async fn flush_or_leave(&mut self) {
-        self.hand_over(true).await;
-    }
-
-    async fn hand_over(&mut self, may_leave: bool) {
-        if self.is_gone {
-            self.items.clear();
-            self.bytes = 0;
-        }
+    /// Hands over what was collected, if there is room before the link's patience ends; false where there is not. Then the
+    /// link can be left behind, or it can be tried again.
+    pub async fn hand_over(&mut self) -> bool {
         if self.items.is_empty() {
-            return;
+            return true;
         }
-        let sent = match self.room(may_leave).await {
+        let sent = match self.room().await {
+            Ok(None) => return false,
             Ok(Some(room)) => {
-                let items = std::mem::take(&mut self.items);
                 self.bytes = 0;
-                self.subscription.queue.send_reserved(items, room)
-            }
-            Ok(None) => {
-                self.subscription.place.take();
-                tracing::warn!(
-                    link = self.subscription.link,
-                    "the link is left behind: its queue is full for too long"
-                );
-                Err(Closed)
+                self.subscription.queue.send_reserved(std::mem::take(&mut self.items), room)
             }
             Err(closed) => Err(closed),
         };
-        self.is_gone |= sent.is_err();
+        if sent.is_err() {
+            self.go();
+        }
+        true
     }
 
-    /// Room for what was collected; None where waiting for it would cost the others too much.
-    async fn room(&mut self, may_leave: bool) -> Result<Option<Room>, Closed> {
+    /// The stream goes on without the link.
+    pub fn leave(&mut self) {
+        tracing::warn!(
+            link = self.subscription.link,
+            "the link is left behind: its queue was full for too long"
+        );
+        self.subscription.place.take();
+        self.go();
+    }
+
+    fn go(&mut self) {
+        self.is_gone = true;
+        (self.items, self.bytes) = (Vec::new(), 0);
+    }
+
+    async fn room(&mut self) -> Result<Option<Room>, Closed> {
         let queue = &self.subscription.queue;
         if let Some(room) = queue.try_reserve(self.bytes)? {
             return Ok(Some(room));
         }
-        if !may_leave {
-            return queue.reserve(self.bytes).await.map(Some);
+        loop {
+            let (began, waiting) = (Instant::now(), queue.bytes());
+            let patience = self.patience.at(began);
+            let room = tokio::time::timeout(patience, queue.reserve(self.bytes)).await;
+            self.patience.spend(began.elapsed());
+            match room {
+                Ok(room) => return room.map(Some),
+                Err(_) if self.patience.is_for_stillness && queue.bytes() < waiting => {}
+                Err(_) => return Ok(None),
+            }
         }
-        let began = Instant::now();
-        let room = tokio::time::timeout(self.patience.at(began), queue.reserve(self.bytes)).await;
-        self.patience.spend(began.elapsed());
-        room.map_or(Ok(None), |room| room.map(Some))
     }
 }
 
-/// How long the stream may still wait for a link while others could go on.
-struct Patience {
+/// How long the stream waits for a link.
+pub(super) struct Patience {
     left: Duration,
     max: Duration,
     since: Instant,
+    /// Each wait has its own, for as long as the link takes nothing at all; else what is spent comes back with time.
+    is_for_stillness: bool,
 }
 
 /// One part in so many of the time that passes may be spent on waiting.
 const PATIENCE_SHARE: u32 = 10;
 
 impl Patience {
+    /// With a link that keeps others waiting.
+    pub fn among_others() -> Self {
+        let max = Duration::from_millis(250);
+        Self { left: max, max, since: Instant::now(), is_for_stillness: false }
+    }
+
+    /// With a link whose stream is its own.
+    pub fn alone() -> Self {
+        let max = Duration::from_secs(10);
+        Self { left: max, max, since: Instant::now(), is_for_stillness: true }
+    }
+
     fn at(&mut self, now: Instant) -> Duration {
         let earned = now.saturating_duration_since(self.since) / PATIENCE_SHARE;
         self.left = (self.left + earned).min(self.max);
@@ -123,6 +140,9 @@ impl Patience {
     }
 
     fn spend(&mut self, waited: Duration) {
+        if self.is_for_stillness {
+            return;
+        }
         self.left = self.left.saturating_sub(waited);
     }
 }
@@ -133,8 +153,8 @@ mod tests {
 
     #[test]
     fn patience_is_used_up_by_waiting_and_comes_back_with_time() {
-        let (start, max) = (Instant::now(), Duration::from_millis(250));
-        let mut patience = Patience { left: max, max, since: start };
+        let mut patience = Patience::among_others();
+        let (start, max) = (patience.since, patience.max);
         assert_eq!(patience.at(start), max);
         patience.spend(Duration::from_millis(200));
         assert_eq!(patience.at(start), Duration::from_millis(50));
