@@ -118,7 +118,8 @@ fn others(status: &Status) -> String {
 
 /// `snapshot 1200 of about 5000 rows, 300 rows/s, 13 s left`, and `snapshot 5007 rows, done`.
 fn progress(state: State, progress: &Progress) -> String {
-    let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
+    let Progress { rows, rows_total_estimate, rows_per_s, eta_s, held_at_threads_running } =
+        progress;
     if matches!(state, State::CatchingUp | State::Running) {
         return format!("snapshot {rows} rows, done");
     }
@@ -126,6 +127,9 @@ fn progress(state: State, progress: &Progress) -> String {
         format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
     if let Some(eta_s) = eta_s {
         text.push_str(&format!(", {eta_s} s left"));
+    }
+    if let Some(threads) = held_at_threads_running {
+        text.push_str(&format!(", held: the source has {threads} threads running"));
     }
     text
 }
@@ -176,6 +180,7 @@ mod tests {
                 rows_total_estimate: 5000,
                 rows_per_s: 299.6,
                 eta_s: Some(13),
+                held_at_threads_running: None,
             }),
             position: "binlog.000003:157 []".into(),
             pipeline_mode: "emulate",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -29,6 +29,11 @@ pub(super) enum Request {
     Bounds {
         delivered: GtidSet,
     },
+    /// To wait until the next chunk may be begun: until `due`, and until the server has no more threads running.
+    Rest {
+        due: Instant,
+        threads_running_max: u32,
+    },
     Chunk {
         delivered: GtidSet,
         after: Option<Vec<KeyPart>>,
@@ -39,6 +44,7 @@ pub(super) enum Request {
 
 pub(super) enum Reply {
     Bounds(Bounds),
+    Rested,
     Chunk { chunk: Chunk, executed: GtidSet },
     Failed(Error),
 }
@@ -218,6 +224,11 @@ async fn answer(
             let executed = view::close(conn, &subject.server).await?;
             Ok(Reply::Bounds(Bounds { until, rows_total, executed }))
         }
+        Request::Rest { due, threads_running_max } => {
+            tokio::time::sleep_until((*due).into()).await;
+            rest(subject, conn, u64::from(*threads_running_max)).await?;
+            Ok(Reply::Rested)
+        }
         Request::Chunk { delivered, after, until, rows_max } => {
             subject.open(conn, delivered).await?;
             let chunk = scan::read_chunk(
@@ -232,6 +243,40 @@ async fn answer(
             let executed = view::close(conn, &subject.server).await?;
             Ok(Reply::Chunk { chunk, executed })
         }
+    }
+}
+
+/// How often a server that is busy is asked whether it still is.
+const ASK_BUSY_EVERY: Duration = Duration::from_millis(250);
+
+/// Returns when the server has no more threads running than `max`; 0 says that they do not count.
+async fn rest(subject: &Subject, conn: &mut mysql_async::Conn, max: u64) -> Result<()> {
+    let mut holding = Holding { live: &subject.live };
+    while max > 0 {
+        let running = control::threads_running(conn).await?;
+        if running <= max {
+            break;
+        }
+        holding.tell(running);
+        tokio::time::sleep(ASK_BUSY_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Shows why a copy stands still, and takes that back when it is dropped.
+struct Holding<'a> {
+    live: &'a Live,
+}
+
+impl Holding<'_> {
+    fn tell(&mut self, threads_running: u64) {
+        self.live.hold_snapshot(Some(threads_running));
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.live.hold_snapshot(None);
     }
 }
 

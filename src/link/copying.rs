@@ -21,6 +21,8 @@ pub(super) enum Copying {
     /// Waits for a boundary to ask the next thing at.
     Ready,
     AskedForBounds,
+    /// Waits until the next chunk may be begun.
+    Resting,
     /// The bounds were read; the first window waits until the stream has covered what was executed by then. An XA
     /// transaction from before the link's beginning is in there if the bounds show what it did.
     Bounded(Bounds),
@@ -35,12 +37,31 @@ pub(super) enum Copying {
     Done,
 }
 
+/// When the next chunk may be begun.
+pub(super) struct Pace {
+    chunk_began: Instant,
+    due: Instant,
+    /// It may be begun now.
+    has_rested: bool,
+}
+
+impl Pace {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { chunk_began: now, due: now, has_rested: false }
+    }
+}
+
 impl Copying {
     /// The window that must know of every change.
     pub(super) fn window(&mut self) -> Option<&mut Window> {
         match self {
             Copying::Reading(window) | Copying::Covering { window, .. } => Some(window),
-            Copying::Ready | Copying::AskedForBounds | Copying::Bounded(_) | Copying::Done => None,
+            Copying::Ready
+            | Copying::AskedForBounds
+            | Copying::Resting
+            | Copying::Bounded(_)
+            | Copying::Done => None,
         }
     }
 }
@@ -59,6 +80,7 @@ impl Worker {
                 self.take_bounds().await
             }
             Copying::AskedForBounds
+            | Copying::Resting
             | Copying::Bounded(_)
             | Copying::Reading(_)
             | Copying::Covering { .. }
@@ -84,6 +106,14 @@ impl Worker {
             self.copying = Copying::AskedForBounds;
             return Ok(());
         };
+        let config = &self.setup.snapshot_config;
+        if config.is_throttled() && !std::mem::take(&mut self.pace.has_rested) {
+            let (due, threads_running_max) = (self.pace.due, config.max_threads_running);
+            copier.ask(Request::Rest { due, threads_running_max }).await?;
+            self.copying = Copying::Resting;
+            return Ok(());
+        }
+        self.pace.chunk_began = Instant::now();
         let window = Window::open(delivered, self.setup.snapshot_config.recorded_bytes);
         let delivered = window.must_be_executed().clone();
         let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
@@ -103,7 +133,11 @@ impl Worker {
                 }
                 return Ok(());
             }
+            (Reply::Rested, Copying::Resting) => self.pace.has_rested = true,
+            (Reply::Rested, other) => self.copying = other,
             (Reply::Chunk { chunk, executed }, Copying::Reading(window)) => {
+                let pause = self.setup.snapshot_config.pause_behind(chunk.len());
+                self.pace.due = self.pace.chunk_began + pause;
                 if window.has_overflowed() {
                     self.size.halve();
                 } else {

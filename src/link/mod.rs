@@ -6,6 +6,7 @@
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends.
 
 mod altering;
+mod beginning;
 mod cascades;
 mod check;
 mod consequence;
@@ -38,6 +39,7 @@ pub use supervisor::{Parts, Supervisor};
 
 use crate::error::Span;
 use crate::mapping;
+pub use crate::source::beginning::Beginning;
 pub use crate::source::preflight::{Finding, Level};
 use crate::table::TableId;
 
@@ -121,6 +123,7 @@ pub struct Spec {
     pub types: mapping::Overrides,
     /// What the link says of itself.
     pub overrides: Overrides,
+    pub from: Beginning,
 }
 
 #[derive(Debug, Clone)]

@@ -116,6 +116,8 @@ pub struct Progress {
     pub rows_total_estimate: u64,
     pub rows_per_s: f64,
     pub eta_s: Option<u64>,
+    /// It stands still, because so many threads of the source are running.
+    pub held_at_threads_running: Option<u64>,
 }
 
 /// The cell that a link's tasks share.
@@ -267,7 +269,23 @@ impl Live {
             let rows_per_s = (rows - rows_before) as f64 / elapsed;
             let left = rows_total_estimate.saturating_sub(rows) as f64;
             let eta_s = (rows_per_s > 0.0).then(|| (left / rows_per_s).ceil() as u64);
-            c.snapshot = Some(Progress { rows, rows_total_estimate, rows_per_s, eta_s });
+            let held_at_threads_running = c.snapshot.and_then(|c| c.held_at_threads_running);
+            c.snapshot = Some(Progress {
+                rows,
+                rows_total_estimate,
+                rows_per_s,
+                eta_s,
+                held_at_threads_running,
+            });
+        });
+    }
+
+    /// The copy stands still, because so many threads of the source are running; None: it does not.
+    pub fn hold_snapshot(&self, threads_running: Option<u64>) {
+        self.change(|c| {
+            if let Some(progress) = &mut c.snapshot {
+                progress.held_at_threads_running = threads_running;
+            }
         });
     }
 

@@ -20,7 +20,7 @@ use crate::flow::queue;
 use crate::link::altering::Holding;
 use crate::link::cascades::watch::Cascades;
 use crate::link::copy::{Copier, Subject};
-use crate::link::copying::{Copying, record, reply_of};
+use crate::link::copying::{Copying, Pace, record, reply_of};
 use crate::link::end::End;
 use crate::link::lane::Route;
 use crate::link::lanes::Lanes;
@@ -103,6 +103,7 @@ pub(super) struct Worker {
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
+    pub(super) pace: Pace,
     acked: Option<Mark>,
     /// The snapshot's last row is in the index.
     snapshot_is_acked: bool,
@@ -142,6 +143,7 @@ impl Worker {
             copying,
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
+            pace: Pace::new(),
             acked: None,
             snapshot_is_acked: setup.snapshot.done,
             snapshot_logged: Instant::now(),

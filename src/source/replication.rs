@@ -21,6 +21,19 @@ pub enum Opened {
 
 /// Connects and asks for everything behind `at`.
 pub async fn open(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
+    open_from(config, server, || resume(config.resume, server.naming, at)).await
+}
+
+/// Connects and asks for a file of the log, from its head on.
+pub async fn open_file(config: &Config, server: &Server, file: &str) -> Result<Opened> {
+    open_from(config, server, || Ok(DumpFrom::File { file: file.to_owned(), offset: 4 })).await
+}
+
+async fn open_from(
+    config: &Config,
+    server: &Server,
+    from: impl FnOnce() -> Result<DumpFrom>,
+) -> Result<Opened> {
     let mut connection = Connection::connect(&config.replication_options()?).await?;
     let session = Session {
         heartbeat: Duration::from_millis(config.heartbeat_ms),
@@ -32,7 +45,7 @@ pub async fn open(config: &Config, server: &Server, at: &Position) -> Result<Ope
     if found != server.identity {
         return Ok(Opened::Elsewhere(found));
     }
-    let from = resume(config.resume, server.naming, at)?;
+    let from = from()?;
     Ok(Opened::Stream(connection.dump(Dump { server_id: config.server_id(), from }).await?))
 }
 

@@ -169,9 +169,12 @@ const GROWTH_MAX: f64 = 4.0;
 
 impl Size {
     pub fn new(config: &Config) -> Self {
+        // A chunk that is a second's share at most, so that a slow pace is an even one.
+        let share = if config.rows_per_s == 0 { u32::MAX } else { config.rows_per_s };
+        let rows_max = config.chunk_rows.min(share).max(1);
         Self {
-            rows: FIRST_ROWS.min(config.chunk_rows.max(1)),
-            rows_max: config.chunk_rows.max(1),
+            rows: FIRST_ROWS.min(rows_max),
+            rows_max,
             target: Duration::from_millis(config.chunk_target_ms.max(1)),
             bytes_max: config.chunk_bytes.max(1),
         }
