@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::spec;
 use super::table::Table;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Span};
 use crate::link::{Control, Origin, Progress, State, Status};
-use crate::statement::{self, Statement};
+use crate::statement::{self, Name, SnapshotLink, Statement};
+use crate::table::TableId;
 
 /// The columns of `show_sync_link` and `show_sync_link_by_id`.
 const LINK_COLUMNS: [&str; 6] =
@@ -49,6 +50,30 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
                 "its table is copied again, and then the documents without a row are deleted";
             Ok(done(&id.text, "reset", message))
         }
+        Statement::SnapshotLink(snapshot) => {
+            let SnapshotLink { id, table, condition } = snapshot;
+            let named = |(db, table): &(Name, Name)| TableId::new(&db.text, &table.text);
+            let rows = condition.as_ref().map(|condition| condition.text.as_str());
+            let ordered = control.order_copy(&id.text, table.as_ref().map(named), rows).await;
+            ordered.map_err(|error| {
+                let span = whose(snapshot, &error);
+                vec![error.at(span)]
+            })?;
+            let how_far = "the rows are copied beside the stream; CALL dbms_etl.show_sync_link() says how far it is";
+            Ok(done(&id.text, "ordered", how_far))
+        }
+    }
+}
+
+/// The words that the refusal of a copy speaks of.
+fn whose(snapshot: &SnapshotLink, error: &Error) -> Span {
+    let SnapshotLink { id, table, condition } = snapshot;
+    match (error.kind(), table, condition) {
+        (ErrorKind::Input, Some((db, table)), _) if error.to_string().contains("is of table") => {
+            Span::new(db.span.start, table.span.end)
+        }
+        (ErrorKind::Schema, _, Some(condition)) => condition.span,
+        _ => id.span,
     }
 }
 

@@ -16,7 +16,8 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::DropSyncLinkById { .. }
         | Statement::PauseLink { .. }
         | Statement::ResumeLink { .. }
-        | Statement::ResetLink { .. } => return None,
+        | Statement::ResetLink { .. }
+        | Statement::SnapshotLink(_) => return None,
     };
     let types = mapping::Overrides::default();
     let statement = text.to_owned();

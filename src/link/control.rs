@@ -166,7 +166,7 @@ impl Control {
         self.unknown(id)
     }
 
-    fn unknown(&self, id: &str) -> Error {
+    pub(super) fn unknown(&self, id: &str) -> Error {
         let ids = self.inner.ids();
         let known = if ids.is_empty() {
             "there are none".to_owned()

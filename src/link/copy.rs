@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -26,18 +26,15 @@ use crate::table::TableDef;
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     /// Where the snapshot ends, and about how many rows it has.
-    Bounds {
-        delivered: GtidSet,
-    },
-    /// To wait until the next chunk may be begun: until `due`, and until the server has no more threads running.
-    Rest {
-        due: Instant,
-        threads_running_max: u32,
-    },
+    Bounds { delivered: GtidSet },
+    /// To wait until the next chunk may be begun: until `due`, until the server has no more threads running, and until it
+    /// is this copy's turn.
+    Rest { due: Instant, threads_running_max: u32 },
     Chunk {
         delivered: GtidSet,
         after: Option<Vec<KeyPart>>,
         until: Vec<KeyPart>,
+        condition: Option<String>,
         rows_max: u32,
     },
 }
@@ -72,6 +69,8 @@ pub(super) struct Subject {
     pub wanted: Vec<usize>,
     /// A chunk is cut off where it holds more.
     pub chunk_bytes_max: usize,
+    /// Of the whole process: as many as chunks may be read at once.
+    pub turns: Arc<Semaphore>,
     pub live: Arc<Live>,
     /// XA transactions that the stream has delivered as prepared, as of now; the worker sees to it until the copy is done.
     pub prepared: Mutex<Arc<Open>>,
@@ -175,7 +174,7 @@ async fn serve(
     mut requests: mpsc::Receiver<Request>,
     replies: mpsc::Sender<Reply>,
 ) {
-    let mut conn = None;
+    let (mut conn, mut turn) = (None, None);
     while let Some(request) = requests.recv().await {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut had_trouble = false;
@@ -186,7 +185,7 @@ async fn serve(
                 Err(error)
                     if error.remedy() == Remedy::Retry || error.kind() == ErrorKind::Schema =>
                 {
-                    conn = None;
+                    (conn, turn) = (None, None);
                     had_trouble = true;
                     tracing::warn!(error = %error.report(), "the snapshot waits");
                     subject.live.wait_for(error.report());
@@ -197,6 +196,11 @@ async fn serve(
         };
         if had_trouble {
             subject.live.trouble_is_over();
+        }
+        match &reply {
+            // Nobody closes it.
+            Reply::Rested => turn = subject.turns.clone().acquire_owned().await.ok(),
+            Reply::Bounds(_) | Reply::Chunk { .. } | Reply::Failed(_) => drop(turn.take()),
         }
         if replies.send(reply).await.is_err() {
             return;
@@ -229,14 +233,13 @@ async fn answer(
             rest(subject, conn, u64::from(*threads_running_max)).await?;
             Ok(Reply::Rested)
         }
-        Request::Chunk { delivered, after, until, rows_max } => {
+        Request::Chunk { delivered, after, until, condition, rows_max } => {
             subject.open(conn, delivered).await?;
             let chunk = scan::read_chunk(
                 conn,
                 &subject.def,
                 &subject.wanted,
-                after.as_deref(),
-                until,
+                &scan::Part { after: after.as_deref(), until, condition: condition.as_deref() },
                 (*rows_max, subject.chunk_bytes_max),
             )
             .await?;

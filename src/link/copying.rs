@@ -106,10 +106,9 @@ impl Worker {
             self.copying = Copying::AskedForBounds;
             return Ok(());
         };
-        let config = &self.setup.snapshot_config;
-        if config.is_throttled() && !std::mem::take(&mut self.pace.has_rested) {
-            let (due, threads_running_max) = (self.pace.due, config.max_threads_running);
-            copier.ask(Request::Rest { due, threads_running_max }).await?;
+        if !std::mem::take(&mut self.pace.has_rested) {
+            let threads_running_max = self.setup.snapshot_config.max_threads_running;
+            copier.ask(Request::Rest { due: self.pace.due, threads_running_max }).await?;
             self.copying = Copying::Resting;
             return Ok(());
         }
@@ -117,7 +116,8 @@ impl Worker {
         let window = Window::open(delivered, self.setup.snapshot_config.recorded_bytes);
         let delivered = window.must_be_executed().clone();
         let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
-        copier.ask(Request::Chunk { delivered, after, until, rows_max }).await?;
+        let condition = self.snapshot.filter.clone();
+        copier.ask(Request::Chunk { delivered, after, until, condition, rows_max }).await?;
         self.copying = Copying::Reading(window);
         Ok(())
     }
@@ -136,12 +136,12 @@ impl Worker {
             (Reply::Rested, Copying::Resting) => self.pace.has_rested = true,
             (Reply::Rested, other) => self.copying = other,
             (Reply::Chunk { chunk, executed }, Copying::Reading(window)) => {
-                let pause = self.setup.snapshot_config.pause_behind(chunk.len());
+                let pause = self.setup.snapshot_config.pause_behind(chunk.walked);
                 self.pace.due = self.pace.chunk_began + pause;
                 if window.has_overflowed() {
                     self.size.halve();
                 } else {
-                    self.size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
+                    self.size.learn(chunk.walked, chunk.elapsed, chunk.bytes);
                     let is_covered = window.is_covered(&executed, &self.at.position.gtids);
                     self.copying = Copying::Covering { window, chunk, executed };
                     if is_covered {
@@ -183,7 +183,7 @@ impl Worker {
         }
         self.put_rows(&window, &chunk).await?;
         self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
-        self.snapshot.rows += chunk.len() as u64;
+        self.snapshot.rows += chunk.walked as u64;
         self.snapshot.after = chunk.last_key.clone().or(self.snapshot.after.take());
         self.setup.live.set_snapshot(self.snapshot.rows, self.snapshot.rows_total);
         self.log_progress();
@@ -254,6 +254,7 @@ impl Worker {
             tracing::info!(link = self.setup.link, count, "documents without a row are deleted");
         }
         self.snapshot.done = true;
+        self.snapshot.filter = None;
         self.copying = Copying::Done;
         self.setup.copier = None;
         self.note_mark();

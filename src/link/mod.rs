@@ -18,6 +18,7 @@ mod end;
 mod lane;
 mod lanes;
 mod left_out;
+mod ordered;
 mod pipeline_mode;
 mod policy;
 mod purging;

@@ -338,6 +338,7 @@ async fn set_up(
         def: def.clone(),
         wanted: cascades.wanted.clone(),
         chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
+        turns: inner.copy_turns.clone(),
         live: live.clone(),
         prepared: Mutex::new(prepared.clone()),
     });

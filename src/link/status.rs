@@ -2,7 +2,7 @@
 //! nothing.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::link::Spec;
@@ -128,6 +128,8 @@ pub(super) struct Live {
     /// Milliseconds, −1 before the first acknowledged change.
     acked_after_ms: AtomicI64,
     restarts: AtomicU64,
+    /// The state has an order for a copy, which the worker takes when it can.
+    pub copy_is_ordered: AtomicBool,
     changing: Mutex<Changing>,
 }
 
@@ -152,6 +154,7 @@ impl Live {
             lag_ms: AtomicI64::new(-1),
             acked_after_ms: AtomicI64::new(-1),
             restarts: AtomicU64::new(restarts),
+            copy_is_ordered: AtomicBool::new(false),
             changing: Mutex::new(Changing {
                 phase,
                 reason: String::new(),

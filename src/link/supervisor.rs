@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -57,6 +57,8 @@ pub(super) struct Inner {
     /// Links whose source has ended.
     pub finished: watch::Sender<BTreeSet<String>>,
     pub keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Copies take turns in reading.
+    pub copy_turns: Arc<Semaphore>,
 }
 
 /// A link as the doors see it.
@@ -113,6 +115,7 @@ impl Supervisor {
             declared: AtomicUsize::new(declared.len()),
             finished: watch::Sender::default(),
             keeper: Mutex::default(),
+            copy_turns: Arc::new(Semaphore::new(parts.snapshot.parallel.clamp(1, 1_024))),
             parts,
         });
         for record in inner.parts.state.links().list()? {

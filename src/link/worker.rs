@@ -104,6 +104,8 @@ pub(super) struct Worker {
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
     pub(super) pace: Pace,
+    /// The state has the order for the copy that runs.
+    pub(super) order_is_kept: bool,
     acked: Option<Mark>,
     /// The snapshot's last row is in the index.
     snapshot_is_acked: bool,
@@ -144,6 +146,7 @@ impl Worker {
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
             pace: Pace::new(),
+            order_is_kept: false,
             acked: None,
             snapshot_is_acked: setup.snapshot.done,
             snapshot_logged: Instant::now(),
@@ -178,6 +181,7 @@ impl Worker {
             self.end_learning()?;
             self.note_mark();
         }
+        self.find_order()?;
         self.start_copier()?;
         self.ask_next().await?;
         for item in std::mem::take(&mut self.setup.first) {
@@ -195,6 +199,7 @@ impl Worker {
                 _ = self.tick.tick() => {
                     self.tend()?;
                     self.setup.lanes.show_to_busy()?;
+                    self.take_order().await?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
                 items = self.setup.input.recv_held() => {
@@ -221,6 +226,7 @@ impl Worker {
                 self.end_skipping()?;
                 self.end_learning()?;
                 self.note_mark();
+                self.take_order().await?;
                 self.at_boundary().await
             }
             Item::Ddl(ddl) => {
@@ -463,6 +469,9 @@ impl Worker {
             prepared: mark.prepared,
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        if let Some(snapshot) = &record.snapshot {
+            self.end_order(snapshot)?;
+        }
         let needless = self.cascades.take_removable(record.checkpoint.n);
         if !needless.is_empty() {
             let names = needless.iter().map(|name| &**name);

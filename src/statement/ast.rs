@@ -13,6 +13,17 @@ pub enum Statement {
     PauseLink { id: Name },
     ResumeLink { id: Name },
     ResetLink { id: Name },
+    SnapshotLink(SnapshotLink),
+}
+
+/// `SNAPSHOT LINK id TABLE db.table WHERE condition`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotLink {
+    pub id: Name,
+    /// Database and table.
+    pub table: Option<(Name, Name)>,
+    /// As it is written, for the server to read.
+    pub condition: Option<Name>,
 }
 
 /// A name as it is meant (quotes and escapes undone), and the bytes of the text that wrote it.

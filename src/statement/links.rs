@@ -1,9 +1,9 @@
 //! Statements on one link: a verb, `LINK`, and the link's id. Knows nothing of what a link is.
 
-use super::ast::{Name, Statement};
+use super::ast::{Name, SnapshotLink, Statement};
 use super::lexer::{Kind, Lexer};
-use super::parser::unexpected;
-use crate::error::Result;
+use super::parser::{read_name, unexpected};
+use crate::error::{Error, Result, Span};
 
 type Build = fn(Name) -> Statement;
 
@@ -11,12 +11,18 @@ const VERBS: &[(&str, Build)] = &[
     ("PAUSE", |id| Statement::PauseLink { id }),
     ("RESUME", |id| Statement::ResumeLink { id }),
     ("RESET", |id| Statement::ResetLink { id }),
+    (SNAPSHOT, |id| Statement::SnapshotLink(SnapshotLink { id, table: None, condition: None })),
 ];
+
+const SNAPSHOT: &str = "SNAPSHOT";
 
 /// How these statements are written, for messages.
 pub(super) fn forms() -> String {
     let verbs: Vec<_> = VERBS.iter().map(|(verb, _)| *verb).collect();
-    format!("{} LINK <id>", verbs.join(" | "))
+    format!(
+        "{} LINK <id>, behind {SNAPSHOT} also [TABLE db.table] [WHERE condition]",
+        verbs.join(" | ")
+    )
 }
 
 /// Reads the statement if its first word is one of the verbs; else leaves the lexer where it is.
@@ -32,7 +38,68 @@ pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>>
         Kind::Word(word) if word.eq_ignore_ascii_case("link") => {}
         _ => return Err(unexpected("LINK", &token)),
     }
-    Ok(Some(build(read_id(lexer)?)))
+    let mut statement = build(read_id(lexer)?);
+    if let Statement::SnapshotLink(snapshot) = &mut statement {
+        read_rows(lexer, snapshot)?;
+    }
+    Ok(Some(statement))
+}
+
+fn takes_word(lexer: &mut Lexer<'_>, expected: &str) -> Result<bool> {
+    let mut ahead = lexer.clone();
+    let is_it =
+        matches!(&ahead.next()?.kind, Kind::Word(word) if word.eq_ignore_ascii_case(expected));
+    if is_it {
+        *lexer = ahead;
+    }
+    Ok(is_it)
+}
+
+/// `TABLE db.table WHERE condition`, both of which may be missing.
+fn read_rows(lexer: &mut Lexer<'_>, snapshot: &mut SnapshotLink) -> Result<()> {
+    if takes_word(lexer, "table")? {
+        let db = read_name(lexer, "the name of a database")?;
+        let dot = lexer.next()?;
+        if !dot.is_sign('.') {
+            return Err(unexpected("`.` and a table behind the database", &dot));
+        }
+        snapshot.table = Some((db, read_name(lexer, "the name of a table")?));
+    }
+    if takes_word(lexer, "where")? {
+        snapshot.condition = Some(read_condition(lexer)?);
+    }
+    Ok(())
+}
+
+/// Everything up to the end of the statement. What it means is the server's to say; here it only must not reach out of
+/// the parentheses that it will stand in.
+fn read_condition(lexer: &mut Lexer<'_>) -> Result<Name> {
+    let mut span: Option<Span> = None;
+    let mut open: Vec<Span> = Vec::new();
+    loop {
+        let mut ahead = lexer.clone();
+        let token = ahead.next()?;
+        match &token.kind {
+            Kind::End => break,
+            Kind::Sign(';') => break,
+            Kind::Sign('(') => open.push(token.span),
+            Kind::Sign(')') if open.pop().is_none() => {
+                return Err(Error::input("`)` without `(`").at(token.span));
+            }
+            Kind::Word(word) if word.contains('?') => {
+                return Err(Error::input("a condition has no place for `?`").at(token.span));
+            }
+            _ => {}
+        }
+        let start = span.map_or(token.span.start, |span| span.start);
+        span = Some(Span::new(start, token.span.end));
+        *lexer = ahead;
+    }
+    if let Some(open) = open.pop() {
+        return Err(Error::input("`(` without `)`").at(open));
+    }
+    let Some(span) = span else { return Err(unexpected("a condition", &lexer.clone().next()?)) };
+    Ok(Name { text: lexer.written(span).to_owned(), span })
 }
 
 /// A link's id: a word, in which dots may stand, or anything in back-ticks or quotes.

@@ -13,7 +13,7 @@ mod mapping;
 mod parser;
 mod procedures;
 
-pub use ast::{Assignment, Mapping, Name, Statement, SyncByTable};
+pub use ast::{Assignment, Mapping, Name, SnapshotLink, Statement, SyncByTable};
 pub use mapping::{key_list, mapping, mapping_list};
 pub use parser::parse;
 

@@ -467,8 +467,7 @@ async fn snapshot(reader: &mut mysql_async::Conn, table: &Table) -> Documents {
             reader,
             &table.def,
             table.plan.wanted(),
-            after.as_deref(),
-            &until,
+            &scan::Part { after: after.as_deref(), until: &until, condition: None },
             (CHUNK_ROWS, 64 << 20),
         )
         .await

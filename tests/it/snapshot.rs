@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use mysql_async::prelude::Queryable as _;
+
 use crate::mariadb::numbers;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::Stage;
@@ -53,9 +55,7 @@ async fn a_copy_is_held_back_while_the_source_is_busy() {
     let stage = Stage::set(server.client(), careful).await;
     stage.exec(&numbers(1, 50)).await;
     let mut busy = Vec::new();
-    let lock = stage.mysql.session().await;
-    let mut lock = lock;
-    use mysql_async::prelude::Queryable as _;
+    let mut lock = stage.mysql.session().await;
     lock.query_drop("DO GET_LOCK('busy', 30)").await.expect("is locked");
     for _ in 0..12 {
         let mut session = stage.mysql.session().await;
@@ -106,4 +106,153 @@ async fn the_copy_of_a_table_that_grows_at_its_end_has_an_end() {
     // What was there when it began, and what came before the end was looked for.
     assert!(last > 10_100 && copied(&stage).await < 600.0, "{} of {last}", copied(&stage).await);
     stage.until_equal("all is there", SECONDS_30).await;
+}
+
+/// What somebody else has done to documents of some rows is mended for those rows, while the link streams.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_copied_again_by_a_statement_beside_the_stream() {
+    let stage =
+        Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup.set("snapshot.chunk_rows", 20))
+            .await;
+    stage.exec(&numbers(1, 300)).await;
+    stage.link().await;
+    stage.until_snapshot_is_done().await;
+    stage.settle().await;
+    let at = |id: u32| format!("/{}/_doc/{id}", stage.index);
+    for id in [5, 150, 250] {
+        stage.search.ok("DELETE", &at(id), None).await;
+    }
+    let before = copied(&stage).await;
+    let order = format!(
+        "SNAPSHOT LINK `{}` TABLE {}.t WHERE id < 200 AND (a <> '(' OR b = 'x') -- some",
+        stage.index, stage.db
+    );
+    stage.daemon.sql(&order).await;
+    stage.exec("UPDATE {t} SET a = 'changed meanwhile' WHERE id BETWEEN 100 AND 120").await;
+    let found = async |id: u32| stage.search.doc(&stage.index, &id.to_string()).await.is_some();
+    until("those of the condition are there", SECONDS_30, async || {
+        found(5).await && found(150).await
+    })
+    .await;
+    stage.until_snapshot_is_done().await;
+    stage.settle().await;
+    assert!(!found(250).await);
+    let rows = copied(&stage).await - before;
+    assert!((170.0..=199.0).contains(&rows), "{rows}");
+    stage.daemon.sql(&format!("SNAPSHOT LINK `{}`", stage.index)).await;
+    stage.until_equal("all is there", SECONDS_30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ordered_copy_outlives_kills_and_pauses() {
+    let paced = |setup: crate::support::daemon::Setup| {
+        setup.set("snapshot.rows_per_s", 400).set("snapshot.chunk_rows", 40)
+    };
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql80), paced).await;
+    stage.exec(&numbers(1, 400)).await;
+    stage.link().await;
+    stage.until_snapshot_is_done().await;
+    stage.settle().await;
+    stage.search.ok("DELETE", &format!("/{}/_doc/399", stage.index), None).await;
+    let order = format!("SNAPSHOT LINK `{}` WHERE b IS NOT NULL", stage.index);
+    stage.daemon.sql(&order).await;
+    // Before it can have begun, and in the middle of it.
+    stage.daemon.kill9();
+    stage.exec("UPDATE {t} SET a = 'behind the first kill' WHERE id % 50 = 0").await;
+    stage.daemon.start_again().await;
+    until("a part is copied", SECONDS_30, async || copied(&stage).await >= 80.0).await;
+    let refused = stage.daemon.try_sql(&order).await.expect_err("one runs already");
+    assert!(refused.contains("is being copied"), "{refused}");
+    stage.daemon.kill9();
+    stage.daemon.start_again().await;
+    until("it goes on", SECONDS_30, async || copied(&stage).await >= 40.0).await;
+    stage.daemon.sql(&format!("PAUSE LINK `{}`", stage.index)).await;
+    stage.daemon.sql(&format!("RESUME LINK `{}`", stage.index)).await;
+    stage.until_equal("all is there", SECONDS_30).await;
+    stage.until_snapshot_is_done().await;
+    // It is done once and for all.
+    stage.settle().await;
+    stage.daemon.stop().await;
+    stage.daemon.start_again().await;
+    stage.settle().await;
+    assert_eq!(copied(&stage).await, 0.0);
+    stage.daemon.sql(&format!("PAUSE LINK `{}`", stage.index)).await;
+    stage.search.ok("DELETE", &format!("/{}/_doc/1", stage.index), None).await;
+    stage.daemon.sql(&order).await;
+    stage.daemon.sql(&format!("RESUME LINK `{}`", stage.index)).await;
+    stage.until_equal("a paused link begins with it when it goes on", SECONDS_30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_copied_again_is_refused() {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    stage.link().await;
+    stage.until_snapshot_is_done().await;
+    stage.settle().await;
+    for (rows, text) in [
+        ("WHERE c = 1", "Unknown column 'c'"),
+        ("WHERE id = ", "does not take the condition"),
+        ("WHERE id = 1) OR (1 = 1", "`)` without `(`"),
+        ("WHERE (id = 1", "`(` without `)`"),
+        ("WHERE id = ?", "no place for `?`"),
+        ("WHERE", "expected a condition"),
+        ("TABLE other.t", "is of table"),
+        ("TABLE t", "expected `.`"),
+    ] {
+        let statement = format!("SNAPSHOT LINK `{}` {rows}", stage.index);
+        let refused = stage.daemon.try_sql(&statement).await.expect_err("is refused");
+        assert!(refused.contains(text), "{rows}: {refused}");
+    }
+    let refused = stage.daemon.try_sql("SNAPSHOT LINK nobody").await.expect_err("there is none");
+    assert!(refused.contains("unknown link `nobody`"), "{refused}");
+}
+
+/// One table's chunk hangs, and a second table has no turn before it is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_take_turns_in_being_read() {
+    let one_by_one = |setup: crate::support::daemon::Setup| {
+        setup
+            .set("snapshot.parallel", 1)
+            .set("snapshot.chunk_rows", 10)
+            .set("snapshot.rows_per_s", 20)
+    };
+    let stage = Stage::set(servers::mysql(Flavour::Mysql80), one_by_one).await;
+    stage.exec(&numbers(1, 40)).await;
+    stage.mysql.exec(format!("CREATE TABLE {0}.o LIKE {0}.t", stage.db)).await;
+    stage.mysql.exec(format!("INSERT INTO {}.o VALUES (1, 'a', 'b')", stage.db)).await;
+    // So that the server's estimate tells when the end of the copy was looked for.
+    stage.mysql.exec(format!("ANALYZE TABLE {}.o", stage.db)).await;
+    stage.link().await;
+    until("a chunk is copied", SECONDS_30, async || copied(&stage).await >= 10.0).await;
+    let mut lock = stage.mysql.session().await;
+    lock.query_drop(format!("LOCK TABLES {}.t WRITE", stage.db)).await.expect("is locked");
+    until("a chunk waits", SECONDS_30, async || {
+        let waiting: u64 = stage
+            .mysql
+            .value(format!(
+                "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%' AND info LIKE \
+                 '%{}%'",
+                stage.db
+            ))
+            .await;
+        waiting > 0
+    })
+    .await;
+    let other = stage.search.index("other", crate::support::stage::index_body()).await;
+    let statement = stage.statement().replace(&stage.index, &other).replace(".t.", ".o.");
+    stage.daemon.sql(&statement).await;
+    let shown = async || {
+        let asked = format!("CALL dbms_etl.show_sync_link_by_id('{other}')");
+        stage.daemon.sql(&asked).await.cell(0, "Message")
+    };
+    until("its end is known", SECONDS_30, async || {
+        let shown = shown().await;
+        if shown.contains("snapshot 0 of about 1 rows") { Ok(()) } else { Err(shown) }
+    })
+    .await;
+    assert!(stage.search.doc(&other, "1").await.is_none());
+    lock.query_drop("UNLOCK TABLES").await.expect("is unlocked");
+    until("then it is copied", SECONDS_30, async || stage.search.doc(&other, "1").await.is_some())
+        .await;
+    stage.until_equal("and so is the first", SECONDS_30).await;
 }

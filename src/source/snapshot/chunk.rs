@@ -10,7 +10,12 @@ use crate::table::{Column, ColumnType, TableDef};
 /// after which it begins (if any), the key at which it ends, and the number of rows.
 ///
 /// Keyset pagination: the server compares in the columns' own collations, we never do.
-pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
+pub fn select(
+    def: &TableDef,
+    wanted: &[usize],
+    has_after: bool,
+    condition: Option<&str>,
+) -> String {
     let name = |ordinal: &usize| quoted(&def.columns[*ordinal].name);
     let values = wanted.iter().map(|ordinal| value(&def.columns[*ordinal]));
     let keys = def.primary_key.iter().map(|ordinal| key_part(&def.columns[*ordinal]));
@@ -18,14 +23,29 @@ pub fn select(def: &TableDef, wanted: &[usize], has_after: bool) -> String {
     let order: Vec<_> = def.primary_key.iter().map(name).collect();
     let key: Vec<_> = def.primary_key.iter().map(|ordinal| &def.columns[*ordinal]).collect();
     let after = if has_after { format!("{} AND ", compare(&key, ">", ">")) } else { String::new() };
+    // On lines of its own: it may end in a comment.
+    let condition = condition.map_or_else(String::new, |text| format!(" AND (\n{text}\n)"));
     format!(
-        "SELECT {} FROM {}.{} WHERE {after}{} ORDER BY {} LIMIT ?",
+        "SELECT {} FROM {}.{} WHERE {after}{}{condition} ORDER BY {} LIMIT ?",
         columns.join(", "),
         quoted(&def.id.db),
         quoted(&def.id.name),
         compare(&key, "<", "<="),
         order.join(", "),
     )
+}
+
+/// The SELECT of the key so many rows further on, with the parameters of [`select`], the last of which is how many rows
+/// lie between.
+pub fn select_step(def: &TableDef, has_after: bool) -> String {
+    let whole = select(def, &[], has_after, None);
+    format!("{}LIMIT ?, 1", whole.strip_suffix("LIMIT ?").unwrap_or(&whole))
+}
+
+/// Whether a server takes this for a condition on rows of the table; gives none.
+pub fn select_nothing(def: &TableDef, condition: &str) -> String {
+    let (db, name) = (quoted(&def.id.db), quoted(&def.id.name));
+    format!("SELECT 1 FROM {db}.{name} WHERE (\n{condition}\n) LIMIT 0")
 }
 
 /// The SELECT of the rows with these keys, `count` of them, whose parameters are the parts of each key: wanted columns
@@ -227,8 +247,15 @@ mod tests {
 
     #[test]
     fn a_composite_key_is_walked_by_alternatives() {
-        insta::assert_snapshot!(select(&table(), &[0], true), @"SELECT `v`, `x`, `y` FROM `d`.`a``b` WHERE ((`x` > CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` > ?)) AND ((`x` < CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` <= ?)) ORDER BY `x`, `y` LIMIT ?");
+        insta::assert_snapshot!(select(&table(), &[0], true, None), @"SELECT `v`, `x`, `y` FROM `d`.`a``b` WHERE ((`x` > CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` > ?)) AND ((`x` < CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` <= ?)) ORDER BY `x`, `y` LIMIT ?");
         assert_eq!(bound_parts(&['x', 'y']), ['x', 'x', 'y']);
+        let some = select(&table(), &[0], false, Some("v = 1 OR v = 2 -- or"));
+        assert!(some.contains(" AND (\nv = 1 OR v = 2 -- or\n) ORDER BY"), "{some}");
+        let step = select_step(&table(), true);
+        assert!(
+            step.starts_with("SELECT `x`, `y` FROM") && step.ends_with(" LIMIT ?, 1"),
+            "{step}"
+        );
     }
 
     #[test]

@@ -30,14 +30,11 @@ pub struct Config {
     pub rows_per_s: u32,
     /// No chunk is begun while the server's Threads_running is above; 0: whatever it is.
     pub max_threads_running: u32,
+    /// So many tables are read at once.
+    pub parallel: usize,
 }
 
 impl Config {
-    /// Chunks are held back by more than the time that they take.
-    pub fn is_throttled(&self) -> bool {
-        self.rows_per_s > 0 || self.max_threads_running > 0
-    }
-
     /// When, after a chunk of `rows` rows was begun, the next one may.
     pub fn pause_behind(&self, rows: usize) -> Duration {
         match self.rows_per_s {
@@ -56,6 +53,7 @@ impl Default for Config {
             recorded_bytes: 16 << 20,
             rows_per_s: 0,
             max_threads_running: 0,
+            parallel: 4,
         }
     }
 }

@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Row, Value as SqlValue};
 
 use crate::change::Value;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::source::control;
 use crate::source::schema;
 use crate::source::snapshot::chunk;
@@ -20,8 +20,20 @@ pub struct Chunk {
     pub last_key: Option<Vec<KeyPart>>,
     /// Nothing is left up to the snapshot's last key.
     pub is_last: bool,
+    /// How many rows were looked at.
+    pub walked: usize,
     pub elapsed: Duration,
     pub bytes: usize,
+}
+
+/// Which rows a chunk has.
+pub struct Part<'a> {
+    /// The key behind which it begins; None: at the first.
+    pub after: Option<&'a [KeyPart]>,
+    /// The snapshot's last key.
+    pub until: &'a [KeyPart],
+    /// Of the rows that are walked over, those that are wanted; None: all.
+    pub condition: Option<&'a str>,
 }
 
 impl Chunk {
@@ -69,25 +81,28 @@ pub async fn estimated_rows(conn: &mut Conn, def: &TableDef) -> Result<u64> {
     Ok(rows.flatten().unwrap_or(0))
 }
 
-/// Reads the rows after `after` up to `until`, at most `rows_max` of them, in one statement. Of rows beyond `bytes_max`
-/// none is kept but the first: they belong to the next chunk.
+/// Reads the rows after `after` up to `until`, walking over at most `rows_max` of them, by one statement. Of rows beyond
+/// `bytes_max` none is kept but the first: they belong to the next chunk.
+///
+/// Where a condition picks few of the rows, a statement before looks for the key at which the walk ends.
 pub async fn read_chunk(
     conn: &mut Conn,
     def: &TableDef,
     wanted: &[usize],
-    after: Option<&[KeyPart]>,
-    until: &[KeyPart],
+    part: &Part<'_>,
     (rows_max, bytes_max): (u32, usize),
 ) -> Result<Chunk> {
     let started = Instant::now();
-    let mut params: Vec<SqlValue> = Vec::new();
-    for key in after.into_iter().chain([until]) {
-        params.extend(chunk::bound_parts(key).iter().map(bind));
-    }
-    params.push(SqlValue::UInt(u64::from(rows_max)));
     let tried = |error| control::error(error).context(format!("cannot read a chunk of {}", def.id));
-    let statement = chunk::select(def, wanted, after.is_some());
-    let mut answer = conn.exec_iter(statement, Params::Positional(params)).await.map_err(tried)?;
+    let Part { after, until, condition } = part;
+    let step = match condition {
+        Some(_) => step(conn, def, part, rows_max).await?,
+        None => None,
+    };
+    let until = step.as_deref().unwrap_or(until);
+    let statement = chunk::select(def, wanted, after.is_some(), *condition);
+    let params = params(*after, until, rows_max);
+    let mut answer = conn.exec_iter(statement, params).await.map_err(tried)?;
     let (mut rows, mut bytes, mut is_cut) = (Vec::new(), 0, false);
     while let Some(row) = answer.next().await.map_err(tried)? {
         if bytes >= bytes_max {
@@ -98,12 +113,55 @@ pub async fn read_chunk(
         rows.push(row);
     }
     drop(answer);
+    let is_whole = !is_cut && (condition.is_some() || rows.len() < rows_max as usize);
+    let last_key = match step.clone().filter(|_| is_whole) {
+        Some(step) => Some(step),
+        None => rows.last().map(|row| key_of(row, wanted.len(), def)).transpose()?,
+    };
     Ok(Chunk {
-        last_key: rows.last().map(|row| key_of(row, wanted.len(), def)).transpose()?,
-        is_last: !is_cut && rows.len() < rows_max as usize,
+        last_key,
+        is_last: is_whole && step.is_none(),
+        walked: if is_whole && step.is_some() { rows_max as usize } else { rows.len() },
         rows,
         elapsed: started.elapsed(),
         bytes,
+    })
+}
+
+fn params(after: Option<&[KeyPart]>, until: &[KeyPart], count: u32) -> Params {
+    let mut params: Vec<SqlValue> = Vec::new();
+    for key in after.into_iter().chain([until]) {
+        params.extend(chunk::bound_parts(key).iter().map(bind));
+    }
+    params.push(SqlValue::UInt(u64::from(count)));
+    Params::Positional(params)
+}
+
+/// The key of the last of the next `rows` rows, if there are so many.
+async fn step(
+    conn: &mut Conn,
+    def: &TableDef,
+    part: &Part<'_>,
+    rows: u32,
+) -> Result<Option<Vec<KeyPart>>> {
+    let statement = chunk::select_step(def, part.after.is_some());
+    let params = params(part.after, part.until, rows.saturating_sub(1));
+    let row: Option<Row> = conn.exec_first(statement, params).await.map_err(|error| {
+        control::error(error).context(format!("cannot walk along the key of {}", def.id))
+    })?;
+    row.map(|row| key_of(&row, 0, def)).transpose()
+}
+
+/// Refuses what the server does not take for a condition on rows of the table.
+pub async fn check_condition(conn: &mut Conn, def: &TableDef, condition: &str) -> Result<()> {
+    let asked = conn.query_drop(chunk::select_nothing(def, condition)).await;
+    asked.map_err(|error| {
+        let error = control::error(error);
+        match error.remedy() {
+            Remedy::Retry => error,
+            _ => Error::new(ErrorKind::Schema, error.report())
+                .context("the source does not take the condition"),
+        }
     })
 }
 
@@ -136,7 +194,8 @@ pub async fn read_keys(
         return Err(Error::new(ErrorKind::Schema, what));
     }
     let bytes = rows.iter().map(row_bytes).sum();
-    Ok(Chunk { last_key: None, is_last: true, rows, elapsed: started.elapsed(), bytes })
+    let walked = rows.len();
+    Ok(Chunk { last_key: None, is_last: true, walked, rows, elapsed: started.elapsed(), bytes })
 }
 
 fn row_bytes(row: &Row) -> usize {
