@@ -78,7 +78,7 @@ impl Ahead {
         passed: &GtidSet,
     ) -> Result<Option<Self>> {
         let position = Position { file: String::new(), offset: 0, gtids: passed.clone() };
-        let events = match replication::open(config, server, &position).await? {
+        let events = match replication::open_beside(config, server, &position).await? {
             Opened::Stream(events) => events,
             Opened::Elsewhere(_) => return Ok(None),
         };

@@ -19,17 +19,30 @@ pub enum Opened {
     Elsewhere(String),
 }
 
-/// Connects and asks for everything behind `at`.
+/// Connects and asks for everything behind `at`, as the one that follows this source.
 pub async fn open(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
-    open_from(config, server, || resume(config.resume, server.naming, at)).await
+    open_as(config.server_id(), config, server, || resume(config.resume, server.naming, at)).await
 }
 
-/// Connects and asks for a file of the log, from its head on.
+/// The same beside the one that follows it.
+pub async fn open_beside(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
+    let from = || resume(config.resume, server.naming, at);
+    open_as(another_server_id(), config, server, from).await
+}
+
+/// Connects, beside the one that follows this source, and asks for a file of the log, from its head on.
 pub async fn open_file(config: &Config, server: &Server, file: &str) -> Result<Opened> {
-    open_from(config, server, || Ok(DumpFrom::File { file: file.to_owned(), offset: 4 })).await
+    let from = || Ok(DumpFrom::File { file: file.to_owned(), offset: 4 });
+    open_as(another_server_id(), config, server, from).await
 }
 
-async fn open_from(
+/// MariaDB knows its replicas by this number alone, and ends the connection of the one that had it before.
+fn another_server_id() -> u32 {
+    (uuid::Uuid::new_v4().as_u128() as u32) | 1 << 31
+}
+
+async fn open_as(
+    server_id: u32,
     config: &Config,
     server: &Server,
     from: impl FnOnce() -> Result<DumpFrom>,
@@ -45,8 +58,7 @@ async fn open_from(
     if found != server.identity {
         return Ok(Opened::Elsewhere(found));
     }
-    let from = from()?;
-    Ok(Opened::Stream(connection.dump(Dump { server_id: config.server_id(), from }).await?))
+    Ok(Opened::Stream(connection.dump(Dump { server_id, from: from()? }).await?))
 }
 
 /// Resuming by transactions works on every server that has them; by file and offset only on the one that wrote the file. A
