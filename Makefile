@@ -23,7 +23,7 @@ FILE ?=
 TEST_SECONDS ?= 2400
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run check test bench bench-decode bench-log fuzz fuzz-one env clean-servers
+.PHONY: help build demo run check test verify-million bench bench-decode bench-log fuzz fuzz-one env clean-servers
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -56,6 +56,12 @@ test: ## everything, against real servers that are started for it and stopped af
 	tests/servers/install servers
 	cargo test --no-run
 	tests/servers/with timeout --kill-after=30 $(TEST_SECONDS) cargo test -- --test-threads=$(TEST_THREADS) $(TEST)
+
+verify-million: ## the test of VERIFY LINK on a million rows, against real servers; takes a quarter of an hour
+	tests/servers/install servers
+	cargo test --no-run
+	DRIFTLESS_VERIFY_ROWS=1000000 tests/servers/with timeout --kill-after=30 3600 \
+		cargo test --test it -- --nocapture verify_finds_and_mends_what_is_planted_among
 
 bench: ## figures, of a release build: docs/benchmarks.md; BENCH_ROWS=100000 BENCH_RUNS=1 for a try
 	tests/servers/install servers

@@ -29,6 +29,8 @@ pub enum Rule {
     Cascades = 12,
     /// Naive: errors are classed by HTTP status, and a missing index is created by the write.
     ErrorClasses = 14,
+    /// Naive: a document that differs from its row at one look is wrong.
+    Verification = 16,
     /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
     Snapshot = 18,
     /// Naive: every event is had whole before it is looked at.

@@ -481,7 +481,15 @@ impl Checkpoint {
     pub fn version(&self) -> Version {
         self.epoch.version(self.n, 0)
     }
+
+    /// The highest version that is below every one that is assigned behind this checkpoint: each of those stems from a
+    /// place behind the header of the event that comes next.
+    pub fn highest_version(&self) -> Version {
+        Version(self.version().0 + 2 * EVENT_HEADER_BYTES - 1)
+    }
 }
+
+const EVENT_HEADER_BYTES: u64 = 19;
 
 #[cfg(test)]
 mod tests {

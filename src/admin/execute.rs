@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::spec;
 use super::table::Table;
+use super::verification;
 use crate::error::{Error, ErrorKind, Span};
 use crate::link::{Control, Origin, Progress, State, Status};
 use crate::statement::{self, Name, SnapshotLink, Statement};
@@ -62,17 +63,28 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let how_far = "the rows are copied beside the stream; CALL dbms_etl.show_sync_link() says how far it is";
             Ok(done(&id.text, "ordered", how_far))
         }
+        Statement::VerifyLink(statement) => {
+            let at = |error: Error| match (error.kind(), &statement.condition) {
+                (ErrorKind::NotFound, _) => error.at(statement.link.span),
+                (ErrorKind::Input, Some(condition)) => error.at(condition.span),
+                _ => error,
+            };
+            let order = verification::order(statement);
+            let verdict = control.verify(&order).await.map_err(|error| vec![at(error)])?;
+            Ok(verification::table(&verdict))
+        }
     }
 }
 
 /// The words that the refusal of a copy speaks of.
 fn whose(snapshot: &SnapshotLink, error: &Error) -> Span {
     let SnapshotLink { id, table, condition } = snapshot;
-    match (error.kind(), table, condition) {
-        (ErrorKind::Input, Some((db, table)), _) if error.to_string().contains("is of table") => {
+    let speaks_of = |words: &str| error.to_string().contains(words);
+    match (table, condition) {
+        (Some((db, table)), _) if speaks_of("is of table") => {
             Span::new(db.span.start, table.span.end)
         }
-        (ErrorKind::Schema, _, Some(condition)) => condition.span,
+        (_, Some(condition)) if speaks_of("the condition") => condition.span,
         _ => id.span,
     }
 }
@@ -134,6 +146,9 @@ fn others(status: &Status) -> String {
     }
     if !status.position.is_empty() {
         parts.push(format!("checkpoint {}", status.position));
+    }
+    if let Some(verification) = &status.verification {
+        parts.push(verification::progress(verification));
     }
     if !status.note.is_empty() {
         parts.push(status.note.clone());
@@ -211,6 +226,7 @@ mod tests {
             pipeline_mode: "emulate",
             pipeline: "p".into(),
             note: String::new(),
+            verification: None,
             statement: "CALL …".into(),
         }
     }

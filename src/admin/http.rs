@@ -140,6 +140,8 @@ async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
     // A link that was begun is to be finished although the caller has hung up.
     let text = query.clone();
     let running = tokio::spawn(async move { execute::execute(&control, &text).await });
+    let _ends_with_us =
+        execute::ends_with_its_caller(&query).then(|| AbortOnDrop(running.abort_handle()));
     match running.await {
         Ok(Ok(table)) => show(format, &table),
         Ok(Err(errors)) => refusal(format, &errors, &query),
@@ -147,6 +149,15 @@ async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
             let error = Error::new(ErrorKind::Io, "the statement broke off").caused_by(cause);
             refusal(format, &[error], &query)
         }
+    }
+}
+
+/// Ends a task when its caller has hung up.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -218,6 +229,14 @@ fn link(status: &Status) -> Value {
             "held_at_threads_running": progress.held_at_threads_running,
         })
     });
+    let verification = status.verification.as_ref().map(|verification| {
+        json!({
+            "rows": verification.rows,
+            "documents": verification.documents,
+            "differences": verification.differences,
+            "waits_for": verification.waits_for,
+        })
+    });
     json!({
         "id": status.id,
         "index": status.index,
@@ -231,6 +250,7 @@ fn link(status: &Status) -> Value {
         "updated_at": execute::utc(status.updated_at),
         "snapshot": snapshot,
         "position": status.position,
+        "verification": verification,
         "pipeline": status.pipeline,
         "pipeline_mode": status.pipeline_mode,
         "statement": status.statement,

@@ -1,9 +1,9 @@
 //! The doors' inside: statements executed, and the HTTP door. Talks to [`crate::link::Control`] alone; must not know how
 //! a link works.
 //!
-//! [`execute`] runs a statement to a [`table::Table`]; [`spec`] is what a statement asks for; [`answer`] says what went
-//! wrong; [`http`] is the door, [`host`] the names by which it may be asked for; [`page`] what a browser is shown there;
-//! [`search`] what it answers in a search node's place where the indexes are our own.
+//! [`execute`] runs a statement to a [`table::Table`], [`verification`] makes one of a verdict; [`spec`] is what a statement
+//! asks for; [`answer`] says what went wrong; [`http`] is the door, [`host`] the names by which it may be asked for; [`page`]
+//! what a browser is shown there; [`search`] what it answers in a search node's place where the indexes are our own.
 
 pub mod answer;
 pub mod execute;
@@ -14,3 +14,4 @@ mod page;
 pub mod search;
 pub mod spec;
 pub mod table;
+mod verification;

@@ -17,7 +17,8 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::PauseLink { .. }
         | Statement::ResumeLink { .. }
         | Statement::ResetLink { .. }
-        | Statement::SnapshotLink(_) => return None,
+        | Statement::SnapshotLink(_)
+        | Statement::VerifyLink(_) => return None,
     };
     let types = mapping::Overrides::default();
     let statement = text.to_owned();

@@ -8,6 +8,7 @@ mod demo;
 mod run;
 mod sql;
 mod status;
+mod verify;
 mod wiring;
 
 use std::fmt::Display;
@@ -24,6 +25,7 @@ It goes like this:
   driftless run                         keep the indexes true, until SIGTERM
   driftless sql \"CALL dbms_etl.sync_by_map('search', 'products.name(shop.products.name)', 'products.id=shop.products.id', '', '')\"
   driftless status                      links with their state, lag and progress
+  driftless verify products             compare a table with its index, row by row; --repair mends what differs
   driftless demo                        see all of it at a MySQL of yours, and leave nothing behind
 
 The configuration is the first of: --config, $DRIFTLESS_CONFIG, ./driftless.toml, /etc/driftless/driftless.toml.
@@ -45,6 +47,8 @@ enum Command {
     Sql(sql::Arguments),
     /// Show the links of a running daemon: state, lag, progress, reason
     Status(status::Arguments),
+    /// Compare a link's table with its index while both change, and mend what differs
+    Verify(verify::Arguments),
     /// Say everything that is wrong with configuration, source, sink, and the links of the file, each with its remedy
     Check(check::Arguments),
     /// Show rows of a MySQL turning into searchable documents: a shop of its own, a link, a page to search
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Sql(arguments) => sql::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         #[cfg(feature = "embedded")]
         Command::Demo(arguments) => demo::run(arguments),

@@ -38,12 +38,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             .read_to_string(&mut statement)
             .map_err(|cause| Failure::Usage(format!("cannot read the statement: {cause}")))?;
     }
-    let path = match arguments.format {
-        Format::Txt => "/_sql?format=txt",
-        Format::Json => "/_sql?format=json",
+    let format = match arguments.format {
+        Format::Txt => "txt",
+        Format::Json => "json",
     };
-    let body = serde_json::json!({ "query": statement }).to_string();
-    let answer = arguments.daemon.ask(path, Some(body))?;
+    let answer = arguments.daemon.ask_sql(format, &statement)?;
     if !answer.is_ok {
         return Err(Failure::Failed(answer.text));
     }

@@ -49,6 +49,11 @@ impl Model {
         }
     }
 
+    /// Whether it needs neither an endpoint nor anybody's money.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.engine, Engine::Hashing(_))
+    }
+
     fn uses(&self, connector_id: &str) -> bool {
         matches!(&self.engine, Engine::Remote(remote) if remote.connector_id == connector_id)
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::link::consequence::rule_records;
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
@@ -168,12 +168,18 @@ impl Control {
 
     pub(super) fn unknown(&self, id: &str) -> Error {
         let ids = self.inner.ids();
+        let near = nearest(id, ids.iter().map(String::as_str));
+        let advice = near.map(|near| format!("did you mean `{near}`?"));
         let known = if ids.is_empty() {
             "there are none".to_owned()
         } else {
             format!("there are {}", ids.join(", "))
         };
-        Error::new(ErrorKind::NotFound, format!("unknown link `{id}`; {known}"))
+        let error = Error::new(ErrorKind::NotFound, format!("unknown link `{id}`; {known}"));
+        match advice {
+            Some(advice) => error.with_advice(advice),
+            None => error,
+        }
     }
 
     /// Answers a request of the search node's API that concerns models and pipelines.
@@ -257,6 +263,7 @@ impl Control {
 
     /// Stops all links at a clean checkpoint, in bounded time.
     pub async fn shutdown(&self) {
+        self.inner.ending.send_replace(true);
         if let Some(keeper) = lock(&self.inner.keeper).take() {
             keeper.abort();
         }
@@ -304,6 +311,7 @@ fn show(entry: &Entry) -> Status {
         pipeline_mode: "",
         pipeline: String::new(),
         note: String::new(),
+        verification: None,
         statement: record.statement.clone(),
     };
     entry.live.show(&mut status);

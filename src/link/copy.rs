@@ -235,12 +235,13 @@ async fn answer(
         }
         Request::Chunk { delivered, after, until, condition, rows_max } => {
             subject.open(conn, delivered).await?;
-            let chunk = scan::read_chunk(
+            let chunk = scan::read_chunk_where(
                 conn,
                 &subject.def,
                 &subject.wanted,
-                &scan::Part { after: after.as_deref(), until, condition: condition.as_deref() },
+                (after.as_deref(), until),
                 (*rows_max, subject.chunk_bytes_max),
+                condition.as_deref(),
             )
             .await?;
             let executed = view::close(conn, &subject.server).await?;

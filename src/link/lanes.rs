@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use crate::document::{Action, Batch, DocOp};
+use crate::document::{Action, Batch, DocOp, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::lane::Number;
 use crate::flow::queue;
@@ -32,6 +33,13 @@ pub(super) struct Lanes {
     ends: mpsc::Receiver<End>,
     progress: Arc<Notify>,
     layout: Layout,
+    watch: Option<Watch>,
+}
+
+/// Documents of which somebody wants to know whether anything is done to them.
+struct Watch {
+    documents: HashSet<Key, KeyHasher>,
+    touched: HashSet<Key, KeyHasher>,
 }
 
 struct One {
@@ -61,17 +69,33 @@ impl Lanes {
                 One { open: Batch::default(), sent: 0, queue, shared }
             })
             .collect();
-        Self { lanes, tasks, ends, progress, layout }
+        Self { lanes, tasks, ends, progress, layout, watch: None }
     }
 
     /// Puts an operation into the batch of its document's lane. Call [`Self::send_full`] soon after.
     pub fn put(&mut self, op: DocOp<'_>) {
+        if let Some(watch) = &mut self.watch
+            && watch.documents.contains(&op.key)
+        {
+            watch.touched.insert(op.key);
+        }
         let count = self.lanes.len();
         let lane = &mut self.lanes[(op.key as usize) % count];
         match op.action {
             Action::Upsert => lane.open.upsert(op.id, op.key, op.version, op.body),
             Action::Delete => lane.open.delete(op.id, op.key, op.version),
         }
+    }
+
+    /// Begins to note which of these documents an operation is put in for; of none where there are none.
+    pub fn watch(&mut self, documents: HashSet<Key, KeyHasher>) {
+        let watch = Watch { documents, touched: HashSet::default() };
+        self.watch = (!watch.documents.is_empty()).then_some(watch);
+    }
+
+    /// Those for which one was put in since [`Self::watch`].
+    pub fn touched(&self) -> HashSet<Key, KeyHasher> {
+        self.watch.as_ref().map(|watch| watch.touched.clone()).unwrap_or_default()
     }
 
     pub fn any_is_full(&self) -> bool {

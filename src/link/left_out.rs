@@ -183,6 +183,7 @@ impl Worker {
         loop {
             self.draw_children()?;
             if self.left_out.is_empty() {
+                self.cascades.gone.clear();
                 return Ok(());
             }
             self.read_left_out().await?;
@@ -245,7 +246,7 @@ impl Worker {
                 version,
                 body: &[],
             });
-            self.meet_gone(&gone.key, version);
+            self.meet_gone(id, &gone.key, version);
             if self.setup.lanes.any_is_full() {
                 self.send_full().await?;
             }
@@ -292,18 +293,18 @@ impl Worker {
 }
 
 /// One batch of keys.
-struct Asked {
-    subject: Arc<Subject>,
-    def: Arc<TableDef>,
-    wanted: Vec<usize>,
-    transactions: GtidSet,
-    keys: Vec<Vec<KeyPart>>,
-    key_ordinals: Vec<usize>,
+pub(super) struct Asked {
+    pub subject: Arc<Subject>,
+    pub def: Arc<TableDef>,
+    pub wanted: Vec<usize>,
+    pub transactions: GtidSet,
+    pub keys: Vec<Vec<KeyPart>>,
+    pub key_ordinals: Vec<usize>,
 }
 
 impl Asked {
     /// Reads for as long as waiting can help.
-    async fn read_patiently(self, mut conn: Option<Conn>) -> Result<(Conn, Chunk)> {
+    pub async fn read_patiently(self, mut conn: Option<Conn>) -> Result<(Conn, Chunk)> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut had_trouble = false;
         loop {

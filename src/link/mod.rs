@@ -3,7 +3,8 @@
 //! A link's way of a row: the source's tailer hands rows events over a queue to the link's [`worker`], which decodes
 //! them and maps them to document operations; an operation goes to the lane of its `_id`; a [`lane`] task takes a batch,
 //! lets the pipeline embed it and the sink write it; and what all lanes have acknowledged becomes the link's checkpoint.
-//! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends.
+//! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends. [`verify`]
+//! compares table and index beside a running worker.
 
 mod altering;
 mod beginning;
@@ -15,6 +16,7 @@ mod copy;
 mod copying;
 mod definition;
 mod end;
+mod inquiry;
 mod lane;
 mod lanes;
 mod left_out;
@@ -27,6 +29,7 @@ mod start;
 mod status;
 mod supervisor;
 mod upstream;
+mod verify;
 mod worker;
 
 use serde::Deserialize;
@@ -35,8 +38,9 @@ pub use check::check;
 pub use control::Control;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
 pub use policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
-pub use status::{Progress, State, Status};
+pub use status::{Progress, State, Status, Verification};
 pub use supervisor::{Parts, Supervisor};
+pub use verify::{Counts, Difference, Order, Verdict};
 
 use crate::error::Span;
 use crate::mapping;

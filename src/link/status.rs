@@ -5,7 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::mpsc;
+
 use crate::link::Spec;
+use crate::link::inquiry::Inquiry;
 use crate::link::pipeline_mode::Way;
 use crate::telemetry::metrics::{LinkMetrics, metrics};
 
@@ -81,6 +84,8 @@ pub struct Status {
     pub pipeline: String,
     /// What a statement on the table has meant for the link last; empty where nothing is to be said.
     pub note: String,
+    /// The verification that runs, if one does.
+    pub verification: Option<Verification>,
     pub statement: String,
 }
 
@@ -104,9 +109,20 @@ impl Status {
             pipeline_mode: "",
             pipeline: String::new(),
             note: String::new(),
+            verification: None,
             statement: spec.statement.clone(),
         }
     }
+}
+
+/// How far a verification is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    pub rows: u64,
+    pub documents: u64,
+    pub differences: u64,
+    /// What it waits for; empty where it goes on.
+    pub waits_for: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -145,6 +161,9 @@ struct Changing {
     position: String,
     way: Way,
     note: String,
+    verification: Option<Verification>,
+    /// How the worker that runs now is asked; that of one that has ended is closed.
+    inquiries: Option<mpsc::Sender<Inquiry>>,
 }
 
 impl Live {
@@ -165,6 +184,8 @@ impl Live {
                 position: String::new(),
                 way: Way::Plain,
                 note: String::new(),
+                verification: None,
+                inquiries: None,
             }),
         };
         live.metrics.set_state(phase.as_str());
@@ -254,6 +275,31 @@ impl Live {
         self.change(|c| c.note = note);
     }
 
+    pub fn open_inquiries(&self, inquiries: mpsc::Sender<Inquiry>) {
+        self.change(|c| c.inquiries = Some(inquiries));
+    }
+
+    pub fn inquiries(&self) -> Option<mpsc::Sender<Inquiry>> {
+        self.change(|c| c.inquiries.clone())
+    }
+
+    /// False where a verification runs already.
+    pub fn begin_verification(&self) -> bool {
+        self.change(|c| {
+            let is_first = c.verification.is_none();
+            c.verification.get_or_insert_default();
+            is_first
+        })
+    }
+
+    pub fn show_verification(&self, verification: Option<Verification>) {
+        self.change(|c| c.verification = verification);
+    }
+
+    pub fn reason(&self) -> String {
+        self.change(|c| c.reason.clone())
+    }
+
     pub fn set_position(&self, position: String) {
         self.change(|c| c.position = position);
     }
@@ -317,6 +363,7 @@ impl Live {
             let (mode, pipeline) = c.way.shown();
             (status.pipeline_mode, status.pipeline) = (mode, pipeline.to_owned());
             status.note = c.note.clone();
+            status.verification = c.verification.clone();
         });
     }
 }

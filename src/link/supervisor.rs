@@ -59,6 +59,8 @@ pub(super) struct Inner {
     pub keeper: Mutex<Option<JoinHandle<()>>>,
     /// Copies take turns in reading.
     pub copy_turns: Arc<Semaphore>,
+    /// True from the moment when everything is to end for good.
+    pub ending: watch::Sender<bool>,
 }
 
 /// A link as the doors see it.
@@ -116,6 +118,7 @@ impl Supervisor {
             finished: watch::Sender::default(),
             keeper: Mutex::default(),
             copy_turns: Arc::new(Semaphore::new(parts.snapshot.parallel.clamp(1, 1_024))),
+            ending: watch::Sender::new(false),
             parts,
         });
         for record in inner.parts.state.links().list()? {

@@ -22,6 +22,7 @@ use crate::link::cascades::watch::Cascades;
 use crate::link::copy::{Copier, Subject};
 use crate::link::copying::{Copying, Pace, record, reply_of};
 use crate::link::end::End;
+use crate::link::inquiry::Inquiries;
 use crate::link::lane::Route;
 use crate::link::lanes::Lanes;
 use crate::link::left_out::{LeftOut, is_incomplete};
@@ -99,6 +100,7 @@ pub(super) struct Worker {
     pub(super) holding: Holding,
     pub(super) prepared: Prepared,
     pub(super) left_out: LeftOut,
+    pub(super) inquiries: Inquiries,
     pub(super) cascades: Cascades,
     pub(super) copying: Copying,
     pub(super) snapshot: SnapshotRecord,
@@ -131,6 +133,8 @@ impl Worker {
         let cascades = std::mem::replace(&mut setup.cascades, nothing);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (inquiries_open, inquiries) = Inquiries::open();
+        setup.live.open_inquiries(inquiries_open);
         let copying = if setup.snapshot.done { Copying::Done } else { Copying::Ready };
         Self {
             decoder: Decoder::default(),
@@ -141,6 +145,7 @@ impl Worker {
             holding: setup.holding.clone(),
             prepared: Prepared::new(setup.prepared.clone()),
             left_out: LeftOut::default(),
+            inquiries,
             cascades,
             copying,
             snapshot: setup.snapshot.clone(),
@@ -168,8 +173,7 @@ impl Worker {
         if is_clean && let Err(other) = self.setup.lanes.drain().await {
             tracing::warn!(link = self.setup.link, end = ?other, "the last writes were not acknowledged");
         }
-        self.take_acks();
-        if let Err(error) = self.write_checkpoint(true) {
+        if let Err(error) = self.take_acks().and_then(|()| self.write_checkpoint(true)) {
             tracing::error!(link = self.setup.link, error = %error.report(), "the last checkpoint was not written");
         }
         self.setup.lanes.abort().await;
@@ -193,7 +197,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Ok(End::Stopped),
                 progress = self.setup.lanes.progress() => {
                     progress?;
-                    self.take_acks();
+                    self.take_acks()?;
                     self.setup.lanes.send_to_idle().await?;
                 }
                 _ = self.tick.tick() => {
@@ -202,6 +206,7 @@ impl Worker {
                     self.take_order().await?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
+                inquiry = self.inquiries.next() => self.take_inquiry(inquiry).await?,
                 items = self.setup.input.recv_held() => {
                     let items = items.ok_or_else(|| Error::new(ErrorKind::SourceUnreachable, "the tailer has ended"))?;
                     for item in items {
@@ -227,7 +232,8 @@ impl Worker {
                 self.end_learning()?;
                 self.note_mark();
                 self.take_order().await?;
-                self.at_boundary().await
+                self.at_boundary().await?;
+                self.answer_at_boundary().await
             }
             Item::Ddl(ddl) => {
                 self.catch_up(self.at.epoch.version(ddl.n, 0)).await?;
@@ -367,7 +373,7 @@ impl Worker {
 
     /// What must happen every now and then, also while a lane takes nothing.
     fn tend(&mut self) -> Result<()> {
-        self.take_acks();
+        self.take_acks()?;
         let metrics = &self.setup.live.metrics;
         metrics.queue_events_bytes.set(self.setup.input.bytes() as i64);
         metrics.queue_lanes_bytes.set(self.setup.lanes.waiting_bytes() as i64);
@@ -388,7 +394,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
                 progress = self.setup.lanes.progress() => {
                     progress?;
-                    self.take_acks();
+                    self.take_acks()?;
                     self.setup.lanes.send_to_idle().await?;
                 }
                 _ = self.tick.tick() => {
@@ -408,7 +414,7 @@ impl Worker {
                 () = stopped(&mut self.setup.stop) => return Err(End::Stopped),
                 drained = self.setup.lanes.drain() => {
                     drained?;
-                    self.take_acks();
+                    self.take_acks()?;
                     return Ok(());
                 }
                 _ = self.tick.tick() => self.tend()?,
@@ -434,15 +440,21 @@ impl Worker {
         }
     }
 
-    fn take_acks(&mut self) {
+    fn take_acks(&mut self) -> Result<()> {
         let done = self.setup.lanes.done();
+        self.inquiries.take_done(&done);
         let age_ms = |us: u64| (unix_millis() - (us / 1_000) as i64).max(0);
         if let Some(mark) = self.acks.take_done(&done) {
             if let Some(committed_at_us) = mark.first_commit_us {
                 self.setup.live.set_acked_after_ms(age_ms(committed_at_us));
             }
+            let is_copied = mark.snapshot.done && !self.snapshot_is_acked;
             self.snapshot_is_acked = mark.snapshot.done;
             self.acked = Some(mark);
+            // What is shown as copied is not copied again after a crash.
+            if is_copied {
+                self.write_checkpoint(false)?;
+            }
         }
         let oldest =
             self.acks.iter().find_map(|mark| mark.first_commit_us).or(self.first_commit_us);
@@ -457,6 +469,7 @@ impl Worker {
         } else {
             self.setup.live.set_phase(State::Snapshotting);
         }
+        Ok(())
     }
 
     /// Not fsynced but at the end: what a power failure takes away is replayed.

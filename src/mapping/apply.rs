@@ -79,14 +79,29 @@ impl Plan {
         Ok(())
     }
 
+    /// Writes the `_id` of the row with these key columns, which stand in the order of the `_id`.
+    pub fn id_of_key(&self, key: &[Value<'_>], out: &mut String) -> Result<()> {
+        self.write_id_of(|at, _| self.value(key, at), &mut Vec::new(), out)
+    }
+
     fn write_id(&self, values: &[Value<'_>], part: &mut Vec<u8>, out: &mut String) -> Result<()> {
+        self.write_id_of(|_, slot| self.value(values, slot), part, out)
+    }
+
+    #[inline]
+    fn write_id_of<'v, 'a: 'v>(
+        &self,
+        value_of: impl Fn(usize, usize) -> Result<&'v Value<'a>>,
+        part: &mut Vec<u8>,
+        out: &mut String,
+    ) -> Result<()> {
         let start = out.len();
         let several = self.keys.len() > 1;
         for (at, slot) in self.keys.iter().enumerate() {
             if at > 0 {
                 out.push('|');
             }
-            let (value, column) = (self.value(values, *slot)?, &self.columns[*slot]);
+            let (value, column) = (value_of(at, *slot)?, &self.columns[*slot]);
             write_part(value, &column.ty, several, part, out)
                 .map_err(|error| self.blame(error, column))?;
         }

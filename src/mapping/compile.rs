@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use super::form::{Form, Forms};
-use super::key::refusal;
+use super::key::{refusal, split};
 use super::{Rule, Spec};
 use crate::change::Value;
 use crate::document::IdHasher;
@@ -78,6 +78,11 @@ impl Plan {
         values: &'v [Value<'a>],
     ) -> impl Iterator<Item = (&Column, &'v Value<'a>)> {
         self.keys.iter().filter_map(|slot| Some((&self.columns[*slot], values.get(*slot)?)))
+    }
+
+    /// The text of each key column in this `_id`; `None` where no row can have it.
+    pub fn key_texts(&self, id: &str) -> Option<Vec<String>> {
+        split(id, self.keys.len())
     }
 
     /// The columns that make `_id`, in its order.

@@ -77,6 +77,24 @@ pub fn key_text(value: &Value<'_>, ty: &ColumnType) -> Result<String> {
     Ok(text)
 }
 
+/// The texts that `_id` was joined of; `None` where it cannot have been joined of so many.
+pub(super) fn split(id: &str, count: usize) -> Option<Vec<String>> {
+    if count < 2 {
+        return Some(vec![id.to_owned()]);
+    }
+    let mut parts = vec![String::new()];
+    let mut chars = id.chars();
+    while let Some(c) = chars.next() {
+        let last = parts.last_mut()?;
+        match c {
+            '|' => parts.push(String::new()),
+            '\\' => last.push(chars.next().filter(|c| matches!(c, '\\' | '|'))?),
+            c => last.push(c),
+        }
+    }
+    (parts.len() == count).then_some(parts)
+}
+
 fn push_escaped(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(at) = memchr::memchr2(b'\\', b'|', rest.as_bytes()) {

@@ -98,6 +98,25 @@ fn only_the_named_columns_are_wanted_in_the_order_of_the_row() {
 }
 
 #[test]
+fn an_id_is_split_into_the_texts_that_it_was_joined_of() {
+    let one = plan("text:title", "id");
+    assert_eq!(one.key_texts("a|b\\c"), Some(vec!["a|b\\c".to_owned()]));
+    let two = plan("text:title", "t2 t1");
+    for (id, parts) in [
+        ("a|1", Some(["a", "1"])),
+        ("a\\|b\\\\|1", Some(["a|b\\", "1"])),
+        ("|", Some(["", ""])),
+        ("a", None),
+        ("a|b|c", None),
+        ("a\\b|1", None),
+        ("a|1\\", None),
+    ] {
+        let parts = parts.map(|parts| parts.map(str::to_owned).to_vec());
+        assert_eq!(two.key_texts(id), parts, "{id}");
+    }
+}
+
+#[test]
 fn the_document_holds_every_field_in_the_order_of_the_rules() {
     let plan = plan("obj.text:title n\"o:ID", "id");
     let mut body = Vec::new();

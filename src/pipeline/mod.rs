@@ -9,7 +9,7 @@ mod api;
 mod asking;
 mod batch;
 mod fields;
-mod json;
+pub mod json;
 mod processors;
 mod text_embedding;
 
@@ -28,6 +28,7 @@ use crate::{
 };
 use fields::{FieldMap, Target};
 use processors::Processor;
+use text_embedding::Plan;
 
 /// Says whether an operation is still to be written; once it says no, it stays with it.
 pub type StillWanted<'w> = &'w (dyn Fn(&DocOp<'_>) -> bool + Send + Sync);
@@ -37,6 +38,19 @@ pub struct Pipeline {
     name: String,
     models: Arc<Models>,
     processors: Vec<Processor>,
+}
+
+/// A document without the numbers of its vectors.
+pub struct Shape {
+    pub body: Vec<u8>,
+    pub vectors: Vec<VectorField>,
+}
+
+/// Where a vector is, by the whole name of its field; several where a list has several texts.
+pub struct VectorField {
+    pub path: String,
+    /// A document passes without it where the model refuses.
+    pub may_miss: bool,
 }
 
 impl Pipeline {
@@ -64,6 +78,36 @@ impl Pipeline {
                 Some(batch::run(&self.models, processor, before, dimensions, still_wanted).await?);
         }
         Ok(done.unwrap_or_else(|| batch.clone()))
+    }
+
+    /// Whether its vectors can be computed without asking anybody for them.
+    pub fn is_free(&self) -> Result<bool> {
+        for processor in &self.processors {
+            if !self.models.model(&processor.model_id)?.is_built_in() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The document as it leaves the pipeline, with `[]` in the place of each vector. Asks no endpoint.
+    pub fn shape(&self, body: &[u8]) -> Result<Shape> {
+        let mut shape = Shape { body: body.to_vec(), vectors: Vec::new() };
+        for processor in &self.processors {
+            let plan = match Plan::new(&processor.fields, &shape.body) {
+                Ok(plan) => plan,
+                Err(_) if processor.ignore_failure => continue,
+                Err(error) => return Err(error),
+            };
+            for text in &plan.texts {
+                let may_miss = processor.ignore_failure;
+                shape.vectors.push(VectorField { path: text.field.clone(), may_miss });
+            }
+            let mut body = Vec::new();
+            plan.write(&shape.body, |_| &[], &mut body);
+            shape.body = body;
+        }
+        Ok(shape)
     }
 
     /// Whether all models that the pipeline names are registered. Asks no endpoint.

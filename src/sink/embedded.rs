@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::{Dynamic, Older, Outcome, PAGE_DOCUMENTS, Sink, Target};
+use super::{Dynamic, Older, Outcome, PAGE_DOCUMENTS, Sink, Stored, Target};
 use crate::document::{Action, Batch, DocOp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{self, Expect, Index, Indexes, Kind, What, Write, Written};
@@ -126,6 +126,23 @@ impl Sink for Embedded {
             let ids = tokio::task::spawn_blocking(look).await.map_err(unread)?.map_err(unread)?;
             let next = ids.last().filter(|_| ids.len() == PAGE_DOCUMENTS).cloned();
             Ok(Older { ids, next })
+        }
+        .boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        target: &'a Target,
+        ids: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
+        async move {
+            let index = self.find(&target.index)?;
+            let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+            let look = move || {
+                let stored = |(version, source)| Stored { version: Version(version), source };
+                ids.iter().map(|id| Ok(index.get(id)?.map(stored))).collect::<index::Answer<_>>()
+            };
+            tokio::task::spawn_blocking(look).await.map_err(unread)?.map_err(unread)
         }
         .boxed()
     }

@@ -82,6 +82,14 @@ pub trait Sink: Send + Sync {
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Older>>;
 
+    /// The documents with these ids, in their order, as they are at some moment of the call, refreshed or not; None where
+    /// there is none. A write that was acknowledged before the call is seen.
+    fn read<'a>(
+        &'a self,
+        target: &'a Target,
+        ids: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>>;
+
     /// The indexes behind this sink, if they are our own.
     #[cfg(feature = "embedded")]
     fn indexes(&self) -> Option<&Indexes> {
@@ -141,6 +149,14 @@ pub struct Older {
     pub ids: Vec<String>,
     /// Where the next page begins; None behind the last one.
     pub next: Option<String>,
+}
+
+/// A document as the index holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub version: Version,
+    /// Its JSON as it was written, vectors included.
+    pub source: Vec<u8>,
 }
 
 /// What became of one operation.

@@ -14,6 +14,7 @@ pub enum Statement {
     ResumeLink { id: Name },
     ResetLink { id: Name },
     SnapshotLink(SnapshotLink),
+    VerifyLink(VerifyLink),
 }
 
 /// `SNAPSHOT LINK id TABLE db.table WHERE condition`
@@ -24,6 +25,18 @@ pub struct SnapshotLink {
     pub table: Option<(Name, Name)>,
     /// As it is written, for the server to read.
     pub condition: Option<Name>,
+}
+
+/// `VERIFY LINK x [WHERE condition] [SAMPLE n%] [WITH VECTORS] [REPAIR]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyLink {
+    pub link: Name,
+    /// SQL of the source, as it was written; its parentheses are balanced, and it holds no `;`.
+    pub condition: Option<Name>,
+    /// Rows and documents of a million.
+    pub sample_ppm: Option<u32>,
+    pub with_vectors: bool,
+    pub repair: bool,
 }
 
 /// A name as it is meant (quotes and escapes undone), and the bytes of the text that wrote it.

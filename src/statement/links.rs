@@ -1,9 +1,10 @@
 //! Statements on one link: a verb, `LINK`, and the link's id. Knows nothing of what a link is.
 
 use super::ast::{Name, SnapshotLink, Statement};
-use super::lexer::{Kind, Lexer};
-use super::parser::{read_name, unexpected};
-use crate::error::{Error, Result, Span};
+use super::lexer::{Kind, Lexer, Token};
+use super::parser::{is_word, read_name, unexpected};
+use super::verify::read_condition;
+use crate::error::Result;
 
 type Build = fn(Name) -> Statement;
 
@@ -45,19 +46,20 @@ pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>>
     Ok(Some(statement))
 }
 
-fn takes_word(lexer: &mut Lexer<'_>, expected: &str) -> Result<bool> {
+/// The next token, if it is this word.
+fn take_word(lexer: &mut Lexer<'_>, expected: &str) -> Result<Option<Token>> {
     let mut ahead = lexer.clone();
-    let is_it =
-        matches!(&ahead.next()?.kind, Kind::Word(word) if word.eq_ignore_ascii_case(expected));
-    if is_it {
-        *lexer = ahead;
+    let token = ahead.next()?;
+    if !is_word(&token, expected) {
+        return Ok(None);
     }
-    Ok(is_it)
+    *lexer = ahead;
+    Ok(Some(token))
 }
 
 /// `TABLE db.table WHERE condition`, both of which may be missing.
 fn read_rows(lexer: &mut Lexer<'_>, snapshot: &mut SnapshotLink) -> Result<()> {
-    if takes_word(lexer, "table")? {
+    if take_word(lexer, "TABLE")?.is_some() {
         let db = read_name(lexer, "the name of a database")?;
         let dot = lexer.next()?;
         if !dot.is_sign('.') {
@@ -65,45 +67,14 @@ fn read_rows(lexer: &mut Lexer<'_>, snapshot: &mut SnapshotLink) -> Result<()> {
         }
         snapshot.table = Some((db, read_name(lexer, "the name of a table")?));
     }
-    if takes_word(lexer, "where")? {
-        snapshot.condition = Some(read_condition(lexer)?);
+    if let Some(clause) = take_word(lexer, "WHERE")? {
+        snapshot.condition = Some(read_condition(lexer, &clause, &[])?);
     }
     Ok(())
 }
 
-/// Everything up to the end of the statement. What it means is the server's to say; here it only must not reach out of
-/// the parentheses that it will stand in.
-fn read_condition(lexer: &mut Lexer<'_>) -> Result<Name> {
-    let mut span: Option<Span> = None;
-    let mut open: Vec<Span> = Vec::new();
-    loop {
-        let mut ahead = lexer.clone();
-        let token = ahead.next()?;
-        match &token.kind {
-            Kind::End => break,
-            Kind::Sign(';') => break,
-            Kind::Sign('(') => open.push(token.span),
-            Kind::Sign(')') if open.pop().is_none() => {
-                return Err(Error::input("`)` without `(`").at(token.span));
-            }
-            Kind::Word(word) if word.contains('?') => {
-                return Err(Error::input("a condition has no place for `?`").at(token.span));
-            }
-            _ => {}
-        }
-        let start = span.map_or(token.span.start, |span| span.start);
-        span = Some(Span::new(start, token.span.end));
-        *lexer = ahead;
-    }
-    if let Some(open) = open.pop() {
-        return Err(Error::input("`(` without `)`").at(open));
-    }
-    let Some(span) = span else { return Err(unexpected("a condition", &lexer.clone().next()?)) };
-    Ok(Name { text: lexer.written(span).to_owned(), span })
-}
-
 /// A link's id: a word, in which dots may stand, or anything in back-ticks or quotes.
-fn read_id(lexer: &mut Lexer<'_>) -> Result<Name> {
+pub(super) fn read_id(lexer: &mut Lexer<'_>) -> Result<Name> {
     let token = lexer.next()?;
     let mut id = match token.kind {
         Kind::Ticked(text) => return Ok(Name { text, span: token.span }),

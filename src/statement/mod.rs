@@ -12,8 +12,11 @@ mod links;
 mod mapping;
 mod parser;
 mod procedures;
+mod verify;
 
-pub use ast::{Assignment, Mapping, Name, SnapshotLink, Statement, SyncByTable};
+pub use ast::{
+    Assignment, Mapping, Name, SnapshotLink, Statement, SyncByTable, VerifyLink,
+};
 pub use mapping::{key_list, mapping, mapping_list};
 pub use parser::parse;
 

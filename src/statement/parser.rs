@@ -1,10 +1,12 @@
-//! The grammar of statements: `CALL dbms_etl.<procedure>(<strings>)`; what the strings mean is said in `procedures`.
+//! The grammar of statements: `CALL dbms_etl.<procedure>(<strings>)`, what the strings mean being said in `procedures`; or
+//! a statement of its own, by its first word.
 //! Without recursion, so no input can exhaust the stack.
 
 use super::ast::{Name, Statement};
 use super::lexer::{Kind, Lexer, Token, shortened};
 use super::links::{self, link_statement};
 use super::procedures::{Argument, id, sync_by_map, sync_by_table};
+use super::verify;
 use crate::error::{Error, ErrorKind, Result, Span, nearest};
 
 /// Far above any mapping that a person writes, and small enough to be read at once.
@@ -52,6 +54,11 @@ pub fn parse(text: &str) -> Result<Statement> {
         return Err(Error::input(message));
     }
     let mut lexer = Lexer::new(text);
+    if is_word(&lexer.clone().next()?, verify::VERB) {
+        let statement = verify::read(&mut lexer)?;
+        expect_end(&mut lexer)?;
+        return Ok(Statement::VerifyLink(statement));
+    }
     if let Some(statement) = link_statement(&mut lexer)? {
         expect_end(&mut lexer)?;
         return Ok(statement);
@@ -77,7 +84,11 @@ fn expect_call(lexer: &mut Lexer<'_>) -> Result<()> {
 fn possible() -> String {
     let names = PROCEDURES.iter().map(|p| format!("{}({})", p.name, p.arguments.join(", ")));
     let names = names.collect::<Vec<_>>().join(", ");
-    format!("this version knows CALL {SCHEMA}.{names}; {}", links::forms())
+    format!("this version knows CALL {SCHEMA}.{names}; {}; {}", links::forms(), verify::FORM)
+}
+
+pub(super) fn is_word(token: &Token, word: &str) -> bool {
+    matches!(&token.kind, Kind::Word(found) if found.eq_ignore_ascii_case(word))
 }
 
 fn read_procedure(lexer: &mut Lexer<'_>) -> Result<&'static Procedure> {

@@ -159,12 +159,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
       line 1, column 1
       | DROP TABLE x
       | ^^^^
@@ -472,7 +472,7 @@ fn the_statements_of_the_page_are_read() {
         let block = block.split("```").next().expect("a split has a first part");
         statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
     }
-    assert_eq!(statements.len(), 6, "{statements:?}");
+    assert_eq!(statements.len(), 7, "{statements:?}");
     for statement in statements {
         parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
     }
@@ -517,4 +517,77 @@ proptest! {
             Err(error) => prop_assert!(name != "x" && error.kind() == crate::error::ErrorKind::Unsupported, "{:?}", error),
         }
     }
+}
+
+fn verification(text: &str) -> VerifyLink {
+    match parse(text) {
+        Ok(Statement::VerifyLink(verification)) => verification,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_verification_is_read_with_its_clauses_in_any_order() {
+    let plain = verification("verify link products;");
+    let none = (plain.condition, plain.sample_ppm, plain.with_vectors, plain.repair);
+    assert_eq!((plain.link.text.as_str(), none), ("products", (None, None, false, false)));
+    let text = "VERIFY LINK `a b` REPAIR SAMPLE 0.5 % WITH VECTORS WHERE a = '(;' AND (with = 1 /* x */ OR `repair` > 2.5) -- y\n;";
+    let all = verification(text);
+    let condition = all.condition.expect("a condition");
+    assert_eq!(condition.text, "a = '(;' AND (with = 1 /* x */ OR `repair` > 2.5)");
+    assert_eq!(&text[condition.span.start..condition.span.end], condition.text);
+    assert_eq!((all.sample_ppm, all.with_vectors, all.repair), (Some(5_000), true, true));
+    for (text, id) in [
+        ("VERIFY LINK logs-2026.07", "logs-2026.07"),
+        ("VERIFY LINK 'it''s'", "it's"),
+        ("verify LINK a WHERE b < 1 repair", "a"),
+    ] {
+        assert_eq!(verification(text).link.text, id);
+    }
+    for (share, ppm) in [("100%", 1_000_000), ("5%", 50_000), ("12.5%", 125_000), ("0.0001%", 1)] {
+        assert_eq!(verification(&format!("VERIFY LINK a SAMPLE {share}")).sample_ppm, Some(ppm));
+    }
+}
+
+#[test]
+fn a_wrong_verification_is_pointed_at() {
+    let say = |text: &&'static str| match parse(text) {
+        Err(error) => {
+            let (message, span) = (error.to_string(), error.span().expect("a place"));
+            format!("{message} [{}]", &text[span.start..span.end])
+        }
+        Ok(read) => panic!("{text}: {read:?}"),
+    };
+    let texts = [
+        "VERIFY products",
+        "VERIFY LINK",
+        "VERIFY LINK a b",
+        "VERIFY LINK a WHERE REPAIR",
+        "VERIFY LINK a WHERE (b = 1",
+        "VERIFY LINK a WHERE 1) OR (1 = 1",
+        "VERIFY LINK a WHERE b /*! = 1 */",
+        "VERIFY LINK a SAMPLE 5",
+        "VERIFY LINK a SAMPLE 0%",
+        "VERIFY LINK a SAMPLE 101%",
+        "VERIFY LINK a SAMPLE x%",
+        "VERIFY LINK a WITH REPAIR",
+        "VERIFY LINK a REPAIR REPAIR",
+        "VERIFY LINK a REPAIR; VERIFY LINK a",
+    ];
+    insta::assert_snapshot!(texts.iter().map(say).collect::<Vec<_>>().join("\n"), @r"
+    expected LINK behind VERIFY, found `products` [products]
+    expected the id of a link, found the end []
+    expected a clause or the end of the statement, found `b` [b]
+    the condition is empty [WHERE]
+    this parenthesis is not closed [(]
+    this parenthesis closes nothing [)]
+    this version does not read comments that are to be executed [/*]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [5]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [0%]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [101%]
+    a sample is a share like 5%, of at least 0.0001% and at most 100% [x%]
+    expected VECTORS behind WITH, found `REPAIR` [REPAIR]
+    REPAIR is given twice [REPAIR]
+    one statement at a time [VERIFY]
+    ");
 }

@@ -71,6 +71,11 @@ pub struct LinkMetrics {
     pub queue_events_bytes: IntGauge,
     /// Document operations that wait for a lane.
     pub queue_lanes_bytes: IntGauge,
+    pub verify_running: IntGauge,
+    pub verify_rows: IntCounter,
+    pub verify_documents: IntCounter,
+    pub verify_repaired: IntCounter,
+    verify_differences: [IntGauge; DIFFERENCE_KINDS.len()],
     states: [IntGauge; LINK_STATES.len()],
     checkpoint_age_ms: IntGauge,
     /// Milliseconds of the process's life at the last checkpoint; -1 before the first.
@@ -90,8 +95,15 @@ struct LinkFamilies {
     sink_inflight_bytes: IntGaugeVec,
     queue_bytes: IntGaugeVec,
     checkpoint_age_ms: IntGaugeVec,
+    verify_running: IntGaugeVec,
+    verify_rows: IntCounterVec,
+    verify_documents: IntCounterVec,
+    verify_repaired: IntCounterVec,
+    verify_differences: IntGaugeVec,
 }
 
+const DIFFERENCE_KINDS: [&str; 6] =
+    ["missing", "different", "stale_vector", "extra", "foreign", "unjudged"];
 const ROW_KINDS: [&str; 4] = ["insert", "update", "delete", "snapshot"];
 const DOCUMENT_OUTCOMES: [&str; 3] = ["done", "conflict", "refused"];
 const QUEUES: [&str; 2] = ["events", "lanes"];
@@ -220,12 +232,19 @@ impl LinkMetrics {
             sink_inflight_bytes: by_link.sink_inflight_bytes.with_label_values(&[id]),
             queue_events_bytes,
             queue_lanes_bytes,
+            verify_running: by_link.verify_running.with_label_values(&[id]),
+            verify_rows: by_link.verify_rows.with_label_values(&[id]),
+            verify_documents: by_link.verify_documents.with_label_values(&[id]),
+            verify_repaired: by_link.verify_repaired.with_label_values(&[id]),
+            verify_differences: DIFFERENCE_KINDS
+                .map(|kind| by_link.verify_differences.with_label_values(&[id, kind])),
             states: LINK_STATES.map(|state| by_link.state.with_label_values(&[id, state])),
             checkpoint_age_ms: by_link.checkpoint_age_ms.with_label_values(&[id]),
             checkpoint_at_ms: Arc::new(AtomicI64::new(-1)),
             began,
         };
         link.lag_ms.set(-1);
+        link.verify_differences.iter().for_each(|kind| kind.set(-1));
         link
     }
 
@@ -235,6 +254,12 @@ impl LinkMetrics {
         for (name, gauge) in LINK_STATES.iter().zip(&self.states) {
             gauge.set(i64::from(*name == state));
         }
+    }
+
+    /// What a verification has found of this kind.
+    pub fn set_verify_differences(&self, kind: &str, count: u64) {
+        let gauges = DIFFERENCE_KINDS.iter().zip(&self.verify_differences);
+        gauges.filter(|(name, _)| **name == kind).for_each(|(_, gauge)| gauge.set(count as i64));
     }
 
     /// A checkpoint has been written; its age counts from now.
@@ -310,6 +335,31 @@ impl LinkFamilies {
                 &["link"],
                 "Time since the last checkpoint was written; -1 before the first of this process",
             ),
+            verify_running: make.gauges(
+                "driftless_verify_running",
+                &["link"],
+                "1 while the link is being verified, else 0",
+            ),
+            verify_rows: make.counters(
+                "driftless_verify_rows_total",
+                &["link"],
+                "Rows whose documents were looked at by verifications",
+            ),
+            verify_documents: make.counters(
+                "driftless_verify_documents_total",
+                &["link"],
+                "Documents whose rows were looked for by verifications",
+            ),
+            verify_repaired: make.counters(
+                "driftless_verify_repaired_total",
+                &["link"],
+                "Differences that verifications have mended",
+            ),
+            verify_differences: make.gauges(
+                "driftless_verify_differences",
+                &["link", "kind"],
+                "What the last verification that ended has found: `missing`, `different`, `stale_vector`, `extra`, `foreign`, `unjudged`; -1 before the first of this process",
+            ),
         }
     }
 
@@ -327,7 +377,17 @@ impl LinkFamilies {
         for state in LINK_STATES {
             let _ = self.state.remove_label_values(&[id, state]);
         }
-        for counters in [&self.sink_bulks, &self.sink_retries] {
+        for kind in DIFFERENCE_KINDS {
+            let _ = self.verify_differences.remove_label_values(&[id, kind]);
+        }
+        let counters = [
+            &self.sink_bulks,
+            &self.sink_retries,
+            &self.verify_rows,
+            &self.verify_documents,
+            &self.verify_repaired,
+        ];
+        for counters in counters {
             let _ = counters.remove_label_values(&[id]);
         }
         let gauges = [
@@ -336,6 +396,7 @@ impl LinkFamilies {
             &self.snapshot_rows_total_estimate,
             &self.sink_inflight_bytes,
             &self.checkpoint_age_ms,
+            &self.verify_running,
         ];
         for gauges in gauges {
             let _ = gauges.remove_label_values(&[id]);

@@ -34,5 +34,6 @@ mod state;
 mod stops;
 mod tidy;
 mod tutorial;
+mod verify;
 mod window_model;
 mod xa;

@@ -467,7 +467,8 @@ async fn snapshot(reader: &mut mysql_async::Conn, table: &Table) -> Documents {
             reader,
             &table.def,
             table.plan.wanted(),
-            &scan::Part { after: after.as_deref(), until: &until, condition: None },
+            after.as_deref(),
+            &until,
             (CHUNK_ROWS, 64 << 20),
         )
         .await

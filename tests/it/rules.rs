@@ -15,6 +15,7 @@ use crate::support::servers::{self, Flavour};
 use crate::support::stage::{Stage, difference, index_body};
 use crate::support::tutorial::Door;
 use crate::support::{SECONDS_10, SECONDS_30, unique, until};
+use crate::verify::verify;
 
 /// Which reading is in force.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -545,6 +546,64 @@ async fn rule_14(reading: Reading) {
 async fn rule_14_a_deleted_index_is_not_made_again_by_a_write() {
     rule_14(Reading::Right).await;
     rule_14(Reading::Naive).await;
+}
+
+/// The index is behind the table, and then ahead of it: the link is well both times.
+async fn rule_16(reading: Reading) {
+    let server = servers::own_mysql(Flavour::Mysql97, &[]).await;
+    let stage = Stage::set(server.client(), reading.of("rule16")).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'old', 'old'), (2, 'old', 'old')").await;
+    stage.link().await;
+    stage.settle().await;
+    let statement = format!("VERIFY LINK {}", stage.index);
+    let verified = async || match verify(&stage.daemon, &statement).await.count("differences") {
+        0 => Ok(()),
+        count => Err(format!("{count} differences")),
+    };
+
+    // What was changed is on its way.
+    let gate = stage.proxy.hold_next_request();
+    stage.exec("UPDATE {t} SET a = 'new' WHERE id = 1").await;
+    gate.arrived().await;
+    let rows = format!("driftless_verify_rows_total{{link=\"{}\"}}", stage.index);
+    let open = async {
+        until("the rows were looked at", SECONDS_30, async || {
+            stage.daemon.metric(&rows).await >= Some(3.0)
+        })
+        .await;
+        gate.open();
+    };
+    let (behind, ()) = tokio::join!(verified(), open);
+    stage.settle().await;
+
+    // The log has a change, and the index has it from there; the server shows it only when it is committed.
+    for sql in [
+        "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",
+        "SET GLOBAL rpl_semi_sync_source_timeout = 5000",
+        "SET GLOBAL rpl_semi_sync_source_wait_no_replica = 1",
+        "SET GLOBAL rpl_semi_sync_source_enabled = 1",
+    ] {
+        stage.mysql.exec(sql).await;
+    }
+    let (mysql, sql) =
+        (stage.mysql.clone(), format!("UPDATE {}.t SET b = 'new' WHERE id = 2", stage.db));
+    let commit = tokio::spawn(async move { mysql.exec(sql).await });
+    until("the change is in the index", SECONDS_10, async || {
+        stage.search.doc(&stage.index, "2").await.is_some_and(|doc| doc.source["b"] == "new")
+    })
+    .await;
+    assert!(!commit.is_finished(), "the commit is not held");
+    let ahead = verified().await;
+    commit.await.expect("the held commit ends");
+    assert_only_right_holds(reading, behind);
+    assert_only_right_holds(reading, ahead);
+    assert_eq!(difference(&stage.found().await, &stage.expected().await), Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_16_a_change_on_its_way_is_never_reported_as_a_difference() {
+    rule_16(Reading::Right).await;
+    rule_16(Reading::Naive).await;
 }
 
 /// Events that are larger than the limit: of a table that nobody mapped, and with a column that nobody mapped.

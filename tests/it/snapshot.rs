@@ -191,11 +191,11 @@ async fn what_cannot_be_copied_again_is_refused() {
     stage.settle().await;
     for (rows, text) in [
         ("WHERE c = 1", "Unknown column 'c'"),
-        ("WHERE id = ", "does not take the condition"),
-        ("WHERE id = 1) OR (1 = 1", "`)` without `(`"),
-        ("WHERE (id = 1", "`(` without `)`"),
-        ("WHERE id = ?", "no place for `?`"),
-        ("WHERE", "expected a condition"),
+        ("WHERE id = ", "does not understand the condition"),
+        ("WHERE id = 1) OR (1 = 1", "closes nothing"),
+        ("WHERE (id = 1", "is not closed"),
+        ("WHERE id = ?", "holds a `?`"),
+        ("WHERE", "condition is empty"),
         ("TABLE other.t", "is of table"),
         ("TABLE t", "expected `.`"),
     ] {

@@ -27,6 +27,12 @@ pub fn read(input: &[u8]) {
             | Statement::ResumeLink { id }
             | Statement::ResetLink { id },
         ) => assert_name(&id, &text),
+        Ok(Statement::VerifyLink(verification)) => {
+            assert_name(&verification.link, &text);
+            if let Some(condition) = &verification.condition {
+                assert_name(condition, &text);
+            }
+        }
         Ok(Statement::ShowSyncLink) => {}
         Err(error) => assert_error(&error, &text),
     }

@@ -299,8 +299,9 @@ impl Worker {
         Ok(())
     }
 
-    /// A row was looked for by its key and is not there: the rows of the table that refer to it changed with it.
-    pub(super) fn meet_gone(&mut self, key: &[KeyPart], version: Version) {
+    /// A row was looked for by its key and is not there: the rows of the table that refer to it changed with it. Once is
+    /// enough: entries that are stale can lead in a circle.
+    pub(super) fn meet_gone(&mut self, id: String, key: &[KeyPart], version: Version) {
         let own = self.setup.def.id.clone();
         let version = version.max(self.cascades.newest);
         let place = Place { n: self.at.n, version, gtid: None };
@@ -311,6 +312,9 @@ impl Worker {
             .filter(|one| self.cascades.key(one.key).parent == own)
             .cloned()
             .collect();
+        if !referring.is_empty() && !self.cascades.gone.insert(id) {
+            return;
+        }
         for one in referring {
             let foreign_key = self.cascades.key(one.key);
             if foreign_key.on_delete == Action::Restrict {

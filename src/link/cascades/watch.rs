@@ -1,7 +1,7 @@
 //! What a link's worker must look at for its foreign keys: which columns of its own rows, which of its parents'. Made of
 //! definitions; holds what is open between two of the stream's items.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::change::{Row, Value};
@@ -26,6 +26,8 @@ pub(in crate::link) struct Cascades {
     pub parents: Vec<Parent>,
     /// Index lookups that are not done yet.
     pub lookups: VecDeque<Lookup>,
+    /// Rows that were found to be gone, since all lookups were last done.
+    pub gone: HashSet<String>,
     /// Entries that were written by no batch yet.
     pub fresh: Vec<(usize, Child)>,
     /// Rows above the parents went, in these transactions: which parents went with them must be asked.
@@ -92,6 +94,7 @@ impl Cascades {
             own: Arc::default(),
             parents: Vec::new(),
             lookups: VecDeque::new(),
+            gone: HashSet::new(),
             fresh: Vec::new(),
             orphans: None,
             removable: HashMap::new(),

@@ -25,8 +25,20 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long a node that did not answer is left out while others do.
 const REST: Duration = Duration::from_secs(5);
 
-/// An answer to a bulk is far smaller; more than this is not from a search node.
+/// An answer to a bulk is far smaller; one with documents is asked for again in halves.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The answer has more bytes than are read of one.
+#[derive(Debug)]
+pub(super) struct TooLarge;
+
+impl std::fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the answer has more than {ANSWER_BYTES_MAX} bytes")
+    }
+}
+
+impl std::error::Error for TooLarge {}
 
 /// In which Elasticsearch names itself.
 const PRODUCT: &str = "x-elastic-product";
@@ -113,6 +125,13 @@ impl Http {
         self.note(node, answer)
     }
 
+    /// A request whose answer may be long.
+    pub(super) async fn fetch(&self, path: &str, body: &Value) -> Result<Answer> {
+        let node = self.pick();
+        let answer = self.through_client(node, Method::Post, path, Some(body)).await;
+        self.note(node, answer)
+    }
+
     async fn through_client(
         &self,
         node: &Node,
@@ -150,7 +169,7 @@ impl Http {
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|cause| cause.without_url())? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(format!("the answer has more than {ANSWER_BYTES_MAX} bytes").into());
+                return Err(Box::new(TooLarge));
             }
             body.extend_from_slice(&chunk);
         }
@@ -169,8 +188,8 @@ impl Http {
     }
 
     fn note(&self, node: &Node, answer: Result<Answer, Failure>) -> Result<Answer> {
-        let resting_until =
-            if answer.is_ok() { 0 } else { self.now_ms() + REST.as_millis() as u64 };
+        let has_answered = answer.as_ref().map_or_else(|cause| cause.is::<TooLarge>(), |_| true);
+        let resting_until = if has_answered { 0 } else { self.now_ms() + REST.as_millis() as u64 };
         node.resting_until_ms.store(resting_until, Ordering::Relaxed);
         answer.map_err(|cause| {
             Error::new(ErrorKind::SinkBusy, format!("cannot reach the sink at {}", node.url))

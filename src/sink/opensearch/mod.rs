@@ -10,6 +10,7 @@ mod http;
 mod index;
 mod older;
 mod product;
+mod reading;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -20,7 +21,7 @@ pub use self::bulk::write_operation;
 use self::http::{Answer, Http};
 pub(super) use self::product::Product;
 use super::answer::{self, Placed};
-use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Target};
+use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Stored, Target};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
 use crate::naive::{Rule, is_naive};
@@ -169,6 +170,14 @@ impl Sink for OpenSearch {
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Older>> {
         older::page(&self.http, target, below, after).boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        target: &'a Target,
+        ids: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
+        reading::read(&self.http, target, ids).boxed()
     }
 }
 

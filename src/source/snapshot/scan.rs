@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Params, Row, Value as SqlValue};
+use mysql_async::{Conn, DriverError, Params, Row, Value as SqlValue};
 
 use crate::change::Value;
-use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::source::control;
 use crate::source::schema;
 use crate::source::snapshot::chunk;
@@ -24,16 +24,6 @@ pub struct Chunk {
     pub walked: usize,
     pub elapsed: Duration,
     pub bytes: usize,
-}
-
-/// Which rows a chunk has.
-pub struct Part<'a> {
-    /// The key behind which it begins; None: at the first.
-    pub after: Option<&'a [KeyPart]>,
-    /// The snapshot's last key.
-    pub until: &'a [KeyPart],
-    /// Of the rows that are walked over, those that are wanted; None: all.
-    pub condition: Option<&'a str>,
 }
 
 impl Chunk {
@@ -69,6 +59,25 @@ pub async fn last_key(conn: &mut Conn, def: &TableDef) -> Result<Option<Vec<KeyP
     row.map(|row| key_of(&row, 0, def)).transpose()
 }
 
+/// Whether the server understands this as a condition on the table's rows. It is run as it is, in a session that may
+/// only read.
+pub async fn check_condition(conn: &mut Conn, def: &TableDef, condition: &str) -> Result<()> {
+    let statement = chunk::select_nothing(def, condition);
+    let wrong = |reason: &str| {
+        Error::input(format!("the source does not understand the condition: {reason}"))
+    };
+    match conn.exec_drop(statement, ()).await {
+        Ok(()) => Ok(()),
+        Err(mysql_async::Error::Driver(DriverError::StmtParamsMismatch { .. })) => {
+            Err(wrong("it holds a `?`, and there is nothing to be put there"))
+        }
+        Err(cause) if control::code(&cause).is_some() => {
+            Err(wrong(&control::error(cause).report()))
+        }
+        Err(cause) => Err(control::error(cause).context("cannot ask the source for a condition")),
+    }
+}
+
 /// The server's own estimate of the table's rows.
 pub async fn estimated_rows(conn: &mut Conn, def: &TableDef) -> Result<u64> {
     let rows: Option<Option<u64>> = conn
@@ -89,19 +98,32 @@ pub async fn read_chunk(
     conn: &mut Conn,
     def: &TableDef,
     wanted: &[usize],
-    part: &Part<'_>,
+    after: Option<&[KeyPart]>,
+    until: &[KeyPart],
+    most: (u32, usize),
+) -> Result<Chunk> {
+    read_chunk_where(conn, def, wanted, (after, until), most, None).await
+}
+
+/// The same of the rows for which `condition` is true, which is SQL. At most `rows_max` are walked over, whether it is true
+/// for them or not: where it picks few, a statement before looks for the key at which the walk ends.
+pub async fn read_chunk_where(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    (after, until): (Option<&[KeyPart]>, &[KeyPart]),
     (rows_max, bytes_max): (u32, usize),
+    condition: Option<&str>,
 ) -> Result<Chunk> {
     let started = Instant::now();
     let tried = |error| control::error(error).context(format!("cannot read a chunk of {}", def.id));
-    let Part { after, until, condition } = part;
     let step = match condition {
-        Some(_) => step(conn, def, part, rows_max).await?,
+        Some(_) => step(conn, def, (after, until), rows_max).await?,
         None => None,
     };
     let until = step.as_deref().unwrap_or(until);
-    let statement = chunk::select(def, wanted, after.is_some(), *condition);
-    let params = params(*after, until, rows_max);
+    let statement = chunk::select_where(def, wanted, after.is_some(), condition);
+    let params = params(after, until, rows_max);
     let mut answer = conn.exec_iter(statement, params).await.map_err(tried)?;
     let (mut rows, mut bytes, mut is_cut) = (Vec::new(), 0, false);
     while let Some(row) = answer.next().await.map_err(tried)? {
@@ -141,28 +163,46 @@ fn params(after: Option<&[KeyPart]>, until: &[KeyPart], count: u32) -> Params {
 async fn step(
     conn: &mut Conn,
     def: &TableDef,
-    part: &Part<'_>,
+    (after, until): (Option<&[KeyPart]>, &[KeyPart]),
     rows: u32,
 ) -> Result<Option<Vec<KeyPart>>> {
-    let statement = chunk::select_step(def, part.after.is_some());
-    let params = params(part.after, part.until, rows.saturating_sub(1));
+    let statement = chunk::select_step(def, after.is_some());
+    let params = params(after, until, rows.saturating_sub(1));
     let row: Option<Row> = conn.exec_first(statement, params).await.map_err(|error| {
         control::error(error).context(format!("cannot walk along the key of {}", def.id))
     })?;
     row.map(|row| key_of(&row, 0, def)).transpose()
 }
 
-/// Refuses what the server does not take for a condition on rows of the table.
-pub async fn check_condition(conn: &mut Conn, def: &TableDef, condition: &str) -> Result<()> {
-    let asked = conn.query_drop(chunk::select_nothing(def, condition)).await;
-    asked.map_err(|error| {
-        let error = control::error(error);
-        match error.remedy() {
-            Remedy::Retry => error,
-            _ => Error::new(ErrorKind::Schema, error.report())
-                .context("the source does not take the condition"),
-        }
-    })
+/// Reads the rows with these keys, as far as there are any. Nothing proves that the columns are still those of `def`.
+pub async fn find(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    key: &[usize],
+    keys: &[Vec<KeyPart>],
+) -> Result<Chunk> {
+    let started = Instant::now();
+    let rows = rows_of(conn, def, wanted, key, keys).await?;
+    let bytes = rows.iter().map(row_bytes).sum();
+    let walked = rows.len();
+    Ok(Chunk { last_key: None, is_last: true, walked, rows, elapsed: started.elapsed(), bytes })
+}
+
+async fn rows_of(
+    conn: &mut Conn,
+    def: &TableDef,
+    wanted: &[usize],
+    key: &[usize],
+    keys: &[Vec<KeyPart>],
+) -> Result<Vec<Row>> {
+    let tried = |error| control::error(error).context(format!("cannot read rows of {}", def.id));
+    // Few different statements: each is prepared once. The last key stands for those that are missing.
+    let count = keys.len().next_power_of_two();
+    let fill = keys.last().into_iter().cycle().take(count - keys.len());
+    let params: Vec<_> = keys.iter().chain(fill).flatten().map(bind).collect();
+    let statement = chunk::select_keys(def, wanted, key, count);
+    conn.exec(statement, Params::Positional(params)).await.map_err(tried)
 }
 
 /// Reads the rows with these keys, as far as there are any, and proves that the wanted columns are still those of `def`. To
@@ -176,13 +216,7 @@ pub async fn read_keys(
     keys: &[Vec<KeyPart>],
 ) -> Result<Chunk> {
     let started = Instant::now();
-    let tried = |error| control::error(error).context(format!("cannot read rows of {}", def.id));
-    // Few different statements: each is prepared once. The last key stands for those that are missing.
-    let count = keys.len().next_power_of_two();
-    let fill = keys.last().into_iter().cycle().take(count - keys.len());
-    let params: Vec<_> = keys.iter().chain(fill).flatten().map(bind).collect();
-    let statement = chunk::select_keys(def, wanted, key, count);
-    let rows: Vec<Row> = conn.exec(statement, Params::Positional(params)).await.map_err(tried)?;
+    let rows = rows_of(conn, def, wanted, key, keys).await?;
     let now = schema::read_if_table(conn, &def.id).await?;
     let of = |def: &TableDef, at: &usize| def.columns.get(*at).cloned();
     let is_same = |now: &TableDef| {

@@ -138,6 +138,24 @@ fn without_owners(owned: &str) -> String {
 /// never comes.
 pub const ASK_EVERY: Duration = Duration::from_secs(2);
 
+/// How long a look at commits that hang waits for the next one.
+const SETTLE_EVERY: Duration = Duration::from_millis(5);
+
+/// Everything that can be seen by now, or stands in the log by now, of which a link that streams may have written it.
+///
+/// Where the server tells what it has executed, this returns when it has executed all of that. There a change can be seen
+/// before it counts as executed, and stands in the log before it can be seen; all that time its transaction is owned. One
+/// that was owned and is rolled back drops out. On the others it is what the log holds, for nothing is seen before it
+/// stands there; that all of it can be seen is `view`'s to wait for.
+pub async fn settled(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
+    let mut known = logged(conn, server).await?;
+    while server.naming == Naming::Gtids && !executed(conn, server).await?.covers(&known) {
+        tokio::time::sleep(SETTLE_EVERY).await;
+        known = known.intersection(&logged(conn, server).await?);
+    }
+    Ok(known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod browser;
+pub mod checker;
 pub mod daemon;
 pub mod model;
 pub mod mysql;
