@@ -89,6 +89,11 @@ fn whose(snapshot: &SnapshotLink, error: &Error) -> Span {
     }
 }
 
+/// Whether the statement ends with who asked for it; any other is finished although nobody hears of it.
+pub fn ends_with_its_caller(text: &str) -> bool {
+    matches!(statement::parse(text), Ok(Statement::VerifyLink(_)))
+}
+
 fn done(id: &str, status: &str, message: &str) -> Table {
     let columns = DONE_COLUMNS.map(str::to_owned).to_vec();
     Table { columns, rows: vec![vec![json!(id), json!(status), json!(message)]] }

@@ -52,11 +52,7 @@ pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<VerifyLink> {
 }
 
 /// What stands behind `clause`, up to the end of the statement or to one of the words in `ends`.
-pub(super) fn read_condition(
-    lexer: &mut Lexer<'_>,
-    clause: &Token,
-    ends: &[&str],
-) -> Result<Name> {
+pub(super) fn read_condition(lexer: &mut Lexer<'_>, clause: &Token, ends: &[&str]) -> Result<Name> {
     let mut span: Option<Span> = None;
     let mut open: Vec<Span> = Vec::new();
     loop {
