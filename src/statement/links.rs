@@ -19,11 +19,9 @@ const SNAPSHOT: &str = "SNAPSHOT";
 
 /// How these statements are written, for messages.
 pub(super) fn forms() -> String {
-    let verbs: Vec<_> = VERBS.iter().map(|(verb, _)| *verb).collect();
-    format!(
-        "{} LINK <id>, behind {SNAPSHOT} also [TABLE db.table] [WHERE condition]",
-        verbs.join(" | ")
-    )
+    let verbs = VERBS.iter().map(|(verb, _)| *verb).filter(|verb| *verb != SNAPSHOT);
+    let verbs = verbs.collect::<Vec<_>>().join(" | ");
+    format!("{verbs} LINK <id>; {SNAPSHOT} LINK <id> [TABLE <db.table>] [WHERE <condition>]")
 }
 
 /// Reads the statement if its first word is one of the verbs; else leaves the lexer where it is.
