@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -175,7 +175,7 @@ async fn serve(
     replies: mpsc::Sender<Reply>,
 ) {
     let (mut conn, mut turn) = (None, None);
-    while let Some(request) = requests.recv().await {
+    while let Some(request) = next(&mut requests, &mut turn).await {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut had_trouble = false;
         let reply = loop {
@@ -206,6 +206,23 @@ async fn serve(
             return;
         }
     }
+}
+
+/// A link whose sink takes nothing asks for nothing: it must not keep a turn from the others. When it goes on, its chunk is
+/// read without one.
+const TURN_IS_KEPT: Duration = Duration::from_secs(1);
+
+async fn next(
+    requests: &mut mpsc::Receiver<Request>,
+    turn: &mut Option<OwnedSemaphorePermit>,
+) -> Option<Request> {
+    if turn.is_some() {
+        match tokio::time::timeout(TURN_IS_KEPT, requests.recv()).await {
+            Ok(request) => return request,
+            Err(_) => *turn = None,
+        }
+    }
+    requests.recv().await
 }
 
 async fn answer(
