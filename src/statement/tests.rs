@@ -472,7 +472,7 @@ fn the_statements_of_the_page_are_read() {
         let block = block.split("```").next().expect("a split has a first part");
         statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
     }
-    assert_eq!(statements.len(), 7, "{statements:?}");
+    assert_eq!(statements.len(), 10, "{statements:?}");
     for statement in statements {
         parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
     }
