@@ -272,16 +272,18 @@ const ASK_BUSY_EVERY: Duration = Duration::from_millis(250);
 
 /// Returns when the server has no more threads running than `max`; 0 says that they do not count.
 async fn rest(subject: &Subject, conn: &mut mysql_async::Conn, max: u64) -> Result<()> {
-    let mut holding = Holding { live: &subject.live };
-    while max > 0 {
+    if max == 0 {
+        return Ok(());
+    }
+    let holding = Holding { live: &subject.live };
+    loop {
         let running = control::threads_running(conn).await?;
         if running <= max {
-            break;
+            return Ok(());
         }
         holding.tell(running);
         tokio::time::sleep(ASK_BUSY_EVERY).await;
     }
-    Ok(())
 }
 
 /// Shows why a copy stands still, and takes that back when it is dropped.
@@ -290,7 +292,7 @@ struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    fn tell(&mut self, threads_running: u64) {
+    fn tell(&self, threads_running: u64) {
         self.live.hold_snapshot(Some(threads_running));
     }
 }

@@ -12,6 +12,7 @@ use crate::link::control::Control;
 use crate::link::copying::Copying;
 use crate::link::definition;
 use crate::link::end::End;
+use crate::link::status::State;
 use crate::link::worker::Worker;
 use crate::source::control;
 use crate::source::snapshot::scan;
@@ -41,7 +42,10 @@ impl Control {
         }
         let checkpoints = inner.parts.state.checkpoints();
         let stored = checkpoints.get(id)?;
-        if !stored.and_then(|stored| stored.snapshot).is_some_and(|snapshot| snapshot.done) {
+        let was_done =
+            stored.and_then(|stored| stored.snapshot).is_some_and(|snapshot| snapshot.done);
+        // The checkpoint is of up to a second ago.
+        if !was_done || live.phase() == State::Snapshotting {
             let what = format!("{own} is being copied for the link `{id}`");
             return Err(Error::input(what).with_advice("wait until that copy is done"));
         }

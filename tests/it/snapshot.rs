@@ -104,7 +104,8 @@ async fn the_copy_of_a_table_that_grows_at_its_end_has_an_end() {
     })
     .await;
     // What was there when it began, and what came before the end was looked for.
-    assert!(last > 10_100 && copied(&stage).await < 600.0, "{} of {last}", copied(&stage).await);
+    let rows = f64::from(200 + last - 10_000);
+    assert!(copied(&stage).await < rows / 2.0, "{} of {rows}", copied(&stage).await);
     stage.until_equal("all is there", SECONDS_30).await;
 }
 
@@ -146,7 +147,7 @@ async fn rows_are_copied_again_by_a_statement_beside_the_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ordered_copy_outlives_kills_and_pauses() {
     let paced = |setup: crate::support::daemon::Setup| {
-        setup.set("snapshot.rows_per_s", 400).set("snapshot.chunk_rows", 40)
+        setup.set("snapshot.rows_per_s", 100).set("snapshot.chunk_rows", 40)
     };
     let mut stage = Stage::set(servers::mysql(Flavour::Mysql80), paced).await;
     stage.exec(&numbers(1, 400)).await;
@@ -161,6 +162,7 @@ async fn an_ordered_copy_outlives_kills_and_pauses() {
     stage.exec("UPDATE {t} SET a = 'behind the first kill' WHERE id % 50 = 0").await;
     stage.daemon.start_again().await;
     until("a part is copied", SECONDS_30, async || copied(&stage).await >= 80.0).await;
+    stage.until_state("snapshotting").await;
     let refused = stage.daemon.try_sql(&order).await.expect_err("one runs already");
     assert!(refused.contains("is being copied"), "{refused}");
     stage.daemon.kill9();
