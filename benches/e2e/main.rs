@@ -121,7 +121,9 @@ async fn run(size: &Size) {
     let mut daemon = Daemon::new(source.port, &sink);
 
     let (mut snapshot, expected) = (Phase::default(), table.checksum());
+    let mut select = Runs::default();
     for _ in 0..size.runs {
+        select.0.push(f64::from(size.rows) / source.select_all(size.rows).await.as_secs_f64());
         *sink.state() = State::default();
         daemon.forget_state();
         daemon.start();
@@ -164,7 +166,7 @@ async fn run(size: &Size) {
     }
     daemon.stop().await;
     check(&sink, table.checksum());
-    print(size, log_bytes, &snapshot, &stream, &raw, &p50, &p99);
+    print(size, log_bytes, (&snapshot, &select), (&stream, &raw), (&p50, &p99));
 }
 
 /// The end of a run: the daemon has stopped, so nothing can mend what is wrong now.
@@ -217,11 +219,9 @@ fn say(what: &str, phase: &Phase) {
 fn print(
     size: &Size,
     log_bytes: u64,
-    snapshot: &Phase,
-    stream: &Phase,
-    raw: &Runs,
-    p50: &Runs,
-    p99: &Runs,
+    (snapshot, select): (&Phase, &Runs),
+    (stream, raw): (&Phase, &Runs),
+    (p50, p99): (&Runs, &Runs),
 ) {
     println!(
         "{} rows; {} changes in {} transactions, {} MiB of log; {} commits/s for {} s; median (lowest to highest) of {}",
@@ -245,15 +245,20 @@ fn print(
     line("snapshot, rows/s", &snapshot.rows_per_s, 0);
     line("snapshot, µs CPU a row", &snapshot.cpu_us_per_row, 2);
     line("snapshot, peak RSS, MiB", &snapshot.peak_rss_mib, 0);
+    line("SELECT *, rows/s", select, 0);
     line("raw read, rows/s", raw, 0);
     line("latency p50, ms", p50, 2);
     line("latency p99, ms", p99, 2);
     println!("stream : raw = {:.2}", stream.rows_per_s.median() / raw.median());
+    let snapshot_to_select = snapshot.rows_per_s.median() / select.median();
+    println!("snapshot : SELECT * = {snapshot_to_select:.2}");
     let round = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
     let figures = json!({
         "stream_rows_per_s": stream.rows_per_s.median().round() as u64,
         "stream_cpu_us_per_row": round(stream.cpu_us_per_row.median(), 3),
         "snapshot_rows_per_s": snapshot.rows_per_s.median().round() as u64,
+        "select_rows_per_s": select.median().round() as u64,
+        "snapshot_ratio_to_select": round(snapshot_to_select, 3),
         "snapshot_cpu_us_per_row": round(snapshot.cpu_us_per_row.median(), 3),
         "peak_rss_mib": round(stream.peak_rss_mib.median().max(snapshot.peak_rss_mib.median()), 1),
         "raw_read_rows_per_s": raw.median().round() as u64,

@@ -103,6 +103,21 @@ impl Source {
         file
     }
 
+    /// What a reader needs that asks for the whole table by one statement, over one connection and the library that copies
+    /// use too, and throws each row away: the time.
+    pub async fn select_all(&self, rows: u32) -> Duration {
+        let mut conn = self.connect().await;
+        let began = Instant::now();
+        let mut answer =
+            conn.exec_iter("SELECT * FROM bench.goods", ()).await.expect("the table is there");
+        let mut count = 0;
+        while answer.next().await.expect("the rows come").is_some() {
+            count += 1;
+        }
+        assert_eq!(count, rows, "the table has its rows");
+        began.elapsed()
+    }
+
     /// What a reader needs that does nothing with what it reads: the time of `mysqlbinlog --raw`, without that of
     /// starting it, and the bytes.
     pub fn read_raw(&self, file: &str) -> (Duration, u64) {

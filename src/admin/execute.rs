@@ -6,9 +6,10 @@ use super::letters;
 use super::spec;
 use super::table::Table;
 use super::verification;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Span};
 use crate::link::{Control, Origin, Progress, State, Status};
-use crate::statement::{self, Statement};
+use crate::statement::{self, Name, SnapshotLink, Statement};
+use crate::table::TableId;
 
 /// The columns of `show_sync_link` and `show_sync_link_by_id`.
 const LINK_COLUMNS: [&str; 6] =
@@ -71,6 +72,18 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let count = count.map_err(|error| vec![letters::at(error, link, document)])?;
             Ok(done(&link.text, "discarded", &format!("{count} dead letters are forgotten")))
         }
+        Statement::SnapshotLink(snapshot) => {
+            let SnapshotLink { id, table, condition } = snapshot;
+            let named = |(db, table): &(Name, Name)| TableId::new(&db.text, &table.text);
+            let rows = condition.as_ref().map(|condition| condition.text.as_str());
+            let ordered = control.order_copy(&id.text, table.as_ref().map(named), rows).await;
+            ordered.map_err(|error| {
+                let span = whose(snapshot, &error);
+                vec![error.at(span)]
+            })?;
+            let how_far = "the rows are copied beside the stream; CALL dbms_etl.show_sync_link() says how far it is";
+            Ok(done(&id.text, "ordered", how_far))
+        }
         Statement::VerifyLink(statement) => {
             let at = |error: Error| match (error.kind(), &statement.condition) {
                 (ErrorKind::NotFound, _) => error.at(statement.link.span),
@@ -81,6 +94,19 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let verdict = control.verify(&order).await.map_err(|error| vec![at(error)])?;
             Ok(verification::table(&verdict))
         }
+    }
+}
+
+/// The words that the refusal of a copy speaks of.
+fn whose(snapshot: &SnapshotLink, error: &Error) -> Span {
+    let SnapshotLink { id, table, condition } = snapshot;
+    let speaks_of = |words: &str| error.to_string().contains(words);
+    match (table, condition) {
+        (Some((db, table)), _) if speaks_of("is of table") => {
+            Span::new(db.span.start, table.span.end)
+        }
+        (_, Some(condition)) if speaks_of("the condition") => condition.span,
+        _ => id.span,
     }
 }
 
@@ -167,7 +193,8 @@ fn others(status: &Status) -> String {
 
 /// `snapshot 1200 of about 5000 rows, 300 rows/s, 13 s left`, and `snapshot 5007 rows, done`.
 fn progress(state: State, progress: &Progress) -> String {
-    let Progress { rows, rows_total_estimate, rows_per_s, eta_s } = progress;
+    let Progress { rows, rows_total_estimate, rows_per_s, eta_s, held_at_threads_running } =
+        progress;
     if matches!(state, State::CatchingUp | State::Running) {
         return format!("snapshot {rows} rows, done");
     }
@@ -175,6 +202,9 @@ fn progress(state: State, progress: &Progress) -> String {
         format!("snapshot {rows} of about {rows_total_estimate} rows, {rows_per_s:.0} rows/s");
     if let Some(eta_s) = eta_s {
         text.push_str(&format!(", {eta_s} s left"));
+    }
+    if let Some(threads) = held_at_threads_running {
+        text.push_str(&format!(", held: the source has {threads} threads running"));
     }
     text
 }
@@ -226,6 +256,7 @@ mod tests {
                 rows_total_estimate: 5000,
                 rows_per_s: 299.6,
                 eta_s: Some(13),
+                held_at_threads_running: None,
             }),
             position: "binlog.000003:157 []".into(),
             pipeline_mode: "emulate",

@@ -226,6 +226,7 @@ fn link(status: &Status) -> Value {
             "rows_total_estimate": progress.rows_total_estimate,
             "rows_per_s": progress.rows_per_s,
             "eta_s": progress.eta_s,
+            "held_at_threads_running": progress.held_at_threads_running,
         })
     });
     let verification = status.verification.as_ref().map(|verification| {

@@ -1,7 +1,7 @@
 //! What a statement asks for, as the order for a link. Looks no table up.
 
 use crate::error::Span;
-use crate::link::{Origin, Overrides, Rules, Spec};
+use crate::link::{Beginning, Origin, Overrides, Rules, Spec};
 use crate::mapping;
 use crate::statement::{Assignment, Mapping, Name, Statement, SyncByTable};
 use crate::table::TableId;
@@ -17,6 +17,7 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::PauseLink { .. }
         | Statement::ResumeLink { .. }
         | Statement::ResetLink { .. }
+        | Statement::SnapshotLink(_)
         | Statement::VerifyLink(_)
         | Statement::ShowDeadLetters { .. }
         | Statement::RetryDeadLetters { .. }
@@ -25,7 +26,8 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
     let types = mapping::Overrides::default();
     let statement = text.to_owned();
     let overrides = Overrides::default();
-    Some(Spec { id: None, origin, statement, rules, pipeline_mode: None, types, overrides })
+    let from = Beginning::default();
+    Some(Spec { id: None, origin, statement, rules, pipeline_mode: None, types, overrides, from })
 }
 
 fn by_map(mapping: &Mapping) -> Rules {

@@ -11,7 +11,7 @@ use super::text::{Env, Text};
 use super::value::{PLACE, Source};
 use crate::admin::spec;
 use crate::error::{Error, Result, Span};
-use crate::link::{AddColumns, OnGone, OnPurged, Origin, Overrides, PipelineMode, Spec};
+use crate::link::{AddColumns, Beginning, OnGone, OnPurged, Origin, Overrides, PipelineMode, Spec};
 use crate::mapping;
 use crate::statement;
 
@@ -35,6 +35,7 @@ pub(super) struct Entry {
     on_purged: Option<Place>,
     verify_every_secs: Option<u64>,
     verify_repair: Option<bool>,
+    from: Option<Place>,
 }
 
 /// Where a string's literal stands in the file.
@@ -157,6 +158,9 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
     spec.types = entry.types;
     spec.id = id.or_else(|| Some(spec.rules.index().to_owned()));
     spec.overrides = overrides(source, entry)?;
+    if let Some(place) = entry.from {
+        spec.from = Beginning::parse(&read(&place)?.value).map_err(|error| error.at(place.0))?;
+    }
     Ok(spec)
 }
 

@@ -50,6 +50,16 @@ on_drop = "maybe"
 }
 
 #[test]
+fn a_beginning_that_is_none_is_shown_at_its_place() {
+    let text = "[[links]]\ntable = \"d.t\"\nindex = \"i\"\nfrom = \"yesterday\"\n";
+    let told = refused(text);
+    assert!(
+        told.contains("driftless.toml:4:8") && told.contains("`yesterday` is no beginning"),
+        "{told}"
+    );
+}
+
+#[test]
 fn everything_that_is_wrong_is_said_at_once() {
     let text = r#"
 memory_limit_bytes = "lots"

@@ -213,6 +213,7 @@ impl Worker {
             ended: Mutex::new(ended),
             server: self.setup.subject.server.clone(),
             chunk_bytes_max: self.setup.subject.chunk_bytes_max,
+            turns: self.setup.subject.turns.clone(),
             live: self.setup.live.clone(),
         });
         self.holding = match &record.skipped {
@@ -223,6 +224,8 @@ impl Worker {
         if copies || !(self.snapshot.done || walks_as_before) {
             self.copy_anew(self.sweeps(&record.copy).then_some(version));
         }
+        // A condition may name what is not there any more; the rows that it leaves out do no harm.
+        self.snapshot.filter = None;
         self.start_copier()
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::link::consequence::rule_records;
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
-use crate::link::{PipelineMode, Rules, Spec, start};
+use crate::link::{PipelineMode, Rules, Spec, beginning, start};
 use crate::state::LinkRecord;
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
@@ -29,6 +29,8 @@ impl Control {
             spec.rules.table().cloned().ok_or_else(|| vec![Error::input("a link needs a rule")])?;
         inner.refuse_twice(&id, spec.rules.index()).map_err(|error| vec![error])?;
         let mapping = start::validate(inner, &spec, &table).await?;
+        let begins_at =
+            beginning::checkpoint(inner, &spec, &table).await.map_err(|error| vec![error])?;
         let now = unix_seconds();
         let mut record = LinkRecord {
             id: id.clone(),
@@ -53,6 +55,10 @@ impl Control {
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.families().delete(&id).map_err(|error| vec![error])?;
         inner.parts.state.letters().delete_of(&id).map_err(|error| vec![error])?;
+        if let Some(begins_at) = begins_at {
+            let checkpoints = inner.parts.state.checkpoints();
+            checkpoints.put(&id, &begins_at, true).map_err(|error| vec![error])?;
+        }
         inner.parts.state.links().put(&record).map_err(|error| vec![error])?;
         inner.remember(record, State::Scheduled).map_err(|error| vec![error])?;
         inner.start_worker(&id).await;

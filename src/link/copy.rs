@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -27,24 +27,24 @@ use crate::table::TableDef;
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     /// Where the snapshot ends, and about how many rows it has.
-    Bounds {
-        delivered: GtidSet,
-    },
+    Bounds { delivered: GtidSet },
+    /// To wait until the next chunk may be begun: until `due`, until the server has no more threads running, and until it
+    /// is this copy's turn.
+    Rest { due: Instant, threads_running_max: u32 },
     Chunk {
         delivered: GtidSet,
         after: Option<Vec<KeyPart>>,
         until: Vec<KeyPart>,
+        condition: Option<String>,
         rows_max: u32,
     },
     /// A page of the documents below a version: which of them have no row.
-    Extras {
-        below: Version,
-        after: Option<String>,
-    },
+    Extras { below: Version, after: Option<String> },
 }
 
 pub(super) enum Reply {
     Bounds(Bounds),
+    Rested,
     Chunk {
         chunk: Chunk,
         executed: GtidSet,
@@ -80,6 +80,8 @@ pub(super) struct Subject {
     pub wanted: Vec<usize>,
     /// A chunk is cut off where it holds more.
     pub chunk_bytes_max: usize,
+    /// Of the whole process: as many as chunks may be read at once.
+    pub turns: Arc<Semaphore>,
     pub live: Arc<Live>,
     /// XA transactions that the stream has delivered as prepared, as of now; the worker sees to it until the copy is done.
     pub prepared: Mutex<Arc<Open>>,
@@ -185,8 +187,8 @@ async fn serve(
     mut requests: mpsc::Receiver<Request>,
     replies: mpsc::Sender<Reply>,
 ) {
-    let mut conn = None;
-    while let Some(mut request) = requests.recv().await {
+    let (mut conn, mut turn) = (None, None);
+    while let Some(mut request) = next(&mut requests, &mut turn).await {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut had_trouble = false;
         let reply = loop {
@@ -196,7 +198,7 @@ async fn serve(
                 Err(error)
                     if error.remedy() == Remedy::Retry || error.kind() == ErrorKind::Schema =>
                 {
-                    conn = None;
+                    (conn, turn) = (None, None);
                     had_trouble = true;
                     if let Request::Extras { after, .. } = &mut request {
                         // The index may have lost the place.
@@ -212,10 +214,36 @@ async fn serve(
         if had_trouble {
             subject.live.trouble_is_over();
         }
+        match &reply {
+            // Nobody closes it.
+            Reply::Rested => turn = subject.turns.clone().acquire_owned().await.ok(),
+            Reply::Bounds(_)
+            | Reply::Chunk { .. }
+            | Reply::Extras(_)
+            | Reply::Incomparable(_)
+            | Reply::Failed(_) => drop(turn.take()),
+        }
         if replies.send(reply).await.is_err() {
             return;
         }
     }
+}
+
+/// A link whose sink takes nothing asks for nothing: it must not keep a turn from the others. When it goes on, its chunk is
+/// read without one.
+const TURN_IS_KEPT: Duration = Duration::from_secs(1);
+
+async fn next(
+    requests: &mut mpsc::Receiver<Request>,
+    turn: &mut Option<OwnedSemaphorePermit>,
+) -> Option<Request> {
+    if turn.is_some() {
+        match tokio::time::timeout(TURN_IS_KEPT, requests.recv()).await {
+            Ok(request) => return request,
+            Err(_) => *turn = None,
+        }
+    }
+    requests.recv().await
 }
 
 async fn answer(
@@ -243,15 +271,20 @@ async fn answer(
             let executed = view::close(conn, &subject.server).await?;
             Ok(Reply::Bounds(Bounds { until, rows_total, executed }))
         }
-        Request::Chunk { delivered, after, until, rows_max } => {
+        Request::Rest { due, threads_running_max } => {
+            tokio::time::sleep_until((*due).into()).await;
+            rest(subject, conn, u64::from(*threads_running_max)).await?;
+            Ok(Reply::Rested)
+        }
+        Request::Chunk { delivered, after, until, condition, rows_max } => {
             subject.open(conn, delivered).await?;
-            let chunk = scan::read_chunk(
+            let chunk = scan::read_chunk_where(
                 conn,
                 &subject.def,
                 &subject.wanted,
-                after.as_deref(),
-                until,
+                (after.as_deref(), until),
                 (*rows_max, subject.chunk_bytes_max),
+                condition.as_deref(),
             )
             .await?;
             let executed = view::close(conn, &subject.server).await?;
@@ -269,6 +302,42 @@ async fn answer(
             let what = "documents can be looked for by a copy that compares, and by no other";
             Err(Error::new(ErrorKind::Unsupported, what))
         }
+    }
+}
+
+/// How often a server that is busy is asked whether it still is.
+const ASK_BUSY_EVERY: Duration = Duration::from_millis(250);
+
+/// Returns when the server has no more threads running than `max`; 0 says that they do not count.
+async fn rest(subject: &Subject, conn: &mut mysql_async::Conn, max: u64) -> Result<()> {
+    if max == 0 {
+        return Ok(());
+    }
+    let holding = Holding { live: &subject.live };
+    loop {
+        let running = control::threads_running(conn).await?;
+        if running <= max {
+            return Ok(());
+        }
+        holding.tell(running);
+        tokio::time::sleep(ASK_BUSY_EVERY).await;
+    }
+}
+
+/// Shows why a copy stands still, and takes that back when it is dropped.
+struct Holding<'a> {
+    live: &'a Live,
+}
+
+impl Holding<'_> {
+    fn tell(&self, threads_running: u64) {
+        self.live.hold_snapshot(Some(threads_running));
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.live.hold_snapshot(None);
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Copying {
     /// Waits for a boundary to ask the next thing at.
     Ready,
     AskedForBounds,
+    /// Waits until the next chunk may be begun.
+    Resting,
     /// The bounds were read; the first window waits until the stream has covered what was executed by then. An XA
     /// transaction from before the link's beginning is in there if the bounds show what it did.
     Bounded(Bounds),
@@ -42,6 +44,21 @@ pub(super) enum Copying {
     Done,
 }
 
+/// When the next chunk may be begun.
+pub(super) struct Pace {
+    chunk_began: Instant,
+    due: Instant,
+    /// It may be begun now.
+    has_rested: bool,
+}
+
+impl Pace {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { chunk_began: now, due: now, has_rested: false }
+    }
+}
+
 impl Copying {
     /// The window that must know of every change.
     pub(super) fn window(&mut self) -> Option<&mut Window> {
@@ -49,6 +66,7 @@ impl Copying {
             Copying::Reading(window) | Copying::Covering { window, .. } => Some(window),
             Copying::Ready
             | Copying::AskedForBounds
+            | Copying::Resting
             | Copying::Bounded(_)
             | Copying::Seeking
             | Copying::Sought(_)
@@ -75,6 +93,7 @@ impl Worker {
                 _ => Ok(()),
             },
             Copying::AskedForBounds
+            | Copying::Resting
             | Copying::Bounded(_)
             | Copying::Reading(_)
             | Copying::Covering { .. }
@@ -101,10 +120,18 @@ impl Worker {
             self.copying = Copying::AskedForBounds;
             return Ok(());
         };
+        if !std::mem::take(&mut self.pace.has_rested) {
+            let threads_running_max = self.setup.snapshot_config.max_threads_running;
+            copier.ask(Request::Rest { due: self.pace.due, threads_running_max }).await?;
+            self.copying = Copying::Resting;
+            return Ok(());
+        }
+        self.pace.chunk_began = Instant::now();
         let window = Window::open(delivered, self.setup.snapshot_config.recorded_bytes);
         let delivered = window.must_be_executed().clone();
         let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
-        copier.ask(Request::Chunk { delivered, after, until, rows_max }).await?;
+        let condition = self.snapshot.filter.clone();
+        copier.ask(Request::Chunk { delivered, after, until, condition, rows_max }).await?;
         self.copying = Copying::Reading(window);
         Ok(())
     }
@@ -134,11 +161,15 @@ impl Worker {
                 }
                 return Ok(());
             }
+            (Reply::Rested, Copying::Resting) => self.pace.has_rested = true,
+            (Reply::Rested, other) => self.copying = other,
             (Reply::Chunk { chunk, executed, wrong }, Copying::Reading(window)) => {
+                let pause = self.setup.snapshot_config.pause_behind(chunk.walked);
+                self.pace.due = self.pace.chunk_began + pause;
                 if window.has_overflowed() {
                     self.size.halve();
                 } else {
-                    self.size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
+                    self.size.learn(chunk.walked, chunk.elapsed, chunk.bytes);
                     let is_covered = window.is_covered(&executed, &self.at.position.gtids);
                     self.copying = Copying::Covering { window, chunk, executed, wrong };
                     if is_covered {
@@ -180,7 +211,7 @@ impl Worker {
         }
         self.put_rows(&window, &chunk, wrong.as_deref()).await?;
         self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
-        self.snapshot.rows += chunk.len() as u64;
+        self.snapshot.rows += chunk.walked as u64;
         self.snapshot.after = chunk.last_key.clone().or(self.snapshot.after.take());
         if let Some(wrong) = &wrong {
             self.note_compared(wrong);
@@ -265,6 +296,7 @@ impl Worker {
             tracing::info!(link = self.setup.link, count, "documents without a row are deleted");
         }
         self.snapshot.done = true;
+        self.snapshot.filter = None;
         self.copying = Copying::Done;
         self.setup.copier = None;
         self.note_mark();

@@ -141,7 +141,7 @@ pub(super) async fn read(conn: &mut mysql_async::Conn, table: &TableId) -> Resul
     there(schema::read_definition(conn, table).await?, table)
 }
 
-fn there(def: Option<TableDef>, table: &TableId) -> Result<TableDef> {
+pub(super) fn there(def: Option<TableDef>, table: &TableId) -> Result<TableDef> {
     def.ok_or_else(|| {
         Error::new(
             ErrorKind::SourceRefused,

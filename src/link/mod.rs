@@ -8,6 +8,7 @@
 
 mod alone;
 mod altering;
+mod beginning;
 mod cascades;
 mod check;
 mod consequence;
@@ -22,6 +23,7 @@ mod lanes;
 mod left_out;
 mod letters;
 mod mending;
+mod ordered;
 mod pipeline_mode;
 mod policy;
 mod purging;
@@ -46,6 +48,7 @@ pub use verify::{Counts, Difference, Order, Verdict};
 
 use crate::error::Span;
 use crate::mapping;
+pub use crate::source::beginning::Beginning;
 pub use crate::source::preflight::{Finding, Level};
 use crate::table::TableId;
 
@@ -152,6 +155,7 @@ pub struct Spec {
     pub types: mapping::Overrides,
     /// What the link says of itself.
     pub overrides: Overrides,
+    pub from: Beginning,
 }
 
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ use crate::link::status::{Live, State};
 use crate::link::supervisor::Inner;
 use crate::link::upstream::{Joined, wait_or_fail};
 use crate::link::worker::{Setup, Worker};
-use crate::link::{Rules, Spec, consequence, definition};
+use crate::link::{Rules, Spec, beginning, consequence, definition};
 use crate::mapping;
 use crate::naive::{Rule, is_naive};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position};
@@ -215,6 +215,7 @@ async fn set_up(
     live.set_way(way.clone());
     let state = &inner.parts.state;
     begin_in_files(inner, record, &table, &target)?;
+    beginning::prove(inner, record, live, &table).await?;
     let mut stored = state.checkpoints().get(&record.id)?;
     if stored
         .as_ref()
@@ -350,6 +351,7 @@ async fn set_up(
         def: def.clone(),
         wanted: cascades.wanted.clone(),
         chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
+        turns: inner.copy_turns.clone(),
         live: live.clone(),
         prepared: Mutex::new(prepared.clone()),
     });

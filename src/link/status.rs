@@ -2,7 +2,7 @@
 //! nothing.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -139,6 +139,8 @@ pub struct Progress {
     pub rows_total_estimate: u64,
     pub rows_per_s: f64,
     pub eta_s: Option<u64>,
+    /// It stands still, because so many threads of the source are running.
+    pub held_at_threads_running: Option<u64>,
 }
 
 /// The cell that a link's tasks share.
@@ -149,6 +151,8 @@ pub(super) struct Live {
     /// Milliseconds, −1 before the first acknowledged change.
     acked_after_ms: AtomicI64,
     restarts: AtomicU64,
+    /// The state has an order for a copy, which the worker takes when it can.
+    pub copy_is_ordered: AtomicBool,
     changing: Mutex<Changing>,
 }
 
@@ -178,6 +182,7 @@ impl Live {
             lag_ms: AtomicI64::new(-1),
             acked_after_ms: AtomicI64::new(-1),
             restarts: AtomicU64::new(restarts),
+            copy_is_ordered: AtomicBool::new(false),
             changing: Mutex::new(Changing {
                 phase,
                 reason: String::new(),
@@ -336,7 +341,23 @@ impl Live {
             let rows_per_s = (rows - rows_before) as f64 / elapsed;
             let left = rows_total_estimate.saturating_sub(rows) as f64;
             let eta_s = (rows_per_s > 0.0).then(|| (left / rows_per_s).ceil() as u64);
-            c.snapshot = Some(Progress { rows, rows_total_estimate, rows_per_s, eta_s });
+            let held_at_threads_running = c.snapshot.and_then(|c| c.held_at_threads_running);
+            c.snapshot = Some(Progress {
+                rows,
+                rows_total_estimate,
+                rows_per_s,
+                eta_s,
+                held_at_threads_running,
+            });
+        });
+    }
+
+    /// The copy stands still, because so many threads of the source are running; None: it does not.
+    pub fn hold_snapshot(&self, threads_running: Option<u64>) {
+        self.change(|c| {
+            if let Some(progress) = &mut c.snapshot {
+                progress.held_at_threads_running = threads_running;
+            }
         });
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -63,6 +63,8 @@ pub(super) struct Inner {
     /// Links whose source has ended.
     pub finished: watch::Sender<BTreeSet<String>>,
     pub keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Copies take turns in reading.
+    pub copy_turns: Arc<Semaphore>,
     /// True from the moment when everything is to end for good.
     pub ending: watch::Sender<bool>,
 }
@@ -124,6 +126,7 @@ impl Supervisor {
             declared: AtomicUsize::new(declared.len()),
             finished: watch::Sender::default(),
             keeper: Mutex::default(),
+            copy_turns: Arc::new(Semaphore::new(parts.snapshot.parallel.clamp(1, 1_024))),
             ending: watch::Sender::new(false),
             parts,
         });

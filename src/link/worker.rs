@@ -21,7 +21,7 @@ use crate::link::alone::Alone;
 use crate::link::altering::Holding;
 use crate::link::cascades::watch::Cascades;
 use crate::link::copy::{Copier, Subject};
-use crate::link::copying::{Copying, record, reply_of};
+use crate::link::copying::{Copying, Pace, record, reply_of};
 use crate::link::end::End;
 use crate::link::inquiry::Inquiries;
 use crate::link::lane::Route;
@@ -118,6 +118,9 @@ pub(super) struct Worker {
     pub(super) mended: Counts,
     pub(super) snapshot: SnapshotRecord,
     pub(super) size: chunk::Size,
+    pub(super) pace: Pace,
+    /// The state has the order for the copy that runs.
+    pub(super) order_is_kept: bool,
     acked: Option<Mark>,
     /// The snapshot's last row is in the index.
     snapshot_is_acked: bool,
@@ -167,6 +170,8 @@ impl Worker {
             mended: Counts::default(),
             snapshot: setup.snapshot.clone(),
             size: chunk::Size::new(&setup.snapshot_config),
+            pace: Pace::new(),
+            order_is_kept: false,
             acked: None,
             snapshot_is_acked: setup.snapshot.done,
             snapshot_logged: Instant::now(),
@@ -200,6 +205,7 @@ impl Worker {
             self.end_learning()?;
             self.note_mark();
         }
+        self.find_order()?;
         self.start_copier()?;
         self.ask_next().await?;
         for item in std::mem::take(&mut self.setup.first) {
@@ -218,6 +224,7 @@ impl Worker {
                     self.tend()?;
                     self.setup.lanes.show_to_busy()?;
                     self.come_back()?;
+                    self.take_order().await?;
                 }
                 reply = reply_of(&mut self.setup.copier) => self.take_reply(reply).await?,
                 inquiry = self.inquiries.next() => self.take_inquiry(inquiry).await?,
@@ -270,6 +277,7 @@ impl Worker {
         self.end_skipping()?;
         self.end_learning()?;
         self.note_mark();
+        self.take_order().await?;
         self.at_boundary().await?;
         self.answer_at_boundary().await
     }
@@ -517,6 +525,9 @@ impl Worker {
             prepared: mark.prepared,
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        if let Some(snapshot) = &record.snapshot {
+            self.end_order(snapshot)?;
+        }
         let needless = self.cascades.take_removable(record.checkpoint.n);
         if !needless.is_empty() {
             let names = needless.iter().map(|name| &**name);

@@ -13,13 +13,12 @@ use crate::source::Config;
 use crate::source::binlog::event::{Query, TableMapEvent};
 use crate::source::binlog::payload::{Inflater, Payload};
 use crate::source::binlog::{Body, FormatDescription, Header, TableMap};
-use crate::source::config::drawn_server_id;
 use crate::source::ddl::temporary::Temporaries;
 use crate::source::ddl::{self, Kind};
 use crate::source::from_table_map;
 use crate::source::numbering::Numbering;
 use crate::source::replication::{self, Opened};
-use crate::source::server::Server;
+use crate::source::server::{Naming, Server};
 use crate::source::snapshot::watermark;
 use crate::table::{TableDef, TableId};
 
@@ -49,6 +48,19 @@ pub struct Ahead {
     concerns_nothing: bool,
     inflater: Option<Inflater>,
     temporaries: Temporaries,
+    /// The file that is read says itself what is before it, and `passed` does not know it yet.
+    asks_head: bool,
+    has_read_head: bool,
+    file_begun_at_us: u64,
+    committed_at_us: u64,
+}
+
+/// What one event brought.
+pub struct Step {
+    /// The transaction that begins with it.
+    pub begun: Option<Gtid>,
+    /// When that was committed, as far as the log says, in microseconds since 1970.
+    pub committed_at_us: u64,
 }
 
 /// The server's own bound of an event.
@@ -66,28 +78,96 @@ impl Ahead {
         passed: &GtidSet,
     ) -> Result<Option<Self>> {
         let position = Position { file: String::new(), offset: 0, gtids: passed.clone() };
-        let events = match replication::open(config, server, &position, drawn_server_id()).await? {
+        let events = match replication::open_beside(config, server, &position).await? {
             Opened::Stream(events) => events,
             Opened::Elsewhere(_) => return Ok(None),
         };
-        Ok(Some(Self {
-            table: table.clone(),
+        Ok(Some(Self::new(config, server, table.clone(), events, passed.clone())))
+    }
+
+    /// Begins at the head of a file of the log, for [`Self::step`]. `passed` is before it, as far as the file does not say
+    /// that itself; None where another server is at the address.
+    pub async fn open_file(
+        config: &Config,
+        server: &Server,
+        file: &str,
+        passed: GtidSet,
+    ) -> Result<Option<Self>> {
+        let events = match replication::open_file(config, server, file).await? {
+            Opened::Stream(events) => events,
+            Opened::Elsewhere(_) => return Ok(None),
+        };
+        let mut ahead = Self::new(config, server, TableId::new("", ""), events, passed);
+        ahead.numbering.begin_file(file, 0);
+        ahead.asks_head = server.naming == Naming::Gtids;
+        Ok(Some(ahead))
+    }
+
+    fn new(
+        config: &Config,
+        server: &Server,
+        table: TableId,
+        events: EventStream,
+        passed: GtidSet,
+    ) -> Self {
+        Self {
+            table,
             events,
             silence_max: std::time::Duration::from_millis(config.read_timeout_ms()),
             format: FormatDescription::assumed(),
             numbering: Numbering::new(server.clone(), "", 0),
-            passed: passed.clone(),
+            passed,
             open: None,
             has_begun: false,
             concerns_nothing: false,
             inflater: None,
             temporaries: Temporaries::default(),
-        }))
+            asks_head: false,
+            has_read_head: false,
+            file_begun_at_us: 0,
+            committed_at_us: 0,
+        }
     }
 
     /// Everything up to where it was read. Not all of it need be executed yet.
     pub fn passed(&self) -> &GtidSet {
         &self.passed
+    }
+
+    /// A transaction was read in part.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Where the next event begins.
+    pub fn place(&self) -> (&str, u64) {
+        (self.numbering.file(), self.numbering.offset())
+    }
+
+    /// What is before the file is known.
+    pub fn has_read_head(&self) -> bool {
+        self.has_read_head
+    }
+
+    /// When the file was begun.
+    pub fn file_begun_at_us(&self) -> u64 {
+        self.file_begun_at_us
+    }
+
+    /// Reads one event.
+    pub async fn step(&mut self) -> Result<Step> {
+        let was_open = self.open.is_some();
+        let event = self.next().await?;
+        self.take(&event, &mut Vec::new())?;
+        let begun = self.open.clone().filter(|_| !was_open);
+        Ok(Step { begun, committed_at_us: self.committed_at_us })
+    }
+
+    async fn next(&mut self) -> Result<Bytes> {
+        tokio::time::timeout(self.silence_max, self.events.next(&is_wanted))
+            .await
+            .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
+            .ok_or_else(stream_ended)
     }
 
     /// Reads on until everything in `until` was passed; gives the statements on the table on that way, in order. `conn`
@@ -101,10 +181,7 @@ impl Ahead {
     ) -> Result<()> {
         let (mut until, mut asked) = (until.clone(), Instant::now());
         while self.open.is_some() || !self.passed.covers(&until) {
-            let event = tokio::time::timeout(self.silence_max, self.events.next(&is_wanted))
-                .await
-                .map_err(|_| Error::new(ErrorKind::SourceUnreachable, "the source was silent"))??
-                .ok_or_else(stream_ended)?;
+            let event = self.next().await?;
             self.take(&event, met)?;
             if asked.elapsed() >= watermark::ASK_EVERY {
                 asked = Instant::now();
@@ -131,8 +208,16 @@ impl Ahead {
                 self.format = *format;
                 // A file that ended within a transaction: it was rolled back.
                 self.open = None;
+                if self.file_begun_at_us == 0 {
+                    self.file_begun_at_us = u64::from(header.timestamp) * 1_000_000;
+                }
+                self.has_read_head |= !self.asks_head;
             }
             Body::GroupStart(start) => {
+                self.committed_at_us = match start.commit_micros {
+                    0 => u64::from(header.timestamp) * 1_000_000,
+                    micros => micros,
+                };
                 self.open = Some(self.numbering.gtid(&start)?);
                 self.has_begun = start.mariadb.is_some_and(|start| !start.is_standalone());
                 self.concerns_nothing = start.mariadb.is_some_and(|start| start.alters_nothing());
@@ -145,6 +230,7 @@ impl Ahead {
                 if self.open.is_none() && self.numbering.is_by_place() {
                     // Before 5.7 no event goes before a transaction's first statement.
                     self.open = Some(self.numbering.here()?);
+                    self.committed_at_us = u64::from(header.timestamp) * 1_000_000;
                     self.has_begun = false;
                     self.concerns_nothing = false;
                 }
@@ -173,8 +259,13 @@ impl Ahead {
                 ));
             }
             Body::TableMap(map) => self.take_map(&map, met)?,
+            Body::PreviousGtids(before) => {
+                if std::mem::take(&mut self.asks_head) {
+                    self.passed.union(&before);
+                    self.has_read_head = true;
+                }
+            }
             Body::Heartbeat(_)
-            | Body::PreviousGtids(_)
             | Body::Rows(_)
             | Body::Packed(_)
             | Body::RowsQuery(_)

@@ -105,6 +105,13 @@ fn encryption(config: &tls::Config) -> SslOpts {
 /// To a name that no account has, the server speaks of a plugin too, one that it draws, lest names be guessed.
 const UNKNOWN_PLUGIN: &str = "see that the account exists and check `user`; one that exists must log in by caching_sha2_password: ALTER USER … IDENTIFIED WITH caching_sha2_password BY …";
 
+/// How many threads of the server work just now, by its own count.
+pub async fn threads_running(conn: &mut Conn) -> Result<u64> {
+    let asked = "SHOW GLOBAL STATUS LIKE 'Threads_running'";
+    let row: Option<(String, u64)> = conn.query_first(asked).await.map_err(error)?;
+    Ok(row.map_or(0, |(_, count)| count))
+}
+
 /// An error of the client library by what it asks of us.
 pub fn error(cause: MysqlError) -> Error {
     let text = without_full_stop(match &cause {

@@ -10,6 +10,7 @@
 
 #[cfg(feature = "daemon")]
 pub mod ahead;
+pub mod beginning;
 pub mod binlog;
 mod column_type;
 #[cfg(feature = "daemon")]
@@ -26,6 +27,7 @@ pub mod foreign_keys;
 pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod places;
+pub mod locate;
 #[cfg(feature = "daemon")]
 pub mod preflight;
 #[cfg(feature = "daemon")]

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mysql::{Connection, Dump, DumpFrom, EventStream, Session, prepare_session};
 use crate::position::Position;
 use crate::source::binlog::gtid_set;
-use crate::source::config::{Config, Resume};
+use crate::source::config::{Config, Resume, drawn_server_id};
 use crate::source::server::{Naming, Server};
 
 /// Longer than any pause of ours: a link that waits for its sink must not have the source cut the connection.
@@ -19,13 +19,29 @@ pub enum Opened {
     Elsewhere(String),
 }
 
-/// Connects and asks for everything behind `at`. The server ends another reader that has the same `server_id`: MySQL goes by a
-/// UUID, which is new each time, MariaDB by this number alone.
-pub async fn open(
+/// Connects and asks for everything behind `at`, as the one that follows this source.
+pub async fn open(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
+    open_as(config.server_id(), config, server, || resume(config.resume, server.naming, at)).await
+}
+
+/// The same beside the one that follows it.
+pub async fn open_beside(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
+    let from = || resume(config.resume, server.naming, at);
+    open_as(drawn_server_id(), config, server, from).await
+}
+
+/// Connects, beside the one that follows this source, and asks for a file of the log, from its head on.
+pub async fn open_file(config: &Config, server: &Server, file: &str) -> Result<Opened> {
+    let from = || Ok(DumpFrom::File { file: file.to_owned(), offset: 4 });
+    open_as(drawn_server_id(), config, server, from).await
+}
+
+/// A server ends another reader with the same number: MySQL goes by a UUID, which is new each time, MariaDB by this alone.
+async fn open_as(
+    server_id: u32,
     config: &Config,
     server: &Server,
-    at: &Position,
-    server_id: u32,
+    from: impl FnOnce() -> Result<DumpFrom>,
 ) -> Result<Opened> {
     let mut connection = Connection::connect(&config.replication_options()?).await?;
     let session = Session {
@@ -38,8 +54,7 @@ pub async fn open(
     if found != server.identity {
         return Ok(Opened::Elsewhere(found));
     }
-    let from = resume(config.resume, server.naming, at)?;
-    Ok(Opened::Stream(connection.dump(Dump { server_id, from }).await?))
+    Ok(Opened::Stream(connection.dump(Dump { server_id, from: from()? }).await?))
 }
 
 /// Resuming by transactions works on every server that has them; by file and offset only on the one that wrote the file. A

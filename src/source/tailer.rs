@@ -217,13 +217,8 @@ impl Run {
             let files = LogFiles::open(dir, &self.follower.resume_at().position.gtids)?;
             return self.follow_files(files).await;
         }
-        let opened = replication::open(
-            &self.config,
-            &self.server,
-            &self.follower.resume_at().position,
-            self.config.server_id(),
-        )
-        .await?;
+        let at = &self.follower.resume_at().position;
+        let opened = replication::open(&self.config, &self.server, at).await?;
         let mut events = match opened {
             Opened::Stream(events) => events,
             Opened::Elsewhere(found) => {

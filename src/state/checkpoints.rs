@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Durability, Family, State};
+use super::{Durability, Family, State, joined_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Checkpoint, Epoch, Position};
 
@@ -47,6 +47,19 @@ pub struct SnapshotRecord {
     /// Only documents that are not what their rows make them are written, and only those without a row are deleted.
     #[serde(default)]
     pub compares: bool,
+    /// A statement asked for it, of a link that had copied its table.
+    #[serde(default)]
+    pub ordered: bool,
+    /// The rows that are copied, as a condition; None: all.
+    #[serde(default)]
+    pub filter: Option<String>,
+}
+
+/// A copy that a statement asks for, and that has not begun.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyOrder {
+    /// The rows that are wanted, as a condition; None: all.
+    pub filter: Option<String>,
 }
 
 /// One column of a key as a value to bind.
@@ -92,8 +105,28 @@ impl Checkpoints<'_> {
     }
 
     pub fn delete(&self, link: &str) -> Result<()> {
+        self.take_order(link)?;
         self.state.delete(Family::Checkpoints, link.as_bytes(), Durability::Synced)
     }
+
+    /// Keeps the order until a checkpoint says that its copy has begun.
+    pub fn order_copy(&self, link: &str, order: &CopyOrder) -> Result<()> {
+        self.state.put(Family::Checkpoints, &order_key(link), order, Durability::Synced)
+    }
+
+    pub fn ordered_copy(&self, link: &str) -> Result<Option<CopyOrder>> {
+        self.state.get(Family::Checkpoints, &order_key(link))
+    }
+
+    /// The order is carried out, or is wanted no more.
+    pub fn take_order(&self, link: &str) -> Result<()> {
+        self.state.delete(Family::Checkpoints, &order_key(link), Durability::Buffered)
+    }
+}
+
+/// Beside the link's checkpoint.
+fn order_key(link: &str) -> Vec<u8> {
+    joined_key(link, &["copy"])
 }
 
 #[derive(Serialize, Deserialize)]
@@ -184,6 +217,8 @@ mod tests {
                 again: true,
                 unindexed: true,
                 compares: true,
+                ordered: true,
+                filter: Some("`a` > '1'".into()),
             }),
             index_uuid: "Zk3".into(),
             prepared: Arc::new(BTreeMap::from([
@@ -197,8 +232,13 @@ mod tests {
             drop(state);
             let state = open(dir.path());
             assert_eq!(state.checkpoints().get("7").expect("reads").as_ref(), Some(&record));
+            let order = CopyOrder { filter: Some("x = 1".into()) };
+            state.checkpoints().order_copy("7", &order).expect("writes");
+            assert_eq!(state.checkpoints().ordered_copy("7").expect("reads"), Some(order));
+            assert_eq!(state.checkpoints().ordered_copy("70").expect("reads"), None);
             state.checkpoints().delete("7").expect("deletes");
             assert_eq!(state.checkpoints().get("7").expect("reads"), None);
+            assert_eq!(state.checkpoints().ordered_copy("7").expect("reads"), None);
         }
     }
 }

@@ -110,6 +110,7 @@ impl Links<'_> {
         let mut batch = WriteBatch::default();
         batch.delete_cf(self.state.family(Family::Links), id);
         batch.delete_cf(self.state.family(Family::Checkpoints), id);
+        self.state.delete_range(Family::Checkpoints, &joined_key(id, &[""]), &mut batch);
         self.state.delete_prefix(Family::Schemas, &joined_key(id, &[""]), &mut batch)?;
         self.state.delete_range(Family::Prepared, &joined_key(id, &[""]), &mut batch);
         self.state.letters().delete_all(id, &mut batch);

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::catalog::Catalog;
-pub use self::checkpoints::{CheckpointRecord, Checkpoints, KeyPart, SnapshotRecord};
+pub use self::checkpoints::{CheckpointRecord, Checkpoints, CopyOrder, KeyPart, SnapshotRecord};
 pub use self::families::{Child, Families, FamilyRecord, entry_name};
 pub use self::letters::{LetterRecord, Letters};
 pub use self::links::{LinkRecord, Links, RuleRecord, VerifiedRecord};

@@ -23,6 +23,7 @@ pub enum Statement {
     ResetLink {
         id: Name,
     },
+    SnapshotLink(SnapshotLink),
     VerifyLink(VerifyLink),
     /// `None`: of all links.
     ShowDeadLetters {
@@ -37,6 +38,16 @@ pub enum Statement {
         link: Name,
         document: Option<Name>,
     },
+}
+
+/// `SNAPSHOT LINK id TABLE db.table WHERE condition`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotLink {
+    pub id: Name,
+    /// Database and table.
+    pub table: Option<(Name, Name)>,
+    /// As it is written, for the server to read.
+    pub condition: Option<Name>,
 }
 
 /// `VERIFY LINK x [WHERE condition] [SAMPLE n%] [WITH VECTORS] [REPAIR]`.

@@ -95,6 +95,11 @@ impl<'t> Lexer<'t> {
         Ok(Token { kind, span: self.span(start, self.at) })
     }
 
+    /// What stands there, as it was written; of a statement's own text, not of the inside of a string.
+    pub fn written(&self, span: Span) -> &'t str {
+        self.text.get(span.start..span.end).unwrap_or_default()
+    }
+
     fn origin(&self, at: usize) -> usize {
         match self.origins {
             None => at,

@@ -1,8 +1,9 @@
 //! Statements on one link: a verb, `LINK`, and the link's id. Knows nothing of what a link is.
 
-use super::ast::{Name, Statement};
-use super::lexer::{Kind, Lexer};
-use super::parser::unexpected;
+use super::ast::{Name, SnapshotLink, Statement};
+use super::lexer::{Kind, Lexer, Token};
+use super::parser::{is_word, read_name, unexpected};
+use super::verify::read_condition;
 use crate::error::Result;
 
 type Build = fn(Name) -> Statement;
@@ -11,12 +12,16 @@ const VERBS: &[(&str, Build)] = &[
     ("PAUSE", |id| Statement::PauseLink { id }),
     ("RESUME", |id| Statement::ResumeLink { id }),
     ("RESET", |id| Statement::ResetLink { id }),
+    (SNAPSHOT, |id| Statement::SnapshotLink(SnapshotLink { id, table: None, condition: None })),
 ];
+
+const SNAPSHOT: &str = "SNAPSHOT";
 
 /// How these statements are written, for messages.
 pub(super) fn forms() -> String {
-    let verbs: Vec<_> = VERBS.iter().map(|(verb, _)| *verb).collect();
-    format!("{} LINK <id>", verbs.join(" | "))
+    let verbs = VERBS.iter().map(|(verb, _)| *verb).filter(|verb| *verb != SNAPSHOT);
+    let verbs = verbs.collect::<Vec<_>>().join(" | ");
+    format!("{verbs} LINK <id>; {SNAPSHOT} LINK <id> [TABLE <db.table>] [WHERE <condition>]")
 }
 
 /// Reads the statement if its first word is one of the verbs; else leaves the lexer where it is.
@@ -32,7 +37,38 @@ pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>>
         Kind::Word(word) if word.eq_ignore_ascii_case("link") => {}
         _ => return Err(unexpected("LINK", &token)),
     }
-    Ok(Some(build(read_id(lexer)?)))
+    let mut statement = build(read_id(lexer)?);
+    if let Statement::SnapshotLink(snapshot) = &mut statement {
+        read_rows(lexer, snapshot)?;
+    }
+    Ok(Some(statement))
+}
+
+/// The next token, if it is this word.
+fn take_word(lexer: &mut Lexer<'_>, expected: &str) -> Result<Option<Token>> {
+    let mut ahead = lexer.clone();
+    let token = ahead.next()?;
+    if !is_word(&token, expected) {
+        return Ok(None);
+    }
+    *lexer = ahead;
+    Ok(Some(token))
+}
+
+/// `TABLE db.table WHERE condition`, both of which may be missing.
+fn read_rows(lexer: &mut Lexer<'_>, snapshot: &mut SnapshotLink) -> Result<()> {
+    if take_word(lexer, "TABLE")?.is_some() {
+        let db = read_name(lexer, "the name of a database")?;
+        let dot = lexer.next()?;
+        if !dot.is_sign('.') {
+            return Err(unexpected("`.` and a table behind the database", &dot));
+        }
+        snapshot.table = Some((db, read_name(lexer, "the name of a table")?));
+    }
+    if let Some(clause) = take_word(lexer, "WHERE")? {
+        snapshot.condition = Some(read_condition(lexer, &clause, &[])?);
+    }
+    Ok(())
 }
 
 /// A link's id: a word, in which dots may stand, or anything in back-ticks or quotes.

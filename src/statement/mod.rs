@@ -15,7 +15,7 @@ mod parser;
 mod procedures;
 mod verify;
 
-pub use ast::{Assignment, Mapping, Name, Statement, SyncByTable, VerifyLink};
+pub use ast::{Assignment, Mapping, Name, SnapshotLink, Statement, SyncByTable, VerifyLink};
 pub use mapping::{key_list, mapping, mapping_list};
 pub use parser::parse;
 

@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<Statement> {
     }
     let mut lexer = Lexer::new(text);
     if is_word(&lexer.clone().next()?, verify::VERB) {
-        let statement = verify::read(&mut lexer, text)?;
+        let statement = verify::read(&mut lexer)?;
         expect_end(&mut lexer)?;
         return Ok(Statement::VerifyLink(statement));
     }

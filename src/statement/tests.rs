@@ -159,12 +159,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
       line 1, column 1
       | DROP TABLE x
       | ^^^^
@@ -472,7 +472,7 @@ fn the_statements_of_the_page_are_read() {
         let block = block.split("```").next().expect("a split has a first part");
         statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
     }
-    assert_eq!(statements.len(), 12, "{statements:?}");
+    assert_eq!(statements.len(), 15, "{statements:?}");
     for statement in statements {
         parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
     }
@@ -639,4 +639,26 @@ fn statements_on_dead_letters_are_read() {
     expected the `_id` of a document, in quotes, found the end []
     expected the end of the statement, found `DOCUMENT` [DOCUMENT]
     ");
+}
+
+#[test]
+fn rows_of_a_snapshot_are_named_by_table_and_condition() {
+    let text = "snapshot link `my link` table shop.`t 1` where (a = ')') or b = 1 -- x";
+    let Ok(Statement::SnapshotLink(read)) = parse(text) else { panic!("{text}") };
+    let (db, table) = read.table.expect("it is named");
+    assert_eq!((&*read.id.text, &*db.text, &*table.text), ("my link", "shop", "t 1"));
+    assert_eq!(read.condition.expect("there is one").text, "(a = ')') or b = 1");
+    let Ok(Statement::SnapshotLink(read)) = parse("SNAPSHOT LINK x;") else { panic!("it is one") };
+    assert_eq!((read.table, read.condition), (None, None));
+    for text in [
+        "SNAPSHOT x",
+        "SNAPSHOT LINK x TABLE t",
+        "SNAPSHOT LINK x WHERE",
+        "SNAPSHOT LINK x WHERE a = 1)",
+        "SNAPSHOT LINK x WHERE (a = 1",
+        "SNAPSHOT LINK x WHERE a = 1; DROP TABLE t",
+        "SNAPSHOT LINK x ROWS",
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
 }

@@ -14,7 +14,7 @@ pub(super) const FORM: &str =
 const CLAUSES: [&str; 4] = ["WHERE", "SAMPLE", "WITH", "REPAIR"];
 
 /// Reads up to the end of the last clause.
-pub(super) fn read(lexer: &mut Lexer<'_>, text: &str) -> Result<VerifyLink> {
+pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<VerifyLink> {
     let form = |error: Error| error.with_advice(format!("it is written {FORM}"));
     lexer.next()?;
     let word = lexer.next()?;
@@ -34,7 +34,7 @@ pub(super) fn read(lexer: &mut Lexer<'_>, text: &str) -> Result<VerifyLink> {
         };
         lexer.next()?;
         let is_twice = match *clause {
-            "WHERE" => read.condition.replace(read_condition(lexer, text, &token)?).is_some(),
+            "WHERE" => read.condition.replace(read_condition(lexer, &token, &CLAUSES)?).is_some(),
             "SAMPLE" => read.sample_ppm.replace(read_share(lexer)?).is_some(),
             "WITH" => {
                 let vectors = lexer.next()?;
@@ -51,14 +51,15 @@ pub(super) fn read(lexer: &mut Lexer<'_>, text: &str) -> Result<VerifyLink> {
     }
 }
 
-fn read_condition(lexer: &mut Lexer<'_>, text: &str, clause: &Token) -> Result<Name> {
+/// What stands behind `clause`, up to the end of the statement or to one of the words in `ends`.
+pub(super) fn read_condition(lexer: &mut Lexer<'_>, clause: &Token, ends: &[&str]) -> Result<Name> {
     let mut span: Option<Span> = None;
     let mut open: Vec<Span> = Vec::new();
     loop {
         let mut ahead = lexer.clone();
         let token = ahead.next()?;
         let is_over = matches!(token.kind, Kind::End | Kind::Sign(';'))
-            || open.is_empty() && CLAUSES.iter().any(|clause| is_word(&token, clause));
+            || open.is_empty() && ends.iter().any(|clause| is_word(&token, clause));
         if is_over {
             break;
         }
@@ -79,8 +80,7 @@ fn read_condition(lexer: &mut Lexer<'_>, text: &str, clause: &Token) -> Result<N
             .at(clause.span)
             .with_advice("write a condition on the columns of the table: WHERE id < 1000")
     })?;
-    let text = text.get(span.start..span.end).unwrap_or_default().to_owned();
-    Ok(Name { text, span })
+    Ok(Name { text: lexer.written(span).to_owned(), span })
 }
 
 /// `5%`, `0.5 %`: of a million.

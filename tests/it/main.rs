@@ -2,6 +2,7 @@
 
 mod support;
 
+mod beginning;
 mod cascades;
 mod charsets;
 mod cli;
@@ -33,6 +34,7 @@ mod replication;
 mod rules;
 mod schema;
 mod sink;
+mod snapshot;
 mod state;
 mod stops;
 mod tidy;

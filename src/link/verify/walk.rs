@@ -107,7 +107,7 @@ impl Verifier<'_> {
                         chunk => chunk?,
                     };
                     conn = read.conn;
-                    size.learn(chunk.len(), chunk.elapsed, chunk.bytes);
+                    size.learn(chunk.walked, chunk.elapsed, chunk.bytes);
                     is_last = chunk.is_last;
                     pieces.extend(cut(&self.link.standing, &chunk)?);
                     after = chunk.last_key.or(after);

@@ -40,6 +40,13 @@ pub fn select_where(
     )
 }
 
+/// The SELECT of the key so many rows further on, with the parameters of [`select`], the last of which is how many rows
+/// lie between.
+pub fn select_step(def: &TableDef, has_after: bool) -> String {
+    let whole = select(def, &[], has_after);
+    format!("{}LIMIT ?, 1", whole.strip_suffix("LIMIT ?").unwrap_or(&whole))
+}
+
 /// The SELECT of the rows with these keys, `count` of them, whose parameters are the parts of each key: wanted columns
 /// first, then the primary key's.
 pub fn select_keys(def: &TableDef, wanted: &[usize], key: &[usize], count: usize) -> String {
@@ -187,9 +194,12 @@ const GROWTH_MAX: f64 = 4.0;
 
 impl Size {
     pub fn new(config: &Config) -> Self {
+        // A chunk that is a second's share at most, so that a slow pace is an even one.
+        let share = if config.rows_per_s == 0 { u32::MAX } else { config.rows_per_s };
+        let rows_max = config.chunk_rows.min(share).max(1);
         Self {
-            rows: FIRST_ROWS.min(config.chunk_rows.max(1)),
-            rows_max: config.chunk_rows.max(1),
+            rows: FIRST_ROWS.min(rows_max),
+            rows_max,
             target: Duration::from_millis(config.chunk_target_ms.max(1)),
             bytes_max: config.chunk_bytes.max(1),
         }
@@ -244,6 +254,11 @@ mod tests {
     fn a_composite_key_is_walked_by_alternatives() {
         insta::assert_snapshot!(select(&table(), &[0], true), @"SELECT `v`, `x`, `y` FROM `d`.`a``b` WHERE ((`x` > CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` > ?)) AND ((`x` < CAST(? AS DECIMAL(5,2))) OR (`x` = CAST(? AS DECIMAL(5,2)) AND `y` <= ?)) ORDER BY `x`, `y` LIMIT ?");
         assert_eq!(bound_parts(&['x', 'y']), ['x', 'x', 'y']);
+        let step = select_step(&table(), true);
+        assert!(
+            step.starts_with("SELECT `x`, `y` FROM") && step.ends_with(" LIMIT ?, 1"),
+            "{step}"
+        );
     }
 
     #[test]

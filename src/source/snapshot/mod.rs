@@ -10,6 +10,8 @@ pub mod view;
 pub mod watermark;
 pub mod window;
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 /// How a table is copied.
@@ -24,6 +26,22 @@ pub struct Config {
     pub chunk_bytes: usize,
     /// Ids of rows that change while a chunk is read; more than this, and the chunk is read again, smaller.
     pub recorded_bytes: usize,
+    /// So many rows are read in a second, at most; 0: as many as can be.
+    pub rows_per_s: u32,
+    /// No chunk is begun while the server's Threads_running is above; 0: whatever it is.
+    pub max_threads_running: u32,
+    /// So many tables are read at once.
+    pub parallel: usize,
+}
+
+impl Config {
+    /// When, after a chunk of `rows` rows was begun, the next one may.
+    pub fn pause_behind(&self, rows: usize) -> Duration {
+        match self.rows_per_s {
+            0 => Duration::ZERO,
+            rows_per_s => Duration::from_secs_f64(rows as f64 / f64::from(rows_per_s)),
+        }
+    }
 }
 
 impl Default for Config {
@@ -33,6 +51,9 @@ impl Default for Config {
             chunk_target_ms: 250,
             chunk_bytes: 8 << 20,
             recorded_bytes: 16 << 20,
+            rows_per_s: 0,
+            max_threads_running: 0,
+            parallel: 4,
         }
     }
 }

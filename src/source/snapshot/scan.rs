@@ -20,6 +20,8 @@ pub struct Chunk {
     pub last_key: Option<Vec<KeyPart>>,
     /// Nothing is left up to the snapshot's last key.
     pub is_last: bool,
+    /// How many rows were looked at.
+    pub walked: usize,
     pub elapsed: Duration,
     pub bytes: usize,
 }
@@ -88,8 +90,10 @@ pub async fn estimated_rows(conn: &mut Conn, def: &TableDef) -> Result<u64> {
     Ok(rows.flatten().unwrap_or(0))
 }
 
-/// Reads the rows after `after` up to `until`, at most `rows_max` of them, in one statement. Of rows beyond `bytes_max`
-/// none is kept but the first: they belong to the next chunk.
+/// Reads the rows after `after` up to `until`, walking over at most `rows_max` of them, by one statement. Of rows beyond
+/// `bytes_max` none is kept but the first: they belong to the next chunk.
+///
+/// Where a condition picks few of the rows, a statement before looks for the key at which the walk ends.
 pub async fn read_chunk(
     conn: &mut Conn,
     def: &TableDef,
@@ -101,7 +105,8 @@ pub async fn read_chunk(
     read_chunk_where(conn, def, wanted, (after, until), most, None).await
 }
 
-/// The same of the rows for which `condition` is true, which is SQL.
+/// The same of the rows for which `condition` is true, which is SQL. At most `rows_max` are walked over, whether it is true
+/// for them or not: where it picks few, a statement before looks for the key at which the walk ends.
 pub async fn read_chunk_where(
     conn: &mut Conn,
     def: &TableDef,
@@ -111,14 +116,15 @@ pub async fn read_chunk_where(
     condition: Option<&str>,
 ) -> Result<Chunk> {
     let started = Instant::now();
-    let mut params: Vec<SqlValue> = Vec::new();
-    for key in after.into_iter().chain([until]) {
-        params.extend(chunk::bound_parts(key).iter().map(bind));
-    }
-    params.push(SqlValue::UInt(u64::from(rows_max)));
     let tried = |error| control::error(error).context(format!("cannot read a chunk of {}", def.id));
+    let step = match condition {
+        Some(_) => step(conn, def, (after, until), rows_max).await?,
+        None => None,
+    };
+    let until = step.as_deref().unwrap_or(until);
     let statement = chunk::select_where(def, wanted, after.is_some(), condition);
-    let mut answer = conn.exec_iter(statement, Params::Positional(params)).await.map_err(tried)?;
+    let params = params(after, until, rows_max);
+    let mut answer = conn.exec_iter(statement, params).await.map_err(tried)?;
     let (mut rows, mut bytes, mut is_cut) = (Vec::new(), 0, false);
     while let Some(row) = answer.next().await.map_err(tried)? {
         if bytes >= bytes_max {
@@ -129,13 +135,43 @@ pub async fn read_chunk_where(
         rows.push(row);
     }
     drop(answer);
+    let is_whole = !is_cut && (condition.is_some() || rows.len() < rows_max as usize);
+    let last_key = match step.clone().filter(|_| is_whole) {
+        Some(step) => Some(step),
+        None => rows.last().map(|row| key_of(row, wanted.len(), def)).transpose()?,
+    };
     Ok(Chunk {
-        last_key: rows.last().map(|row| key_of(row, wanted.len(), def)).transpose()?,
-        is_last: !is_cut && rows.len() < rows_max as usize,
+        last_key,
+        is_last: is_whole && step.is_none(),
+        walked: if is_whole && step.is_some() { rows_max as usize } else { rows.len() },
         rows,
         elapsed: started.elapsed(),
         bytes,
     })
+}
+
+fn params(after: Option<&[KeyPart]>, until: &[KeyPart], count: u32) -> Params {
+    let mut params: Vec<SqlValue> = Vec::new();
+    for key in after.into_iter().chain([until]) {
+        params.extend(chunk::bound_parts(key).iter().map(bind));
+    }
+    params.push(SqlValue::UInt(u64::from(count)));
+    Params::Positional(params)
+}
+
+/// The key of the last of the next `rows` rows, if there are so many.
+async fn step(
+    conn: &mut Conn,
+    def: &TableDef,
+    (after, until): (Option<&[KeyPart]>, &[KeyPart]),
+    rows: u32,
+) -> Result<Option<Vec<KeyPart>>> {
+    let statement = chunk::select_step(def, after.is_some());
+    let params = params(after, until, rows.saturating_sub(1));
+    let row: Option<Row> = conn.exec_first(statement, params).await.map_err(|error| {
+        control::error(error).context(format!("cannot walk along the key of {}", def.id))
+    })?;
+    row.map(|row| key_of(&row, 0, def)).transpose()
 }
 
 /// Reads the rows with these keys, as far as there are any. Nothing proves that the columns are still those of `def`.
@@ -149,7 +185,8 @@ pub async fn find(
     let started = Instant::now();
     let rows = rows_of(conn, def, wanted, key, keys).await?;
     let bytes = rows.iter().map(row_bytes).sum();
-    Ok(Chunk { last_key: None, is_last: true, rows, elapsed: started.elapsed(), bytes })
+    let walked = rows.len();
+    Ok(Chunk { last_key: None, is_last: true, walked, rows, elapsed: started.elapsed(), bytes })
 }
 
 async fn rows_of(
@@ -191,7 +228,8 @@ pub async fn read_keys(
         return Err(Error::new(ErrorKind::Schema, what));
     }
     let bytes = rows.iter().map(row_bytes).sum();
-    Ok(Chunk { last_key: None, is_last: true, rows, elapsed: started.elapsed(), bytes })
+    let walked = rows.len();
+    Ok(Chunk { last_key: None, is_last: true, walked, rows, elapsed: started.elapsed(), bytes })
 }
 
 fn row_bytes(row: &Row) -> usize {

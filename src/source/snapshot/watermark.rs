@@ -58,12 +58,8 @@ pub async fn purged(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
             purged.parse()
         }
         Naming::Domains => {
-            let asked = "SELECT BINLOG_GTID_POS(?, 4)";
             let file = first_file(conn).await?;
-            let position: Option<Option<String>> =
-                conn.exec_first(asked, (&file,)).await.map_err(unread)?;
-            let unknown = || unknown_state(format!("BINLOG_GTID_POS knows nothing of {file}"));
-            position.flatten().ok_or_else(unknown)?.parse()
+            before_file(conn, &file).await
         }
         Naming::Places => {
             let file = first_file(conn).await?;
@@ -79,6 +75,14 @@ pub async fn newest_of_each_server(conn: &mut Conn, server: &Server) -> Result<V
     }
     let (state,): (String,) = one(conn, "SELECT @@global.gtid_binlog_state").await?;
     Ok(state.split(',').filter_map(gtid_of_mariadb).collect())
+}
+
+/// Of MariaDB: what is before a file of the log.
+pub async fn before_file(conn: &mut Conn, file: &str) -> Result<GtidSet> {
+    let asked = "SELECT BINLOG_GTID_POS(?, 4)";
+    let position: Option<Option<String>> = conn.exec_first(asked, (file,)).await.map_err(unread)?;
+    let unknown = || unknown_state(format!("BINLOG_GTID_POS knows nothing of {file}"));
+    position.flatten().ok_or_else(unknown)?.parse()
 }
 
 /// Behind the four bytes that a log file begins with.
