@@ -35,8 +35,14 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             Ok(links(&[status]))
         }
         Statement::DropSyncLinkById { id } => {
-            control.drop_link(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
+            control.drop_link(&id.text, false).await.map_err(|error| vec![error.at(id.span)])?;
             Ok(done(&id.text, "dropped", "the index stays as it is"))
+        }
+        Statement::DropLink { id, with_index } => {
+            let dropped = control.drop_link(&id.text, *with_index).await;
+            dropped.map_err(|error| vec![error.at(id.span)])?;
+            let message = if *with_index { "its index too" } else { "the index stays as it is" };
+            Ok(done(&id.text, "dropped", message))
         }
         Statement::PauseLink { id } => {
             control.pause(&id.text).await.map_err(|error| vec![error.at(id.span)])?;

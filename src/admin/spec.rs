@@ -17,6 +17,7 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::PauseLink { .. }
         | Statement::ResumeLink { .. }
         | Statement::ResetLink { .. }
+        | Statement::DropLink { .. }
         | Statement::SnapshotLink(_)
         | Statement::VerifyLink(_)
         | Statement::ShowDeadLetters { .. }

@@ -66,8 +66,8 @@ impl Control {
         self.status(&id).map_err(|error| vec![error])
     }
 
-    /// Ends a link and forgets it; the index stays as it is.
-    pub async fn drop_link(&self, id: &str) -> Result<()> {
+    /// Ends a link and forgets it; the index stays as it is, or is deleted.
+    pub async fn drop_link(&self, id: &str, with_index: bool) -> Result<()> {
         let inner = &self.inner;
         let (record, _) = inner.record_of(id).ok_or_else(|| self.cannot_drop(id))?;
         let running = inner.run.lock().await.workers.remove(id);
@@ -84,8 +84,19 @@ impl Control {
         }
         lock(&inner.links).remove(id);
         metrics().forget_link(id);
-        tracing::info!(link = id, "link dropped");
-        Ok(())
+        tracing::info!(link = id, with_index, "link dropped");
+        match inner.sink.let_go(&record.index, with_index).await {
+            Err(error) if with_index => {
+                let what =
+                    format!("the link is dropped, but its index {} is not deleted", record.index);
+                Err(error.context(what))
+            }
+            Err(error) => {
+                tracing::warn!(index = record.index, error = %error.report(), "the write alias stays");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Stops a link at a clean checkpoint, also for the next starts of the daemon.

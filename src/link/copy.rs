@@ -42,6 +42,12 @@ pub(super) enum Request {
     Extras { below: Version, after: Option<String> },
 }
 
+impl Request {
+    fn has_condition(&self) -> bool {
+        matches!(self, Request::Chunk { condition: Some(_), .. })
+    }
+}
+
 pub(super) enum Reply {
     Bounds(Bounds),
     Rested,
@@ -194,6 +200,10 @@ async fn serve(
         let reply = loop {
             match answer(&subject, comparer.as_ref(), &mut conn, &request).await {
                 Ok(reply) => break reply,
+                // Of another table, in the condition: no stream will bring that.
+                Err(error) if error.kind() == ErrorKind::Schema && request.has_condition() => {
+                    break Reply::Failed(error);
+                }
                 // No such table or column: the stream will bring the statement, and the worker then asks anew.
                 Err(error)
                     if error.remedy() == Remedy::Retry || error.kind() == ErrorKind::Schema =>

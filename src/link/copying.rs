@@ -138,6 +138,10 @@ impl Worker {
 
     pub(super) async fn take_reply(&mut self, reply: Reply) -> Result<(), End> {
         match (reply, std::mem::replace(&mut self.copying, Copying::Ready)) {
+            (Reply::Failed(error), _) if self.snapshot.filter.is_some() => {
+                self.give_order_up(&error);
+                return self.end_learning();
+            }
             (Reply::Failed(error), _) => return Err(error.into()),
             (Reply::Incomparable(error), _) => {
                 self.stop_chunk();
@@ -234,7 +238,11 @@ impl Worker {
     ) -> Result<(), End> {
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
         let types: Vec<_> = self.cascades.wanted.iter().map(|at| &def.columns[*at].ty).collect();
-        let version = self.at.version();
+        // What somebody asks for shall get above what another writer has raised by one (`inquiry`).
+        let version = match self.snapshot.ordered {
+            Some(_) => self.at.highest_version(),
+            None => self.at.version(),
+        };
         self.cascades.newest = self.cascades.newest.max(version);
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {

@@ -12,7 +12,7 @@ use crate::link::control::Control;
 use crate::link::copying::Copying;
 use crate::link::definition;
 use crate::link::end::End;
-use crate::link::status::State;
+use crate::link::status::{State, unix_millis};
 use crate::link::worker::Worker;
 use crate::source::control;
 use crate::source::snapshot::scan;
@@ -54,7 +54,13 @@ impl Control {
             let def = definition::read(&mut conn, &own).await?;
             scan::check_condition(&mut conn, &def, condition).await?;
         }
-        checkpoints.order_copy(id, &CopyOrder { filter: condition.map(str::to_owned) })?;
+        if checkpoints.ordered_copy(id)?.is_some() {
+            let what = format!("a copy of {own} for the link `{id}` is ordered already");
+            return Err(Error::input(what).with_advice("wait until that copy is done"));
+        }
+        let number = unix_millis().unsigned_abs();
+        let order = CopyOrder { number, filter: condition.map(str::to_owned) };
+        checkpoints.order_copy(id, &order)?;
         live.copy_is_ordered.store(true, Ordering::Release);
         tracing::info!(link = id, "a copy is ordered");
         Ok(())
@@ -65,9 +71,9 @@ impl Worker {
     /// Looks for an order from before this life of the link.
     pub(super) fn find_order(&mut self) -> Result<()> {
         let checkpoints = self.setup.state.checkpoints();
-        if self.snapshot.ordered && !self.snapshot.done {
-            // It is this copy that it asks for.
-            return checkpoints.take_order(&self.setup.link);
+        if let Some(number) = self.snapshot.ordered {
+            // It has begun, or has ended.
+            checkpoints.take_order(&self.setup.link, number)?;
         }
         let is_there = checkpoints.ordered_copy(&self.setup.link)?.is_some();
         self.setup.live.copy_is_ordered.store(is_there, Ordering::Release);
@@ -87,13 +93,14 @@ impl Worker {
         let checkpoints = self.setup.state.checkpoints();
         let Some(order) = checkpoints.ordered_copy(&self.setup.link)? else { return Ok(()) };
         self.snapshot = SnapshotRecord {
-            ordered: true,
+            ordered: Some(order.number),
             filter: order.filter,
             unindexed: self.snapshot.unindexed,
             ..SnapshotRecord::default()
         };
         self.copying = Copying::Ready;
         self.order_is_kept = true;
+        self.setup.live.set_note(String::new());
         self.setup.live.forget_snapshot();
         self.note_mark();
         self.start_copier()?;
@@ -102,9 +109,24 @@ impl Worker {
 
     /// A checkpoint with this snapshot is written.
     pub(super) fn end_order(&mut self, written: &SnapshotRecord) -> Result<()> {
-        if written.ordered && std::mem::take(&mut self.order_is_kept) {
-            self.setup.state.checkpoints().take_order(&self.setup.link)?;
+        if let Some(number) = written.ordered
+            && self.order_is_kept
+        {
+            self.order_is_kept = self.snapshot.ordered != written.ordered;
+            self.setup.state.checkpoints().take_order(&self.setup.link, number)?;
         }
         Ok(())
+    }
+
+    /// The rows that were asked for cannot be read. The link is well without them.
+    pub(super) fn give_order_up(&mut self, why: &Error) {
+        let why = why.report();
+        tracing::error!(link = self.setup.link, reason = why, "the ordered copy has ended");
+        self.setup.live.set_note(format!("the copy that was ordered has ended: {why}"));
+        self.snapshot.done = true;
+        self.snapshot.filter = None;
+        self.copying = Copying::Done;
+        self.setup.copier = None;
+        self.note_mark();
     }
 }

@@ -390,7 +390,8 @@ impl Worker {
         if self.holding != Holding::Defined {
             return Ok(());
         }
-        if self.snapshot.until.is_none() && !self.snapshot.done {
+        let copies_all = !self.snapshot.done && self.snapshot.filter.is_none();
+        if copies_all && self.snapshot.until.is_none() {
             // Nothing was copied yet, and what will be read is read when this is executed. Bounds that were asked for
             // may have been read before it.
             self.prepared.bounds_are_stale =

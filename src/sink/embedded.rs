@@ -97,6 +97,18 @@ impl Sink for Embedded {
         .boxed()
     }
 
+    fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>> {
+        async move {
+            if !with_index || self.indexes.get(index).is_none() {
+                return Ok(());
+            }
+            let (indexes, name) = (self.indexes.clone(), index.to_owned());
+            let delete = move || indexes.delete(&name);
+            tokio::task::spawn_blocking(delete).await.map_err(unread)?.map_err(unread)
+        }
+        .boxed()
+    }
+
     fn runs_pipelines(&self) -> bool {
         false
     }

@@ -90,6 +90,9 @@ pub trait Sink: Send + Sync {
         ids: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>>;
 
+    /// Takes back what [`Sink::prepare`] has put on the index, or deletes the index. One that is not there is no error.
+    fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>>;
+
     /// The indexes behind this sink, if they are our own.
     #[cfg(feature = "embedded")]
     fn indexes(&self) -> Option<&Indexes> {

@@ -427,7 +427,8 @@ impl Follower {
             }
             // What is prepared is handed over at once, so what it rolls back is not known any more.
             ddl::Kind::Savepoint if group.xa.is_some() || !group.is_held => {
-                if group.has_rows && ddl::is_rollback_to(&statement) {
+                let rolls_back = ddl::is_rollback_to(&statement) && !is_naive(Rule::HeldGroups);
+                if group.has_rows && rolls_back {
                     self.tell_all(n, partly_rolled_back);
                 }
             }

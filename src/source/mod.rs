@@ -27,6 +27,7 @@ pub mod foreign_keys;
 pub mod from_table_map;
 #[cfg(feature = "daemon")]
 pub mod places;
+#[cfg(feature = "daemon")]
 pub mod locate;
 #[cfg(feature = "daemon")]
 pub mod preflight;

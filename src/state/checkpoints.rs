@@ -47,9 +47,9 @@ pub struct SnapshotRecord {
     /// Only documents that are not what their rows make them are written, and only those without a row are deleted.
     #[serde(default)]
     pub compares: bool,
-    /// A statement asked for it, of a link that had copied its table.
+    /// The number of the order by which a statement asked for it, of a link that had copied its table.
     #[serde(default)]
-    pub ordered: bool,
+    pub ordered: Option<u64>,
     /// The rows that are copied, as a condition; None: all.
     #[serde(default)]
     pub filter: Option<String>,
@@ -58,6 +58,8 @@ pub struct SnapshotRecord {
 /// A copy that a statement asks for, and that has not begun.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyOrder {
+    /// No two orders of a link have the same.
+    pub number: u64,
     /// The rows that are wanted, as a condition; None: all.
     pub filter: Option<String>,
 }
@@ -105,7 +107,7 @@ impl Checkpoints<'_> {
     }
 
     pub fn delete(&self, link: &str) -> Result<()> {
-        self.take_order(link)?;
+        self.state.delete(Family::Checkpoints, &order_key(link), Durability::Buffered)?;
         self.state.delete(Family::Checkpoints, link.as_bytes(), Durability::Synced)
     }
 
@@ -118,9 +120,14 @@ impl Checkpoints<'_> {
         self.state.get(Family::Checkpoints, &order_key(link))
     }
 
-    /// The order is carried out, or is wanted no more.
-    pub fn take_order(&self, link: &str) -> Result<()> {
-        self.state.delete(Family::Checkpoints, &order_key(link), Durability::Buffered)
+    /// The order of this number is carried out; another one stays.
+    pub fn take_order(&self, link: &str, number: u64) -> Result<()> {
+        match self.ordered_copy(link)? {
+            Some(order) if order.number == number => {
+                self.state.delete(Family::Checkpoints, &order_key(link), Durability::Buffered)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -217,7 +224,7 @@ mod tests {
                 again: true,
                 unindexed: true,
                 compares: true,
-                ordered: true,
+                ordered: Some(5),
                 filter: Some("`a` > '1'".into()),
             }),
             index_uuid: "Zk3".into(),
@@ -232,10 +239,12 @@ mod tests {
             drop(state);
             let state = open(dir.path());
             assert_eq!(state.checkpoints().get("7").expect("reads").as_ref(), Some(&record));
-            let order = CopyOrder { filter: Some("x = 1".into()) };
+            let order = CopyOrder { number: 5, filter: Some("x = 1".into()) };
             state.checkpoints().order_copy("7", &order).expect("writes");
             assert_eq!(state.checkpoints().ordered_copy("7").expect("reads"), Some(order));
             assert_eq!(state.checkpoints().ordered_copy("70").expect("reads"), None);
+            state.checkpoints().take_order("7", 4).expect("another one");
+            assert!(state.checkpoints().ordered_copy("7").expect("reads").is_some());
             state.checkpoints().delete("7").expect("deletes");
             assert_eq!(state.checkpoints().get("7").expect("reads"), None);
             assert_eq!(state.checkpoints().ordered_copy("7").expect("reads"), None);

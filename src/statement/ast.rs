@@ -23,6 +23,10 @@ pub enum Statement {
     ResetLink {
         id: Name,
     },
+    DropLink {
+        id: Name,
+        with_index: bool,
+    },
     SnapshotLink(SnapshotLink),
     VerifyLink(VerifyLink),
     /// `None`: of all links.

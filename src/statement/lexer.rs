@@ -186,7 +186,7 @@ fn unescaped(c: char) -> char {
 
 /// How many bytes the comment at the beginning of `rest` has; 0 if there is none.
 fn comment_length(rest: &str) -> Result<usize, &'static str> {
-    if rest.starts_with("/*!") {
+    if rest.starts_with("/*!") || rest.starts_with("/*M!") {
         return Err("this version does not read comments that are to be executed");
     }
     if rest.starts_with("/*") {

@@ -12,16 +12,20 @@ const VERBS: &[(&str, Build)] = &[
     ("PAUSE", |id| Statement::PauseLink { id }),
     ("RESUME", |id| Statement::ResumeLink { id }),
     ("RESET", |id| Statement::ResetLink { id }),
+    (DROP, |id| Statement::DropLink { id, with_index: false }),
     (SNAPSHOT, |id| Statement::SnapshotLink(SnapshotLink { id, table: None, condition: None })),
 ];
 
+const DROP: &str = "DROP";
 const SNAPSHOT: &str = "SNAPSHOT";
 
 /// How these statements are written, for messages.
 pub(super) fn forms() -> String {
-    let verbs = VERBS.iter().map(|(verb, _)| *verb).filter(|verb| *verb != SNAPSHOT);
+    let verbs = VERBS.iter().map(|(verb, _)| *verb).filter(|verb| ![DROP, SNAPSHOT].contains(verb));
     let verbs = verbs.collect::<Vec<_>>().join(" | ");
-    format!("{verbs} LINK <id>; {SNAPSHOT} LINK <id> [TABLE <db.table>] [WHERE <condition>]")
+    format!(
+        "{verbs} LINK <id>; {DROP} LINK <id> [WITH INDEX]; {SNAPSHOT} LINK <id> [TABLE <db.table>] [WHERE <condition>]"
+    )
 }
 
 /// Reads the statement if its first word is one of the verbs; else leaves the lexer where it is.
@@ -31,15 +35,26 @@ pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>>
     let Some((_, build)) = VERBS.iter().find(|(verb, _)| verb.eq_ignore_ascii_case(&word)) else {
         return Ok(None);
     };
-    *lexer = ahead;
-    let token = lexer.next()?;
-    match &token.kind {
-        Kind::Word(word) if word.eq_ignore_ascii_case("link") => {}
-        _ => return Err(unexpected("LINK", &token)),
+    let token = ahead.next()?;
+    match is_word(&token, "LINK") {
+        true => {}
+        // Of what else is dropped nothing is meant here.
+        false if word.eq_ignore_ascii_case(DROP) => return Ok(None),
+        false => return Err(unexpected("LINK", &token)),
     }
+    *lexer = ahead;
     let mut statement = build(read_id(lexer)?);
     if let Statement::SnapshotLink(snapshot) = &mut statement {
         read_rows(lexer, snapshot)?;
+    }
+    if let Statement::DropLink { with_index, .. } = &mut statement
+        && take_word(lexer, "WITH")?.is_some()
+    {
+        let index = lexer.next()?;
+        if !is_word(&index, "INDEX") {
+            return Err(unexpected("INDEX behind WITH", &index));
+        }
+        *with_index = true;
     }
     Ok(Some(statement))
 }

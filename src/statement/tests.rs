@@ -159,12 +159,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
       line 1, column 1
       | DROP TABLE x
       | ^^^^
@@ -472,7 +472,7 @@ fn the_statements_of_the_page_are_read() {
         let block = block.split("```").next().expect("a split has a first part");
         statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
     }
-    assert_eq!(statements.len(), 15, "{statements:?}");
+    assert_eq!(statements.len(), 17, "{statements:?}");
     for statement in statements {
         parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
     }

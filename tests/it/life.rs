@@ -91,3 +91,25 @@ async fn a_reset_link_copies_its_table_again_and_deletes_what_has_no_row() {
     let copied = format!("driftless_link_rows_total{{kind=\"snapshot\",link=\"{}\"}}", stage.index);
     assert_eq!(stage.daemon.metric(&copied).await.unwrap_or(0.0), 0.0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_link_leaves_its_index_without_our_alias_or_takes_it_along() {
+    let stage = staged().await;
+    let aliases = async || {
+        let (status, found) =
+            stage.search.request("GET", &format!("/{}/_alias", stage.index), None).await;
+        (status, found[&stage.index]["aliases"].as_object().map(|aliases| aliases.len()))
+    };
+    assert_eq!(aliases().await, (200, Some(1)));
+    stage.daemon.sql(&format!("DROP LINK {}", stage.index)).await;
+    assert_eq!(aliases().await, (200, Some(0)));
+    assert_eq!(stage.search.count(&stage.index).await, 4);
+    stage.link().await;
+    stage.until_state("running").await;
+    let refused = stage.daemon.try_sql(&format!("DROP LINK {} WITH ROWS", stage.index)).await;
+    assert!(refused.expect_err("there is no such clause").contains("INDEX behind WITH"));
+    stage.daemon.sql(&format!("DROP LINK {} WITH INDEX", stage.index)).await;
+    assert_eq!(aliases().await, (404, None));
+    let unknown = stage.daemon.try_sql(&format!("DROP LINK {}", stage.index)).await;
+    assert!(unknown.expect_err("it is gone").contains("unknown link"));
+}

@@ -209,6 +209,35 @@ async fn what_cannot_be_copied_again_is_refused() {
     assert!(refused.contains("unknown link `nobody`"), "{refused}");
 }
 
+/// A condition is not evaluated before rows are read. The link is well without the copy, and another one can be asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_condition_fails_on_a_row_ends_and_leaves_the_link_running() {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a', 'b'), (2, 'a', 'b')").await;
+    stage.link().await;
+    stage.settle().await;
+    let order = format!("SNAPSHOT LINK {}", stage.index);
+    stage.daemon.sql(&format!("{order} WHERE id = (SELECT id FROM {}.t)", stage.db)).await;
+    until("it is said why the copy has ended", SECONDS_30, async || {
+        let (state, message) = stage.status().await;
+        let others = message["others"].as_str().unwrap_or_default();
+        let is_told = others.contains("the copy that was ordered has ended: ");
+        if is_told && state == "running" { Ok(()) } else { Err(format!("{state}: {message}")) }
+    })
+    .await;
+    // What another writer has done since the last commit is mended, although nothing was committed since.
+    let path = format!("/{}/_doc/1", stage.index);
+    stage.search.ok("PUT", &path, Some(serde_json::json!({"id": 1, "a": "foreign"}))).await;
+    let again = format!("{order} WHERE id = 1");
+    until("another copy is ordered, when the end of the first is stored", SECONDS_30, async || {
+        stage.daemon.try_sql(&again).await
+    })
+    .await;
+    stage.until_equal("the document is as its row", SECONDS_30).await;
+    stage.exec("INSERT INTO {t} VALUES (3, 'a', 'b')").await;
+    stage.until_equal("the link goes on", SECONDS_30).await;
+}
+
 /// One table's chunk hangs, and a second table has no turn before it is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_take_turns_in_being_read() {

@@ -25,8 +25,16 @@ pub fn read(input: &[u8]) {
             | Statement::DropSyncLinkById { id }
             | Statement::PauseLink { id }
             | Statement::ResumeLink { id }
-            | Statement::ResetLink { id },
+            | Statement::ResetLink { id }
+            | Statement::DropLink { id, .. },
         ) => assert_name(&id, &text),
+        Ok(Statement::SnapshotLink(snapshot)) => {
+            assert_name(&snapshot.id, &text);
+            for name in snapshot.table.iter().flat_map(|(db, table)| [db, table]) {
+                assert_name(name, &text);
+            }
+            snapshot.condition.iter().for_each(|condition| assert_name(condition, &text));
+        }
         Ok(Statement::VerifyLink(verification)) => {
             assert_name(&verification.link, &text);
             if let Some(condition) = &verification.condition {

@@ -69,6 +69,9 @@ const ASKED_AT_ONCE: usize = 1_024;
 /// The server refuses cascades that are deeper.
 const CASCADES_MAX: usize = 16;
 
+/// Where an entry of the index stands.
+type EntryName = Box<[u8]>;
+
 /// What a change does to the rows that refer to its row by one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hit {
@@ -91,6 +94,7 @@ impl Worker {
         !self.snapshot.done
             && matches!(self.copying, Copying::Ready)
             && self.snapshot.until.is_none()
+            && self.snapshot.filter.is_none()
     }
 
     /// Takes in rows of a table that the link's rows refer to.
@@ -484,7 +488,7 @@ impl Worker {
         &self,
         key: usize,
         after: Option<Box<[u8]>>,
-    ) -> Result<(Vec<Child>, Option<Box<[u8]>>)> {
+    ) -> Result<(Vec<Child>, Option<EntryName>)> {
         let name = self.cascades.key(key).name.clone();
         let (link, families) = (&self.setup.link, self.setup.state.families());
         if self.is_exact(key) {

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use opensearch::http::Method;
-use opensearch::indices::{IndicesGetParts, IndicesGetSettingsParts, IndicesUpdateAliasesParts};
+use opensearch::indices::{
+    IndicesDeleteParts, IndicesGetParts, IndicesGetSettingsParts, IndicesUpdateAliasesParts,
+};
 use opensearch::ingest::IngestGetPipelineParts;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +41,35 @@ pub(super) async fn prepare(http: &Http, index: &str) -> Result<Target> {
         }
     }
     Ok(target)
+}
+
+/// Deletes the index that is written to, or takes the write alias away from it.
+pub(super) async fn let_go(http: &Http, index: &str, with_index: bool) -> Result<()> {
+    check_name(index)?;
+    let path = IndicesGetParts::Index(&[index]).url();
+    let answer = http.control(Method::Get, &path, None).await?;
+    let found = match answer.status {
+        200 => answer.json()?,
+        404 => return Ok(()),
+        _ => return Err(answer.into_error(&format!("look at the index {index}"))),
+    };
+    let (name, description) = write_index(index, &found)?;
+    let alias = format!("{name}{ALIAS_SUFFIX}");
+    let (answer, tried) = if with_index {
+        let path = IndicesDeleteParts::Index(&[name]).url();
+        (http.control(Method::Delete, &path, None).await?, format!("delete the index {name}"))
+    } else if description["aliases"].get(&alias).is_some() {
+        let actions = json!({"actions": [{"remove": {"index": name, "alias": alias}}]});
+        let path = IndicesUpdateAliasesParts::None.url();
+        let answer = http.control(Method::Post, &path, Some(&actions)).await?;
+        (answer, format!("take the alias {alias} away"))
+    } else {
+        return Ok(());
+    };
+    match answer.status {
+        200 | 404 => Ok(()),
+        _ => Err(answer.into_error(&tried)),
+    }
 }
 
 pub(super) async fn inspect(http: &Http, index: &str) -> Result<Target> {

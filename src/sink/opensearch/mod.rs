@@ -179,6 +179,10 @@ impl Sink for OpenSearch {
     ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
         reading::read(&self.http, target, ids).boxed()
     }
+
+    fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>> {
+        index::let_go(&self.http, index, with_index).boxed()
+    }
 }
 
 /// Two parts of about the same size, the first one last; of one operation, one.

@@ -135,7 +135,8 @@ pub async fn read_chunk_where(
         rows.push(row);
     }
     drop(answer);
-    let is_whole = !is_cut && (condition.is_some() || rows.len() < rows_max as usize);
+    // Where the two statements do not see the same, rows that came between them push others out of a full chunk.
+    let is_whole = !is_cut && rows.len() < rows_max as usize;
     let last_key = match step.clone().filter(|_| is_whole) {
         Some(step) => Some(step),
         None => rows.last().map(|row| key_of(row, wanted.len(), def)).transpose()?,
