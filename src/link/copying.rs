@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::change::{Change, ChangeKind};
 use crate::document::{Action, DocOp, IdHasher};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::link::cascades::ABOVE;
 use crate::link::copy::{Bounds, Copier, Reply, Request};
 use crate::link::end::End;
 use crate::link::left_out;
+use crate::link::refused::stand_in;
 use crate::link::verify::{Sought, Wrong};
 use crate::link::worker::Worker;
 use crate::mapping;
@@ -246,9 +247,13 @@ impl Worker {
         self.cascades.newest = self.cascades.newest.max(version);
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {
+            let mut refused = None;
             let is_new = chunk.with_row(row, &types, |values| {
                 id.clear();
-                plan.id(values, &mut id)?;
+                if let Err(error) = plan.id(values, &mut id) {
+                    refused = Some((stand_in(&plan, values)?, error));
+                    return Ok(false);
+                }
                 self.track_read(values, &id)?;
                 if !window.may_write(&id) {
                     return Ok(false);
@@ -263,9 +268,15 @@ impl Worker {
                     return Ok(false);
                 }
                 body.clear();
-                plan.body(values, &mut body)?;
+                if let Err(error) = plan.body(values, &mut body) {
+                    refused = Some((id.clone(), error));
+                    return Ok(false);
+                }
                 Ok(true)
             })?;
+            if let Some((document, error)) = refused {
+                self.refuse(&document, version, &error)?;
+            }
             if is_new {
                 let key = IdHasher.key(&id);
                 self.setup.lanes.put(DocOp {
@@ -349,8 +360,12 @@ pub(super) fn record(
     let after = (change.kind != ChangeKind::Delete).then_some(&change.after);
     for row in before.into_iter().chain(after) {
         id.clear();
-        plan.id(&row.values, id)?;
-        window.record(id);
+        match plan.id(&row.values, id) {
+            Ok(()) => window.record(id),
+            // No chunk can write it either.
+            Err(error) if error.kind() == ErrorKind::DocumentRefused => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

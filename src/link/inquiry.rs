@@ -235,13 +235,18 @@ impl Worker {
         let mut wanted: HashSet<String> = rows.documents.into_iter().map(|(id, _)| id).collect();
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {
-            chunk.with_row(row, &types, |values| {
+            let refused = chunk.with_row(row, &types, |values| {
                 id.clear();
                 body.clear();
                 plan.id(values, &mut id)?;
                 self.track_read(values, &id)?;
-                plan.body(values, &mut body)
+                Ok(plan.body(values, &mut body).err())
             })?;
+            if let Some(error) = refused {
+                wanted.remove(&id);
+                self.refuse(&id, version, &error)?;
+                continue;
+            }
             // Of a key that compares equal there may be a row with another `_id`.
             if wanted.remove(&id) {
                 let key = IdHasher.key(&id);

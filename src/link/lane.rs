@@ -15,7 +15,7 @@ use crate::flow::backoff::Backoff;
 use crate::flow::lane::{Lane, Number};
 use crate::flow::queue;
 use crate::link::end::End;
-use crate::link::letters::Letters;
+use crate::link::letters::{Letters, Refusal};
 use crate::link::pipeline_mode::{PipelineMode, Way, not_here};
 use crate::link::status::Live;
 use crate::naive::{Rule, is_naive};
@@ -227,8 +227,18 @@ fn take_out_acknowledged(
             }
             Some(Outcome::Refused { reason }) => {
                 route.live.metrics.documents_refused.inc();
-                let (table, behind) = (route.table.clone(), route.live.position());
-                match route.letters.keep(&op, table, behind, reason) {
+                let refusal = Refusal {
+                    stage: "sink",
+                    action: op.action,
+                    document: op.id,
+                    key: op.key,
+                    version: op.version,
+                    reason,
+                    table: &route.table,
+                    behind: route.live.position(),
+                    body: op.body,
+                };
+                match route.letters.keep(&refusal) {
                     Ok(true) => false,
                     Ok(false) => {
                         failure.get_or_insert_with(|| refused(route, op.id, reason));
@@ -284,13 +294,7 @@ fn foreign(route: &Route, id: &str, current: Version) -> End {
 }
 
 fn refused(route: &Route, id: &str, reason: &str) -> End {
-    let mut message = format!("{} refuses document {id}: {reason}", route.index);
-    match route.letters.count() {
-        0 => {}
-        count => message.push_str(&format!(
-            "; {count} others are dead letters already (SHOW DEAD LETTERS), and link.error_limit.records allows no more"
-        )),
-    }
+    let message = format!("{} refuses document {id}: {reason}", route.index);
     let advice = match route.way {
         Way::Delegated(_) => {
             "mend the row, the index's mapping or the cluster's pipeline, or let Driftless run the pipeline (pipeline_mode \
@@ -298,7 +302,8 @@ fn refused(route: &Route, id: &str, reason: &str) -> End {
         }
         Way::Plain | Way::Emulated(_) => "mend the row or the index's mapping, then RESUME LINK",
     };
-    End::Failed(Error::new(ErrorKind::DocumentRefused, message).with_advice(advice))
+    let refusal = Error::new(ErrorKind::DocumentRefused, message).with_advice(advice);
+    End::Failed(route.letters.too_many(refusal))
 }
 
 /// Something in the sink must be mended by somebody: looks whether it is, and whether it is still the same index.

@@ -213,19 +213,29 @@ impl Worker {
         let types: Vec<_> = wanted.iter().map(|at| &def.columns[*at].ty).collect();
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {
+            let mut refused = None;
             let found = chunk.with_row(row, &types, |values| {
                 id.clear();
-                plan.id(values, &mut id)?;
+                match plan.id(values, &mut id) {
+                    Ok(()) => {}
+                    // Nobody waits for it.
+                    Err(error) if error.kind() == ErrorKind::DocumentRefused => return Ok(None),
+                    Err(error) => return Err(error),
+                }
                 let found = waiting.remove(&id);
                 body.clear();
                 if found.is_some() {
                     self.track_read(values, &id)?;
-                    plan.body(values, &mut body)?;
+                    refused = plan.body(values, &mut body).err();
                 }
                 Ok(found)
             })?;
             let Some(found) = found else { continue };
             let (key, version) = (IdHasher.key(&id), found.version);
+            if let Some(error) = refused {
+                self.refuse(&id, version, &error)?;
+                continue;
+            }
             let action = Action::Upsert;
             self.setup.lanes.put(DocOp { action, id: &id, key, version, body: &body });
             if self.setup.lanes.any_is_full() {

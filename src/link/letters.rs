@@ -1,5 +1,5 @@
-//! Dead letters: operations that the sink refuses for good. Each is kept in the state, and the link goes on without it, up
-//! to a limit.
+//! Dead letters: operations that the sink refuses for good, and rows that cannot be made documents (`refused`). Each is kept
+//! in the state, and the link goes on without it, up to a limit.
 //!
 //! A letter stands for its document: the newest refused operation takes the place of an older one, and one that is
 //! acknowledged, and newer, makes it void. It is written before its operation counts as done, so no checkpoint passes an
@@ -32,6 +32,21 @@ pub(super) struct Letters {
     metrics: LinkMetrics,
 }
 
+/// What was refused, where and why.
+pub(super) struct Refusal<'r> {
+    pub stage: &'static str,
+    pub action: Action,
+    /// The `_id`, or what stands for it.
+    pub document: &'r str,
+    pub key: Key,
+    pub version: Version,
+    pub reason: &'r str,
+    pub table: &'r str,
+    /// The checkpoint of that moment.
+    pub behind: String,
+    pub body: &'r [u8],
+}
+
 /// A larger document is not kept with its letter.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -61,41 +76,50 @@ impl Letters {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Keeps a refused operation; false where there are too many.
-    pub fn keep(
-        &self,
-        op: &DocOp<'_>,
-        table: String,
-        behind: String,
-        reason: &str,
-    ) -> Result<bool> {
+    /// Keeps what was refused; false where there are too many.
+    pub fn keep(&self, refusal: &Refusal<'_>) -> Result<bool> {
         let mut known = lock(&self.known);
-        if known.len() >= self.records_max && !known.contains_key(&op.key) {
+        if known.len() >= self.records_max && !known.contains_key(&refusal.key) {
             return Ok(false);
         }
         let letter = LetterRecord {
-            document: op.id.to_owned(),
-            stage: "sink".to_owned(),
-            action: match op.action {
+            document: refusal.document.to_owned(),
+            stage: refusal.stage.to_owned(),
+            action: match refusal.action {
                 Action::Upsert => "upsert".to_owned(),
                 Action::Delete => "delete".to_owned(),
             },
-            version: op.version.0,
-            reason: reason.to_owned(),
-            table,
-            behind,
-            body: match op.body.len() {
-                0..=BODY_BYTES_MAX => String::from_utf8_lossy(op.body).into_owned(),
+            version: refusal.version.0,
+            reason: refusal.reason.to_owned(),
+            table: refusal.table.to_owned(),
+            behind: refusal.behind.clone(),
+            body: match refusal.body.len() {
+                0..=BODY_BYTES_MAX => String::from_utf8_lossy(refusal.body).into_owned(),
                 _ => String::new(),
             },
             at: unix_seconds(),
         };
         self.state.letters().put(&self.link, &letter)?;
-        known.insert(op.key, op.version);
+        known.insert(refusal.key, refusal.version);
         self.counted(&known);
         // The reason may quote the row; it is for those who ask.
-        tracing::warn!(link = self.link, document = op.id, "refused for good: a dead letter");
+        tracing::warn!(link = self.link, document = refusal.document, "a dead letter");
         Ok(true)
+    }
+
+    /// The refusal that is one too many, with what the others mean for it.
+    pub fn too_many(&self, refusal: Error) -> Error {
+        match self.count() {
+            0 => refusal,
+            count => refusal.context(format!(
+                "{count} others are dead letters already (SHOW DEAD LETTERS), and link.error_limit.records allows no more"
+            )),
+        }
+    }
+
+    /// The row of this letter is gone, or has another key.
+    pub fn forget(&self, document: &str, version: Version) -> Result<()> {
+        if self.count() == 0 { Ok(()) } else { self.make_void(key(document), document, version) }
     }
 
     /// An operation was acknowledged: an older letter of its document is void.

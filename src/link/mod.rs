@@ -28,6 +28,7 @@ mod pipeline_mode;
 mod policy;
 mod purging;
 mod prepared;
+mod refused;
 mod start;
 mod status;
 mod supervisor;

@@ -353,7 +353,10 @@ impl Worker {
                 lanes.put(op);
             };
             let version = |offset| epoch.version(rows.n, offset);
-            self.setup.plan.apply(&change, version, &mut self.decoder.scratch, &mut put)?;
+            let scratch = &mut self.decoder.scratch;
+            if let Err(error) = self.setup.plan.apply(&change, version, scratch, &mut put) {
+                self.take_refused(&change, rows.n, error)?;
+            }
             if let Some(Some(parent)) = keys
                 && !event.logs_cascades()
             {

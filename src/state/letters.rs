@@ -10,9 +10,9 @@ use crate::error::Result;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LetterRecord {
-    /// The `_id`.
+    /// The `_id`; of a row that can have none, its key.
     pub document: String,
-    /// Who refused it: `sink`.
+    /// Who refused it: `sink`, or `row` where it cannot be made a document.
     pub stage: String,
     /// `upsert` or `delete`.
     pub action: String,

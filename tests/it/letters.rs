@@ -135,3 +135,54 @@ async fn a_dead_letter_that_is_tried_again_never_overwrites_something_newer() {
     until_letters(&stage, &[]).await;
     stage.until_equal("every row is a document, and no other", SECONDS_30).await;
 }
+
+/// Rows whose `_id` would be too long: met by a copy, inserted, updated to one and back, deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_cannot_be_documents_become_dead_letters_until_they_can() {
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| {
+        setup.set("link.checkpoint_interval_ms", 100)
+    })
+    .await;
+    let (db, index) = (stage.db.clone(), stage.index.clone());
+    stage
+        .mysql
+        .exec(format!("CREATE TABLE {db}.k (k VARCHAR(600) PRIMARY KEY, a VARCHAR(9))"))
+        .await;
+    let exec = async |stage: &Stage, sql: &str| {
+        stage.mysql.exec(sql.replace("{k}", &format!("{db}.k"))).await;
+    };
+    exec(&stage, "INSERT INTO {k} VALUES ('short', 'x'), (REPEAT('c', 600), 'x')").await;
+    let map = format!("{index}.a({db}.k.a)");
+    stage
+        .daemon
+        .sql(&format!(
+            "CALL dbms_etl.sync_by_map('search', '{map}', '{index}.id={db}.k.k', '', '')"
+        ))
+        .await;
+    let long = |letter: &str| letter.repeat(600);
+    until_letters(&stage, &[&long("c")]).await;
+    let found = letters(&stage).await;
+    assert!(found[0].1.contains("600 bytes, more than 512"), "{found:?}");
+
+    exec(&stage, "INSERT INTO {k} VALUES (REPEAT('d', 600), 'x'), ('goes', 'x'), ('stays', 'x')")
+        .await;
+    until_letters(&stage, &[&long("c"), &long("d")]).await;
+    // A document goes with its key, and comes back with another one.
+    exec(&stage, "UPDATE {k} SET k = REPEAT('e', 600) WHERE k = 'goes'").await;
+    exec(&stage, "UPDATE {k} SET k = 'back' WHERE k = REPEAT('d', 600)").await;
+    until_letters(&stage, &[&long("c"), &long("e")]).await;
+    let ids =
+        async |stage: &Stage| stage.search.docs(&index).await.into_keys().collect::<Vec<String>>();
+    let expected = ["back", "short", "stays"];
+    until("the others are documents", SECONDS_30, async || {
+        let found = ids(&stage).await;
+        if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    stage.daemon.kill9();
+    stage.daemon.start_again().await;
+    exec(&stage, "DELETE FROM {k} WHERE LENGTH(k) > 512").await;
+    until_letters(&stage, &[]).await;
+    assert_eq!(ids(&stage).await, expected);
+    assert_eq!(stage.status().await.0, "running");
+}
