@@ -36,7 +36,7 @@ build: ## the daemon, unoptimised
 demo: ## rows of a live MySQL as searchable documents, on a page; MYSQL=mysql://root@host:3306 for one of yours, LISTEN=…
 	tests/servers/install build
 	cargo build
-	@MYSQL='$(MYSQL)' LISTEN='$(LISTEN)' deploy/demo
+	@MYSQL='$(MYSQL)' LISTEN='$(LISTEN)' exec deploy/demo
 
 run: ## the daemon, between the servers of CONFIG=config/quickstart.toml
 	tests/servers/install build

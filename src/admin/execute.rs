@@ -76,7 +76,7 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let named = document.as_ref().map(|document| document.text.as_str());
             let count = control.discard_letters(&link.text, named);
             let count = count.map_err(|error| vec![letters::at(error, link, document)])?;
-            Ok(done(&link.text, "discarded", &format!("{count} dead letters are forgotten")))
+            Ok(done(&link.text, "discarded", &format!("dead letters forgotten: {count}")))
         }
         Statement::SnapshotLink(snapshot) => {
             let SnapshotLink { id, table, condition } = snapshot;

@@ -34,8 +34,8 @@ fn row(link: &str, letter: &LetterRecord) -> Vec<Value> {
 pub fn retried(retried: &Retried) -> String {
     let Retried { tried, left } = retried;
     match left {
-        0 => format!("{tried} documents are what their rows say"),
-        _ => format!("{tried} documents were written again, of which {left} were refused again"),
+        0 => format!("tried: {tried}; all are what their rows say"),
+        _ => format!("tried: {tried}; refused again: {left}"),
     }
 }
 

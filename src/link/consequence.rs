@@ -140,7 +140,7 @@ pub(super) fn destroyed(table: &TableId, met: &Met) -> Error {
     let what = format!("the rows of {table} went by: {}", told(met));
     Error::new(ErrorKind::Schema, what).with_advice(
         "to have the documents deleted with them, set on_truncate and on_drop to \"delete\" (or \"ignore\" to keep \
-         them) and restart Driftless; else drop the link",
+         them), restart Driftless and say RESUME LINK; else drop the link",
     )
 }
 

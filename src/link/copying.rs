@@ -239,11 +239,8 @@ impl Worker {
     ) -> Result<(), End> {
         let (plan, def) = (self.setup.plan.clone(), self.setup.def.clone());
         let types: Vec<_> = self.cascades.wanted.iter().map(|at| &def.columns[*at].ty).collect();
-        // What somebody asks for shall get above what another writer has raised by one (`inquiry`).
-        let version = match self.snapshot.ordered {
-            Some(_) => self.at.highest_version(),
-            None => self.at.version(),
-        };
+        // Not below what a repair, or a copy of an earlier link, has written at the same place (`inquiry`).
+        let version = self.at.highest_version();
         self.cascades.newest = self.cascades.newest.max(version);
         let (mut id, mut body) = (String::new(), Vec::new());
         for row in 0..chunk.len() {

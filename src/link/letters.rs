@@ -107,12 +107,17 @@ impl Letters {
         Ok(true)
     }
 
+    /// Whether the document is a letter.
+    pub fn holds(&self, document: &str) -> bool {
+        self.count() > 0 && lock(&self.known).contains_key(&key(document))
+    }
+
     /// The refusal that is one too many, with what the others mean for it.
     pub fn too_many(&self, refusal: Error) -> Error {
         match self.count() {
             0 => refusal,
             count => refusal.context(format!(
-                "{count} others are dead letters already (SHOW DEAD LETTERS), and link.error_limit.records allows no more"
+                "{count} dead letters are there already (SHOW DEAD LETTERS), and link.error_limit.records allows no more"
             )),
         }
     }

@@ -15,6 +15,12 @@ pub(super) const FORMS: &str = "SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCAR
 pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<Option<Statement>> {
     let first = lexer.clone().next()?;
     let Some(verb) = VERBS.iter().find(|verb| is_word(&first, verb)) else { return Ok(None) };
+    let mut ahead = lexer.clone();
+    ahead.next()?;
+    if *verb == "SHOW" && !is_word(&ahead.next()?, "DEAD") {
+        // What else can be shown is said with all statements.
+        return Ok(None);
+    }
     lexer.next()?;
     let form = |error: Error| error.with_advice(format!("it is written {FORMS}"));
     expect(lexer, "DEAD").and_then(|()| expect(lexer, "LETTERS")).map_err(form)?;

@@ -622,7 +622,7 @@ fn statements_on_dead_letters_are_read() {
         Ok(read) => panic!("{text}: {read:?}"),
     };
     let wrong = [
-        "SHOW LETTERS",
+        "SHOW DEAD",
         "SHOW DEAD LETTERS LINK a",
         "RETRY DEAD LETTERS",
         "RETRY DEAD LETTERS OF LINK",
@@ -631,7 +631,7 @@ fn statements_on_dead_letters_are_read() {
         "SHOW DEAD LETTERS OF LINK a DOCUMENT '7'",
     ];
     insta::assert_snapshot!(wrong.iter().map(say).collect::<Vec<_>>().join("\n"), @r"
-    expected DEAD, found `LETTERS` [LETTERS]
+    expected LETTERS, found the end []
     expected OF, found `LINK` [LINK]
     expected OF, found the end []
     expected the id of a link, found the end []

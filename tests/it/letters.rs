@@ -67,6 +67,12 @@ async fn what_an_index_refuses_becomes_a_dead_letter_and_the_link_goes_on() {
     assert_eq!((state.as_str(), &message["restart_times"]), ("running", &json!("0")));
     assert!(message["others"].as_str().unwrap_or_default().contains("3 dead letters"), "{message}");
 
+    let repair = format!("VERIFY LINK {} REPAIR", stage.index);
+    let verdict = stage.daemon.sql(&repair).await;
+    let told = |row| verdict.cell(row, "Message").contains("it is a dead letter");
+    assert_eq!((1..verdict.rows.len()).filter(|row| told(*row)).count(), 3, "{:?}", verdict.rows);
+    assert_eq!(stage.status().await.1["restart_times"], "0");
+
     stage.daemon.kill9();
     stage.daemon.start_again().await;
     until_letters(&stage, &["1", "2", "3"]).await;
@@ -94,7 +100,8 @@ async fn more_dead_letters_than_allowed_stop_the_link_and_none_is_lost() {
     let message = stage.until_state("failed").await;
     let errors = message["errors"].as_str().unwrap_or_default();
     assert!(
-        errors.contains("refuses document 4") && errors.contains("2 others are dead letters"),
+        errors.contains("refuses document 4")
+            && errors.contains("2 dead letters are there already"),
         "{errors}"
     );
     stage.exec("UPDATE {t} SET a = '40' WHERE id = 4").await;

@@ -287,3 +287,35 @@ async fn tables_take_turns_in_being_read() {
         .await;
     stage.until_equal("and so is the first", SECONDS_30).await;
 }
+
+/// Nothing is committed between the last copy of a link and the first of another one with the same index.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_made_anew_writes_over_what_the_one_before_has_copied() {
+    let server = servers::own_mysql(Flavour::Mysql97, &[]).await;
+    let stage = Stage::set(server.client(), |setup| setup).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a', 'b'), (2, 'a', 'b')").await;
+    stage.link().await;
+    stage.until_state("running").await;
+    let index = &stage.index;
+    for statement in [format!("SNAPSHOT LINK {index}"), format!("RESET LINK {index}")] {
+        stage.daemon.sql(&statement).await;
+        stage.until_equal("it is copied again", SECONDS_30).await;
+    }
+    stage.until_state("running").await;
+    let path = format!("/{index}/_doc/2");
+    stage.search.ok("PUT", &path, Some(serde_json::json!({"id": 2, "a": "foreign"}))).await;
+    stage.daemon.sql(&format!("VERIFY LINK {index} REPAIR")).await;
+    stage.until_equal("it is mended", SECONDS_30).await;
+    stage.daemon.sql(&format!("DROP LINK {index}")).await;
+    let db = &stage.db;
+    let narrow = format!(
+        "CALL dbms_etl.sync_by_map('search', '{index}.id({db}.t.id)', '{index}.id={db}.t.id', '', '')"
+    );
+    stage.daemon.sql(&narrow).await;
+    until("the documents are of the new link", SECONDS_30, async || {
+        let found = stage.found().await;
+        let is_narrow = found.iter().all(|(id, doc)| doc.to_string() == format!("{{\"id\":{id}}}"));
+        if is_narrow { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}

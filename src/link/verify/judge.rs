@@ -141,7 +141,7 @@ impl Verifier<'_> {
                     self.record(Kind::Unjudged, suspect.id, Vec::new(), false)?;
                 }
                 (Finding::Wrong(kind, fields, version), found) => {
-                    if suspect.rewritten > 0 {
+                    if suspect.rewritten > 0 && !self.is_refused(&suspect.id) {
                         above = above.max(Some(version));
                     }
                     suspect.found = Some(found.unwrap_or((kind, fields)));
@@ -176,8 +176,10 @@ impl Verifier<'_> {
                 Kind::Foreign | Kind::Unjudged => true,
                 Kind::Missing | Kind::Different | Kind::StaleVector => false,
             };
+            let is_refused = suspect.rewritten > 0 && self.is_refused(&suspect.id);
             self.order.repair
                 && suspect.rewritten < REWRITTEN_MAX
+                && !is_refused
                 && !suspect.found.as_ref().is_some_and(is_kept)
         };
         let (mut to_do, rest): (Vec<_>, Vec<_>) = wrong.into_iter().partition(is_to_do);

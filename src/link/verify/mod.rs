@@ -425,10 +425,21 @@ impl<'a> Verifier<'a> {
         counts.add(kind);
         counts.repaired += u64::from(is_repaired);
         if self.verdict.differences.len() < SHOWN_MAX {
-            let remedy = self.remedy(kind, is_repaired);
+            let remedy = match !is_repaired && self.is_refused(&id) {
+                true => format!(
+                    "it is a dead letter: see SHOW DEAD LETTERS OF LINK `{}`",
+                    self.order.link
+                ),
+                false => self.remedy(kind, is_repaired),
+            };
             self.verdict.differences.push(Difference { kind, id, fields, remedy, is_repaired });
         }
         Ok(())
+    }
+
+    /// What the row makes of the document was refused for good.
+    fn is_refused(&self, id: &str) -> bool {
+        self.link.standing.route.letters.holds(id)
     }
 
     fn remedy(&self, kind: Kind, is_repaired: bool) -> String {
