@@ -225,16 +225,21 @@ async fn a_copy_whose_condition_fails_on_a_row_ends_and_leaves_the_link_running(
         if is_told && state == "running" { Ok(()) } else { Err(format!("{state}: {message}")) }
     })
     .await;
-    // What another writer has done since the last commit is mended, although nothing was committed since.
+    // What another writer has done is written over, once something was committed behind the copy before.
     let path = format!("/{}/_doc/1", stage.index);
     stage.search.ok("PUT", &path, Some(serde_json::json!({"id": 1, "a": "foreign"}))).await;
+    stage.exec("INSERT INTO {t} VALUES (3, 'a', 'b')").await;
+    until("the link has come to a later place", SECONDS_30, async || {
+        stage.search.doc(&stage.index, "3").await
+    })
+    .await;
     let again = format!("{order} WHERE id = 1");
     until("another copy is ordered, when the end of the first is stored", SECONDS_30, async || {
         stage.daemon.try_sql(&again).await
     })
     .await;
     stage.until_equal("the document is as its row", SECONDS_30).await;
-    stage.exec("INSERT INTO {t} VALUES (3, 'a', 'b')").await;
+    stage.exec("INSERT INTO {t} VALUES (4, 'a', 'b')").await;
     stage.until_equal("the link goes on", SECONDS_30).await;
 }
 
