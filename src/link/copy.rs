@@ -73,10 +73,13 @@ pub(super) struct Bounds {
 
 /// The worker's side: one request at a time.
 pub(super) struct Copier {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<(Request, Turn)>,
     replies: mpsc::Receiver<Reply>,
     task: JoinHandle<()>,
 }
+
+/// Leave to read a chunk, where the asker has one already.
+type Turn = Option<OwnedSemaphorePermit>;
 
 /// What a copier reads, and from where.
 pub(super) struct Subject {
@@ -166,8 +169,13 @@ impl Copier {
     }
 
     pub async fn ask(&self, request: Request) -> Result<()> {
+        self.ask_with(request, None).await
+    }
+
+    /// Asks for a chunk without a rest before.
+    pub async fn ask_with(&self, request: Request, turn: Turn) -> Result<()> {
         self.requests
-            .send(request)
+            .send((request, turn))
             .await
             .map_err(|_| Error::new(ErrorKind::Stopped, "the snapshot's task has ended"))
     }
@@ -190,7 +198,7 @@ impl Drop for Copier {
 async fn serve(
     subject: Arc<Subject>,
     comparer: Option<Comparer>,
-    mut requests: mpsc::Receiver<Request>,
+    mut requests: mpsc::Receiver<(Request, Turn)>,
     replies: mpsc::Sender<Reply>,
 ) {
     let (mut conn, mut turn) = (None, None);
@@ -243,17 +251,20 @@ async fn serve(
 /// read without one.
 const TURN_IS_KEPT: Duration = Duration::from_secs(1);
 
-async fn next(
-    requests: &mut mpsc::Receiver<Request>,
-    turn: &mut Option<OwnedSemaphorePermit>,
-) -> Option<Request> {
-    if turn.is_some() {
-        match tokio::time::timeout(TURN_IS_KEPT, requests.recv()).await {
-            Ok(request) => return request,
-            Err(_) => *turn = None,
-        }
-    }
-    requests.recv().await
+async fn next(requests: &mut mpsc::Receiver<(Request, Turn)>, turn: &mut Turn) -> Option<Request> {
+    let asked = match turn.is_some() {
+        true => match tokio::time::timeout(TURN_IS_KEPT, requests.recv()).await {
+            Ok(asked) => asked,
+            Err(_) => {
+                *turn = None;
+                requests.recv().await
+            }
+        },
+        false => requests.recv().await,
+    };
+    let (request, brought) = asked?;
+    *turn = brought.or(turn.take());
+    Some(request)
 }
 
 async fn answer(

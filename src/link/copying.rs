@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::change::{Change, ChangeKind};
 use crate::document::{Action, DocOp, IdHasher};
 use crate::error::{ErrorKind, Result};
@@ -121,7 +123,9 @@ impl Worker {
             self.copying = Copying::AskedForBounds;
             return Ok(());
         };
-        if !std::mem::take(&mut self.pace.has_rested) {
+        let has_rested = std::mem::take(&mut self.pace.has_rested);
+        let turn = if has_rested { None } else { self.turn_at_once() };
+        if !has_rested && turn.is_none() {
             let threads_running_max = self.setup.snapshot_config.max_threads_running;
             copier.ask(Request::Rest { due: self.pace.due, threads_running_max }).await?;
             self.copying = Copying::Resting;
@@ -132,9 +136,19 @@ impl Worker {
         let delivered = window.must_be_executed().clone();
         let (after, rows_max) = (self.snapshot.after.clone(), self.size.rows());
         let condition = self.snapshot.filter.clone();
-        copier.ask(Request::Chunk { delivered, after, until, condition, rows_max }).await?;
+        let request = Request::Chunk { delivered, after, until, condition, rows_max };
+        copier.ask_with(request, turn).await?;
         self.copying = Copying::Reading(window);
         Ok(())
+    }
+
+    /// Leave to read the next chunk, where nothing is to be waited for before.
+    fn turn_at_once(&self) -> Option<OwnedSemaphorePermit> {
+        let is_held = self.setup.snapshot_config.max_threads_running > 0;
+        if is_held || self.pace.due > Instant::now() {
+            return None;
+        }
+        self.setup.subject.turns.clone().try_acquire_owned().ok()
     }
 
     pub(super) async fn take_reply(&mut self, reply: Reply) -> Result<(), End> {
@@ -203,7 +217,8 @@ impl Worker {
         self.ask_next().await
     }
 
-    /// Puts the chunk's rows into the lanes, but for those that changed since the window was opened.
+    /// Puts the chunk's rows into the lanes, but for those that changed since the window was opened. The next chunk, in a
+    /// window of its own, is read meanwhile.
     async fn write_chunk(&mut self) -> Result<(), End> {
         let copying = std::mem::replace(&mut self.copying, Copying::Ready);
         let Copying::Covering { window, chunk, wrong, .. } = copying else {
@@ -214,10 +229,15 @@ impl Worker {
             self.size.halve();
             return self.ask_next().await;
         }
-        self.put_rows(&window, &chunk, wrong.as_deref()).await?;
-        self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
         self.snapshot.rows += chunk.walked as u64;
         self.snapshot.after = chunk.last_key.clone().or(self.snapshot.after.take());
+        if !chunk.is_last {
+            self.ask_next().await?;
+            // What is asked runs before this task goes on; else it would wait for the rows, for no other thread may take it.
+            tokio::task::yield_now().await;
+        }
+        self.put_rows(&window, &chunk, wrong.as_deref()).await?;
+        self.setup.live.metrics.rows_snapshot.inc_by(chunk.len() as u64);
         if let Some(wrong) = &wrong {
             self.note_compared(wrong);
         }

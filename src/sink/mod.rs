@@ -90,6 +90,19 @@ pub trait Sink: Send + Sync {
         ids: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>>;
 
+    /// The same as a search sees them: what was written before the last [`Sink::refresh`], and of later writes any part.
+    /// Costs less where there is a difference.
+    fn look_up<'a>(
+        &'a self,
+        target: &'a Target,
+        ids: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
+        self.read(target, ids)
+    }
+
+    /// Has searches see every write that was acknowledged before.
+    fn refresh<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<()>>;
+
     /// Takes back what [`Sink::prepare`] has put on the index, or deletes the index. One that is not there is no error.
     fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>>;
 

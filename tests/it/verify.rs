@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Value, json};
@@ -153,6 +153,11 @@ impl Shop {
         self.daemon
             .sql(&format!("CALL dbms_etl.sync_by_table('search', '{table}', '{index}', '')"))
             .await;
+        self.until_copied().await;
+    }
+
+    async fn until_copied(&self) {
+        let index = &self.index;
         let message = async || {
             let sql = format!("CALL dbms_etl.show_sync_link_by_id('{index}')");
             let message = self.daemon.sql(&sql).await.cell(0, "Message");
@@ -311,6 +316,19 @@ impl Shop {
         Lag { client, url, series }
     }
 
+    /// How long a copy beside the stream takes.
+    async fn copy_again(&self) -> Duration {
+        let series =
+            format!("driftless_link_rows_total{{kind=\"snapshot\",link=\"{}\"}}", self.index);
+        let copied = async || self.daemon.metric(&series).await.unwrap_or(0.0);
+        let (began, before) = (Instant::now(), copied().await);
+        self.daemon.sql(&format!("SNAPSHOT LINK `{}`", self.index)).await;
+        let most = before + self.rows as f64 * 0.5;
+        until("rows are copied", MINUTES_2 * 5, async || copied().await > most).await;
+        self.until_copied().await;
+        began.elapsed()
+    }
+
     /// On the rows below the planted ones.
     fn load(&self) -> Load {
         let (table, rows) = (self.table.clone(), self.rows - 1_100);
@@ -371,6 +389,11 @@ async fn planted_is_found_and_mended(mysql: Mysql, search: Option<Search>, rows:
     shop.settle().await;
     assert!(shop.check().await.is_clean());
     shop.verify("").await.is_clean();
+
+    let load = shop.load();
+    let took = shop.copy_again().await;
+    let statements = load.finish().await;
+    eprintln!("{rows} rows copied under load ({statements} statements) in {took:.1?}");
 }
 
 /// 50,000, or what the variable says: `make verify-million`.

@@ -8,7 +8,7 @@ use mysql_async::Conn;
 
 use super::asking::pipeline_of;
 use super::expected::Maker;
-use super::walk::{PIECES_MAX, compare, cut, look_up};
+use super::walk::{Look, PIECES_MAX, compare, cut, look_up};
 use super::{Counts, Kind, Order, keys};
 use crate::document::{IdHasher, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,7 +62,8 @@ impl Comparer {
 
     pub async fn wrong(&self, chunk: &Chunk) -> Result<Wrong> {
         let pieces = cut(&self.maker.standing, chunk)?;
-        let comparing: Vec<_> = pieces.iter().map(|piece| compare(&self.maker, piece)).collect();
+        let comparing: Vec<_> =
+            pieces.iter().map(|piece| compare(&self.maker, piece, Look::Now)).collect();
         let all: Vec<_> = stream::iter(comparing).buffered(PIECES_MAX).try_collect().await?;
         let mut wrong = Wrong::default();
         for seen in all {

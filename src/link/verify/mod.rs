@@ -4,10 +4,10 @@
 //! Table and index are never at the same moment: the index is behind the table by the lag of the link, and the log, from
 //! which it is written, is ahead of what a SELECT can see. So one look finds suspects, and proves nothing.
 //!
-//! *Where the suspects come from.* The rows are read in chunks along the primary key, and their documents by id, realtime
-//! (`walk`). A document that equals its row is right: the row was read first, so the index had everything that had been
-//! done to it. All others are suspects. Meanwhile the ids of the index are read page by page, turned back into keys, and
-//! looked for in the table; those without a row are suspects.
+//! *Where the suspects come from.* The rows are read in chunks along the primary key, and their documents by id, as they
+//! were when the verification began or later (`walk`). A document that equals its row is right, for what follows is a change on its
+//! way. All others are suspects. Meanwhile the ids of the index are read page by page; those that no row has come for
+//! are turned back into keys and looked for in the table (`met`), and those without a row are suspects.
 //!
 //! *What proves a difference* (`judge`). For some suspects at once:
 //!
@@ -34,7 +34,7 @@
 //! table that a SELECT could see is taken in by the worker in 3, and the answer then names another plan: everything begins
 //! anew. The same is asked once more in the end.
 //!
-//! *Memory* is bounded by two chunks, a page of ids, and so many suspects.
+//! *Memory* is bounded by two chunks, a page of ids, so many suspects, and what `met` has room for.
 
 pub(in crate::link) mod asking;
 mod compare;
@@ -42,6 +42,7 @@ mod comparer;
 mod expected;
 mod judge;
 pub(in crate::link) mod keys;
+mod met;
 mod schedule;
 mod walk;
 
@@ -54,6 +55,7 @@ use tokio::sync::oneshot;
 
 use self::asking::Asking;
 pub(super) use self::comparer::{Comparer, Sought, Wrong};
+use self::met::Met;
 use crate::document::{IdHasher, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
@@ -263,6 +265,7 @@ struct Verifier<'a> {
     verdict: Verdict,
     /// Documents whose difference is counted.
     recorded: HashSet<Key, KeyHasher>,
+    met: Met,
     /// The link was asked for versions above those of documents that could not be written.
     has_outgrown: bool,
     /// Why documents without a row are not deleted, if they are not.
@@ -312,6 +315,7 @@ impl<'a> Verifier<'a> {
             suspects: Vec::new(),
             verdict: Verdict::default(),
             recorded: HashSet::default(),
+            met: Met::default(),
             has_outgrown: false,
             why_kept: None,
             shown: Verification::default(),

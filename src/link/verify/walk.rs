@@ -74,6 +74,7 @@ impl Verifier<'_> {
     /// Both ways at once: the one waits for the index most of the time, the other for the table.
     pub(super) async fn walk(&mut self) -> Result<()> {
         let until = self.last_key().await?;
+        self.refresh().await?;
         let mut after = None;
         let mut size = chunk::Size::new(&self.link.standing.snapshot);
         let (mut comparing, mut paging) = (JoinSet::new(), JoinSet::new());
@@ -118,7 +119,10 @@ impl Verifier<'_> {
                 Some(stepped) = paging.join_next() => {
                     self.take_step(&mut paging, stepped.map_err(broke_off)?).await?;
                 }
-                else => return Ok(()),
+                else => match self.met.unmet_page() {
+                    Some(ids) => self.step(&mut paging, None, ids, Next::Nothing),
+                    None => return Ok(()),
+                },
             }
             if self.suspects.len() >= SUSPECTS_MAX {
                 self.judge(SUSPECTS_MAX / 2).await?;
@@ -164,17 +168,19 @@ impl Verifier<'_> {
                 // Where the index has lost the place, its ids are read from the beginning.
                 self.recover(error).await?;
                 self.verdict.counts.documents = 0;
+                self.met.forget_unmet();
                 self.step(paging, None, Vec::new(), Next::First);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
         if let Some(page) = page {
+            self.verdict.counts.documents += page.ids.len() as u64;
+            self.live.metrics.verify_documents.inc_by(page.ids.len() as u64);
             let next = page.next.map_or(Next::Nothing, Next::After);
-            self.step(paging, conn, page.ids, next);
+            let ids = self.met.take_ids(page.ids);
+            self.step(paging, conn, ids, next);
         }
-        self.verdict.counts.documents += looked.documents as u64;
-        self.live.metrics.verify_documents.inc_by(looked.documents as u64);
         let is_new = |suspect: &Suspect| !self.recorded.contains(&IdHasher.key(&suspect.id));
         let named = |suspect: Suspect| {
             let kind = if suspect.key.is_some() { Kind::Extra } else { Kind::Foreign };
@@ -194,7 +200,7 @@ impl Verifier<'_> {
         let standing = self.link.standing.clone();
         let maker = Maker::new(standing, self.order, self.link.pipeline()?)?;
         comparing.spawn(async move {
-            let seen = compare(&maker, &piece).await;
+            let seen = compare(&maker, &piece, Look::Cheap).await;
             (piece, seen)
         });
         Ok(())
@@ -205,6 +211,7 @@ impl Verifier<'_> {
         match seen {
             Ok(seen) => {
                 self.verdict.counts.rows += seen.rows as u64;
+                piece.iter().for_each(|row| self.met.take_row(&row.id));
                 self.live.metrics.verify_rows.inc_by(seen.rows as u64);
                 self.take_suspects(seen.suspects)?;
                 self.show();
@@ -228,6 +235,17 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is wrong at the beginning is seen by the cheap look, too.
+    async fn refresh(&mut self) -> Result<()> {
+        loop {
+            let route = &self.link.standing.route;
+            match route.sink.refresh(&route.target).await {
+                Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
+                refreshed => return refreshed,
+            }
+        }
     }
 
     async fn last_key(&mut self) -> Result<Option<Vec<KeyPart>>> {
@@ -341,13 +359,25 @@ pub(super) fn cut(standing: &Standing, chunk: &Chunk) -> Result<VecDeque<Arc<Vec
     Ok(pieces)
 }
 
+/// How documents are looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Look {
+    /// As they are now: what is found is acted upon.
+    Now,
+    /// As a search sees them: what is found is looked at again.
+    Cheap,
+}
+
 /// Reads the documents of rows that were read, and compares.
-pub(super) async fn compare(maker: &Maker, piece: &[Mapped]) -> Result<Seen> {
+pub(super) async fn compare(maker: &Maker, piece: &[Mapped], look: Look) -> Result<Seen> {
     let ids: Vec<&str> = piece.iter().map(|row| row.id.as_str()).collect();
     let bodies = piece.iter().map(|row| (row.id.as_str(), row.body.clone())).collect();
     let route = &maker.standing.route;
-    let (expected, found) =
-        tokio::try_join!(maker.make(bodies), route.sink.read(&route.target, &ids))?;
+    let found = match look {
+        Look::Now => route.sink.read(&route.target, &ids),
+        Look::Cheap => route.sink.look_up(&route.target, &ids),
+    };
+    let (expected, found) = tokio::try_join!(maker.make(bodies), found)?;
     let mut suspects = Vec::new();
     for ((row, expected), found) in piece.iter().zip(&expected).zip(&found) {
         if let Some((kind, fields)) = maker.judge(Some(expected), found.as_ref(), true) {

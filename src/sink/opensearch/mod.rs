@@ -20,6 +20,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 pub use self::bulk::write_operation;
 use self::http::{Answer, Http};
 pub(super) use self::product::Product;
+use self::reading::By;
 use super::answer::{self, Placed};
 use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Stored, Target};
 use crate::document::{Batch, DocOp};
@@ -177,7 +178,19 @@ impl Sink for OpenSearch {
         target: &'a Target,
         ids: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
-        reading::read(&self.http, target, ids).boxed()
+        reading::read(&self.http, target, ids, By::Get).boxed()
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        target: &'a Target,
+        ids: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
+        reading::read(&self.http, target, ids, By::Search).boxed()
+    }
+
+    fn refresh<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<()>> {
+        older::refresh(&self.http, target).boxed()
     }
 
     fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>> {

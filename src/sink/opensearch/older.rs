@@ -62,7 +62,7 @@ pub(super) async fn page(
                 "query": {"match_all": {}},
             });
             let path = format!("/{}/_search?scroll={KEPT}&{SHOWN}", target.index);
-            read(http.control(Method::Post, &path, Some(&body)).await?)?
+            read(http.fetch(&path, &body).await?)?
         }
     };
     // A page without any old document is not handed out, lest the caller wait for nothing.
@@ -83,15 +83,14 @@ pub(super) async fn page(
     }
 }
 
-async fn refresh(http: &Http, target: &Target) -> Result<()> {
+pub(super) async fn refresh(http: &Http, target: &Target) -> Result<()> {
     let path = format!("/{}/_refresh", target.index);
     read(http.control(Method::Post, &path, None).await?).map(|_| ())
 }
 
 async fn next(http: &Http, scroll: &str) -> Result<Page> {
     let body = json!({"scroll": KEPT, "scroll_id": scroll});
-    let answer =
-        http.control(Method::Post, &format!("/_search/scroll?{SHOWN}"), Some(&body)).await?;
+    let answer = http.fetch(&format!("/_search/scroll?{SHOWN}"), &body).await?;
     if answer.status == 404 {
         return Err(Error::new(ErrorKind::SinkBusy, "the cluster has lost the place of a search"));
     }

@@ -1,8 +1,10 @@
-//! Reads documents by their ids as they are now (`_mget`, which is realtime). Must not know what they should be.
+//! Reads documents by their ids: as they are now (`_mget`, which is realtime), or as a search sees them, which costs the
+//! cluster about half. Must not know what they should be.
 
 use std::borrow::Cow;
 use std::error::Error as _;
 
+use hashbrown::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -36,30 +38,79 @@ struct Found<'a> {
     error: Option<Value>,
 }
 
+/// What a search answers.
+#[derive(Deserialize)]
+struct Searched<'a> {
+    #[serde(default)]
+    timed_out: bool,
+    _shards: Shards,
+    #[serde(borrow)]
+    hits: Hits<'a>,
+}
+
+#[derive(Deserialize)]
+struct Shards {
+    failed: u64,
+}
+
+#[derive(Deserialize)]
+struct Hits<'a> {
+    #[serde(borrow)]
+    hits: Vec<Hit<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Hit<'a> {
+    #[serde(borrow)]
+    _id: Cow<'a, str>,
+    _version: u64,
+    #[serde(borrow, default)]
+    _source: Option<&'a RawValue>,
+}
+
+/// How documents are asked for.
+#[derive(Clone, Copy)]
+pub(super) enum By {
+    /// As they are now.
+    Get,
+    /// As they were when the index was last refreshed, or later.
+    Search,
+}
+
 pub(super) async fn read(
     http: &Http,
     target: &Target,
     ids: &[&str],
+    by: By,
 ) -> Result<Vec<Option<Stored>>> {
     let mut all = Vec::with_capacity(ids.len());
     // A stack, because a part whose answer is too long is put back as two halves.
     let mut parts: Vec<&[&str]> = ids.chunks(IDS_MAX).rev().collect();
     while let Some(part) = parts.pop() {
-        match ask(http, target, part).await {
-            Ok(answer) => read_page(target, part, &answer.body, &mut all)?,
-            Err(error) if part.len() > 1 && is_too_large(&error) => {
+        match (ask(http, target, part, by).await, by) {
+            (Ok(answer), By::Get) => read_page(target, part, &answer.body, &mut all)?,
+            (Ok(answer), By::Search) => read_hits(target, part, &answer.body, &mut all)?,
+            (Err(error), _) if part.len() > 1 && is_too_large(&error) => {
                 let (first, second) = part.split_at(part.len() / 2);
                 parts.extend([second, first]);
             }
-            Err(error) => return Err(error),
+            (Err(error), _) => return Err(error),
         }
     }
     Ok(all)
 }
 
-async fn ask(http: &Http, target: &Target, ids: &[&str]) -> Result<Answer> {
-    let body = json!({ "ids": ids });
-    let path = format!("/{}/_mget", target.index);
+async fn ask(http: &Http, target: &Target, ids: &[&str], by: By) -> Result<Answer> {
+    let (path, body) = match by {
+        By::Get => (format!("/{}/_mget", target.index), json!({ "ids": ids })),
+        By::Search => {
+            let body = json!({
+                "size": ids.len(), "version": true, "sort": ["_doc"], "track_total_hits": false,
+                "query": {"ids": {"values": ids}},
+            });
+            (format!("/{}/_search", target.index), body)
+        }
+    };
     // Newer versions leave vectors out of what they show unless they are asked for; older ones refuse the question.
     let may_leave_out = http.product == Product::Elasticsearch && !target.dimensions.is_empty();
     if may_leave_out {
@@ -115,6 +166,29 @@ fn read_page(
     Ok(())
 }
 
+fn read_hits(
+    target: &Target,
+    ids: &[&str],
+    body: &[u8],
+    all: &mut Vec<Option<Stored>>,
+) -> Result<()> {
+    let odd =
+        |what: &str| Error::new(ErrorKind::SinkBusy, format!("cannot look documents up: {what}"));
+    let answer: Searched<'_> = serde_json::from_slice(body)
+        .map_err(|cause| odd("the answer is not understood").caused_by(cause))?;
+    if answer.timed_out || answer._shards.failed > 0 {
+        return Err(odd("not all shards of the index have answered"));
+    }
+    let mut found = HashMap::with_capacity(ids.len());
+    for hit in answer.hits.hits {
+        let source = hit._source.ok_or_else(|| keeps_no_source(target))?;
+        let source = source.get().as_bytes().to_vec();
+        found.insert(hit._id, Stored { version: Version(hit._version), source });
+    }
+    all.extend(ids.iter().map(|id| found.remove(*id)));
+    Ok(())
+}
+
 fn keeps_no_source(target: &Target) -> Error {
     let what = format!("index {} does not keep the documents that are written to it", target.index);
     Error::new(ErrorKind::Unsupported, what)
@@ -128,6 +202,23 @@ mod tests {
     fn read(ids: &[&str], body: &str) -> Result<Vec<Option<Stored>>> {
         let mut all = Vec::new();
         read_page(&Target::default(), ids, body.as_bytes(), &mut all).map(|()| all)
+    }
+
+    #[test]
+    fn what_a_search_finds_is_put_in_the_order_that_was_asked_for() {
+        let read = |body: &str| {
+            let mut all = Vec::new();
+            read_hits(&Target::default(), &["1", "2", "a\"b"], body.as_bytes(), &mut all)
+                .map(|()| all)
+        };
+        let body = r#"{"timed_out":false,"_shards":{"failed":0},"hits":{"hits":[
+            {"_id":"a\"b","_version":7,"_source":{"n":1.10}},{"_id":"1","_version":5,"_source":{}}]}}"#;
+        let stored =
+            |version, source: &[u8]| Stored { version: Version(version), source: source.to_vec() };
+        let expected = [Some(stored(5, b"{}")), None, Some(stored(7, br#"{"n":1.10}"#))];
+        assert_eq!(read(body).expect("reads"), expected);
+        let partly = body.replace(r#""failed":0"#, r#""failed":1"#);
+        assert_eq!(read(&partly).expect_err("an error").kind(), ErrorKind::SinkBusy);
     }
 
     #[test]
