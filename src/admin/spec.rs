@@ -28,7 +28,17 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
     let statement = text.to_owned();
     let overrides = Overrides::default();
     let from = Beginning::default();
-    Some(Spec { id: None, origin, statement, rules, pipeline_mode: None, types, overrides, from })
+    Some(Spec {
+        id: None,
+        origin,
+        statement,
+        rules,
+        pipeline_mode: None,
+        types,
+        overrides,
+        from,
+        line: None,
+    })
 }
 
 fn by_map(mapping: &Mapping) -> Rules {

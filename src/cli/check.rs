@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Failure, print, wiring};
 use crate::config::{Config, Loaded};
 use crate::error::{Error, Result};
-use crate::link::{self, Finding, Level};
+use crate::link::{self, Finding, Found, Level, Spec};
 use crate::net;
 use crate::state::{SealingKey, State};
 
@@ -19,6 +19,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Loaded { config, links } = arguments.config.load()?;
+    let file = arguments.config.shown();
     net::http::install_crypto();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -29,7 +30,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let parts = wiring::parts(config, looked_at.state);
     let found = runtime.block_on(link::check(&parts, &links));
     let is_known = |finding: &Finding| looked_at.knows_pipelines || !is_about_pipeline(finding);
-    findings.extend(found.into_iter().filter(is_known));
+    let named = |Found { finding, link }: Found| match link {
+        Some(at) => of_link(&file, &links[at], finding),
+        None => finding,
+    };
+    findings.extend(found.into_iter().map(named).filter(is_known));
     drop(parts);
     if let Some(dir) = looked_at.temporary {
         // It is empty and the system's to clear away if this fails.
@@ -40,6 +45,13 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         true => Err(Failure::Failed(String::new())),
         false => Ok(()),
     }
+}
+
+/// Says which link of the file a finding is about.
+fn of_link(file: &str, link: &Spec, finding: Finding) -> Finding {
+    let id = link.id.as_deref().unwrap_or(link.rules.index());
+    let line = link.line.map(|line| format!(":{line}")).unwrap_or_default();
+    Finding { what: format!("{file}{line}: link `{id}`: {}", finding.what), ..finding }
 }
 
 /// A state to check with.

@@ -41,6 +41,11 @@ impl ConfigFile {
         Ok(from_here(listen))
     }
 
+    /// The file's name for messages.
+    pub fn shown(&self) -> String {
+        self.find().map(|file| file.display().to_string()).unwrap_or_default()
+    }
+
     fn find(&self) -> Option<PathBuf> {
         let found = || FILES.iter().map(PathBuf::from).find(|file| file.is_file());
         self.config.clone().or_else(found)

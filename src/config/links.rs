@@ -158,6 +158,8 @@ fn spec_of(source: &Source<'_>, entry: &Entry, header: Span) -> Result<Spec> {
     spec.types = entry.types;
     spec.id = id.or_else(|| Some(spec.rules.index().to_owned()));
     spec.overrides = overrides(source, entry)?;
+    let before = source.text.get(..header.start).unwrap_or_default();
+    spec.line = Some(before.matches('\n').count() + 1);
     if let Some(place) = entry.from {
         spec.from = Beginning::parse(&read(&place)?.value).map_err(|error| error.at(place.0))?;
     }

@@ -22,8 +22,9 @@ use crate::position::{Checkpoint, Epoch, GtidSet, Position};
 use crate::source::ahead::{Ahead, Met};
 use crate::source::beginning::Beginning;
 use crate::source::ddl::fate::{Fate, Named, fate};
+use crate::source::server::Server;
 use crate::source::snapshot::watermark;
-use crate::source::{control, foreign_keys, locate, schema};
+use crate::source::{self, control, foreign_keys, locate, schema};
 use crate::state::{
     CheckpointRecord, FamilyRecord, History, LinkRecord, SchemaRecord, SnapshotRecord,
 };
@@ -43,9 +44,8 @@ pub(super) async fn checkpoint(
         return Err(Error::new(ErrorKind::Unsupported, what).with_advice("leave `from` out"));
     }
     let mut conn = control::connect(&inner.parts.source).await?;
-    refuse_keys(&mut conn, table).await?;
     let server = inner.server_of(&mut conn).await?;
-    let found = locate::locate(&inner.parts.source, &mut conn, &server, &spec.from).await?;
+    let found = place(&inner.parts.source, &mut conn, &server, (spec, table)).await?;
     Ok(found.map(|gtids| CheckpointRecord {
         checkpoint: Checkpoint {
             epoch: NO_EPOCH,
@@ -56,6 +56,20 @@ pub(super) async fn checkpoint(
         index_uuid: String::new(),
         prepared: Default::default(),
     }))
+}
+
+/// What stands in the log before the link's beginning; None where it begins with a copy.
+pub(super) async fn place(
+    source: &source::Config,
+    conn: &mut mysql_async::Conn,
+    server: &Server,
+    (spec, table): (&Spec, &TableId),
+) -> Result<Option<GtidSet>> {
+    if spec.from == Beginning::Snapshot {
+        return Ok(None);
+    }
+    refuse_keys(conn, table).await?;
+    locate::locate(source, conn, server, &spec.from).await
 }
 
 /// Of a checkpoint that no stream has passed yet.

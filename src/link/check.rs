@@ -4,14 +4,23 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::pipeline_mode::{self, PipelineMode, Way};
-use crate::link::{Parts, Rules, Spec, definition, start};
+use crate::link::{Parts, Rules, Spec, beginning, definition, start};
 use crate::mapping;
 use crate::pipeline;
 use crate::sink;
 use crate::source::preflight::{self, Finding, Level};
+use crate::source::server::Server;
 use crate::source::snapshot::chunk;
 use crate::source::{control, files};
 use crate::table::TableId;
+
+/// What is wrong, and with which of the links, if it is with one.
+#[derive(Debug)]
+pub struct Found {
+    pub finding: Finding,
+    /// Its place among the links that were looked at.
+    pub link: Option<usize>,
+}
 
 fn finding(error: &Error) -> Finding {
     let remedy = error.advice().unwrap_or_else(|| usual_remedy(error.kind())).to_owned();
@@ -52,7 +61,7 @@ fn without_advice(error: &Error) -> String {
 }
 
 /// Checks the source's settings and privileges, and for each link its table, key, index and vector dimension.
-pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
+pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Found> {
     let mut findings = Vec::new();
     let tables: Vec<TableId> =
         links.iter().filter_map(|link| link.rules.table().cloned()).collect();
@@ -93,20 +102,41 @@ pub async fn check(parts: &Parts, links: &[Spec]) -> Vec<Finding> {
         },
         None => None,
     };
-    for link in links {
+    let mut all: Vec<Found> =
+        findings.into_iter().map(|finding| Found { finding, link: None }).collect();
+    for (at, link) in links.iter().enumerate() {
+        let mut findings = Vec::new();
         if let Some(dir) = parts.source.files() {
             findings.extend(check_in_files(dir, link));
         }
         if let Some(conn) = &mut conn {
             findings.extend(check_mapping(conn, link).await);
+            findings.extend(check_beginning(parts, conn, link).await);
         }
         if let (Some(sink), Some(pipelines)) = (&sink, &pipelines) {
             findings.extend(
                 check_index(sink.as_ref(), pipelines, link, parts.link.pipeline_mode).await,
             );
         }
+        // What the preflight has said of a table is not said again of its link.
+        findings.retain(|new| !all.iter().any(|old| old.finding.what == new.what));
+        all.extend(findings.into_iter().map(|finding| Found { finding, link: Some(at) }));
     }
-    findings
+    all
+}
+
+/// Whether the link can begin where it is to begin.
+async fn check_beginning(
+    parts: &Parts,
+    conn: &mut mysql_async::Conn,
+    link: &Spec,
+) -> Option<Finding> {
+    let table = link.rules.table()?;
+    let possible = async {
+        let server = Server::of(conn).await?;
+        beginning::place(&parts.source, conn, &server, (link, table)).await
+    };
+    possible.await.err().map(|error| finding(&error))
 }
 
 /// None where there is no server to be asked.

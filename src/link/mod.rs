@@ -38,7 +38,7 @@ mod worker;
 
 use serde::Deserialize;
 
-pub use check::check;
+pub use check::{Found, check};
 pub use control::Control;
 pub use letters::Retried;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
@@ -157,6 +157,8 @@ pub struct Spec {
     /// What the link says of itself.
     pub overrides: Overrides,
     pub from: Beginning,
+    /// Where it stands in the configuration file, from 1 on; None for a statement.
+    pub line: Option<usize>,
 }
 
 #[derive(Debug, Clone)]

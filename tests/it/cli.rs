@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use crate::support::daemon::{Daemon, Setup, driftless};
 use crate::support::mysql::Mysql;
 use crate::support::search::Product;
+use crate::support::servers::Flavour;
+use crate::support::stage::Stage;
 use crate::support::{SECONDS_10, servers, until};
 
 fn said(output: &Output) -> String {
@@ -297,6 +299,39 @@ async fn check_says_all_at_once_and_touches_nothing() {
         quiet(folder.path()).args(["check", "--config"]).arg(&file).output().expect("it runs");
     let text = said(&output);
     assert!(text.contains("cannot reach the sink at http://127.0.0.1:2"), "{text}");
+}
+
+/// Each fault is said once, with the line of its link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_names_the_link_of_the_file_that_servers_know_nothing_of() {
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    let (db, index) = (&stage.db, &stage.index);
+    let (folder, port) = (folder(), stage.mysql.port());
+    let sink = stage.search.address();
+    let file = write(
+        &folder,
+        &format!(
+            "state_dir = \"state\"\n[source]\nport = {port}\nuser = \"root\"\n[sink]\naddresses = [\"http://{sink}\"]\n\
+             [[links]]\ntable = \"{db}.t\"\nindex = \"{index}\"\n\
+             [[links]]\nid = \"late\"\ntable = \"{db}.t\"\nindex = \"{index}-x\"\nfrom = \"file:gone.000001:4\"\n\
+             [[links]]\ntable = \"{db}.none\"\nindex = \"{index}-y\"\n",
+        ),
+    );
+    let output =
+        quiet(folder.path()).args(["check", "--config"]).arg(&file).output().expect("it runs");
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let file = file.display();
+    for expected in [
+        format!("error: {file}:10: link `late`: "),
+        format!("error: {file}:10: link `late`: the index {index}-x does not exist"),
+        format!("error: {file}:15: link `{index}-y`: the index {index}-y does not exist"),
+    ] {
+        assert!(text.contains(&expected), "{expected}: {text}");
+    }
+    assert!(text.contains("gone.000001"), "{text}");
+    assert!(!text.contains(&format!("{file}:7: ")), "that link is well: {text}");
+    assert_eq!(text.matches(&format!("{db}.none")).count(), 1, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -142,7 +142,8 @@ async fn perform(stage: &mut Stage) -> Result<(), Failure> {
 /// Says all that is wrong with the server at once, as `driftless check` does.
 async fn refuse_wrong_server(config: &Config, state: &crate::state::State) -> Result<(), Failure> {
     let parts = wiring::parts(config.clone(), state.clone());
-    let mut wrong = link::check(&parts, &[]).await;
+    let found = link::check(&parts, &[]).await;
+    let mut wrong: Vec<_> = found.into_iter().map(|found| found.finding).collect();
     wrong.retain(|finding| finding.level == Level::Error);
     if wrong.is_empty() {
         return Ok(());
