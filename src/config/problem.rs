@@ -31,7 +31,9 @@ impl Problems {
         let (line, column) = span.line_column(&self.text);
         write!(f, "{}:{line}:{column}: {}", self.file, error.report())?;
         let begins = span.start.min(self.text.len());
-        if may_hold_secret(written_at(&self.text, begins)) {
+        let is_hidden = may_hold_secret(section_at(&self.text, begins))
+            || may_hold_secret(written_at(&self.text, begins));
+        if is_hidden {
             return Ok(());
         }
         let pointed = error.point_into(&self.text);
@@ -55,6 +57,12 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// The line that begins the section around the byte `at`.
+fn section_at(text: &str, at: usize) -> &str {
+    let before = &text[..text.floor_char_boundary(at)];
+    before.lines().rev().find(|line| line.starts_with('[')).unwrap_or("")
+}
+
 /// The line around the byte `at`; where that is inside a string of several lines, from the line that begins the string.
 fn written_at(text: &str, at: usize) -> &str {
     let at = text.floor_char_boundary(at);
@@ -68,6 +76,9 @@ fn written_at(text: &str, at: usize) -> &str {
     &text[opened.map(line_of).min().unwrap_or(line_of(at))..line_end]
 }
 
+/// Parts of the names that secrets have, misspelt ones too.
+const WORDS: [&str; 7] = ["passw", "pwd", "secret", "api_key", "apikey", "token", "credential"];
+
 /// A line with a password or a key, or with a URL that has one in it.
 fn may_hold_secret(line: &str) -> bool {
     let has_user = line.split("://").skip(1).any(|rest| {
@@ -75,7 +86,7 @@ fn may_hold_secret(line: &str) -> bool {
         authority.contains('@')
     });
     let line = line.to_ascii_lowercase();
-    has_user || ["password", "secret", "api_key", "token"].iter().any(|word| line.contains(word))
+    has_user || WORDS.iter().any(|word| line.contains(word))
 }
 
 #[cfg(test)]
@@ -89,6 +100,7 @@ mod tests {
         for word in ["token", "hidden", "hidden too"] {
             assert!(may_hold_secret(written_at(text, at(word))), "{word}");
         }
+        assert!(may_hold_secret(section_at("[secrets]\nkey = 5\n", 15)));
         for word in ["[http]", "listen", "name"] {
             assert!(!may_hold_secret(written_at(text, at(word))), "{word}");
         }

@@ -382,7 +382,7 @@ async fn the_page_asks_for_a_token() {
     .await;
     browser.press(READ.chars().chain([ENTER])).await;
     until("the page shows what it is told", SECONDS_10, async || {
-        browser.run("return document.getElementById('state').innerText").await == "no link"
+        browser.run("return document.getElementById('state').textContent").await == "no link"
     })
     .await;
     assert_eq!(browser.run("return document.getElementById('login').hidden").await, true);
@@ -583,7 +583,7 @@ fn a_wrong_configuration_shows_no_secret() {
         "[source]\npassword = \"planted-1\" x\n",
         "[source]\npassword = \"planted-2\n",
         "[source]\npassword = [\"planted-3\"]\n",
-        "[source]\npasswort = \"planted-4-password\"\n",
+        "[source]\npasswort = \"planted-4\"\n",
         "[[http.tokens]]\nrole = \"admin\"\ntoken = \"planted-5\"\n",
         "[[http.tokens]]\nrole = \"chief\"\ntoken = \"planted-6-0123456789\"\n",
         "[[http.tokens]]\nrole = \"read\"\ntoken = \"\"\"\nplanted-7-0123456789\n",
@@ -621,14 +621,14 @@ struct Standing {
 
 impl Standing {
     /// `head` is what comes first; `part` is then sent for ever, if it is not empty.
-    async fn start(head: String, part: &'static [u8]) -> Self {
+    async fn start(head: String, part: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (head, counted) = (head.clone(), counted.clone());
+                let (head, part, counted) = (head.clone(), part.clone(), counted.clone());
                 tokio::spawn(async move {
                     let mut request = [0; 4096];
                     // One head; what else is sent stays where it is.
@@ -638,7 +638,7 @@ impl Standing {
                     counted.fetch_add(1, Ordering::SeqCst);
                     let mut sent = stream.write_all(head.as_bytes()).await;
                     while sent.is_ok() && !part.is_empty() {
-                        sent = stream.write_all(part).await;
+                        sent = stream.write_all(&part).await;
                     }
                 });
             }
@@ -653,8 +653,10 @@ impl Standing {
 
 const ENDLESS: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
-/// A chunk of 64 KiB of blanks would take a buffer; this one says how long it is, and is short.
-const CHUNK: &[u8] = b"20\r\n                                \r\n";
+/// One chunk of 64 KiB of blanks.
+fn chunk() -> Vec<u8> {
+    format!("10000\r\n{}\r\n", " ".repeat(0x10000)).into_bytes()
+}
 
 /// A model at `url`, made at a daemon's open door.
 async fn model_at(daemon: &Daemon, url: &str) -> String {
@@ -698,13 +700,14 @@ async fn settle(daemon: &Daemon, pattern: &str, private_ip: bool) {
 async fn a_redirect_is_not_followed_by_anybody() {
     let daemon = Setup::alone().start().await;
     let inside =
-        Standing::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_owned(), b"").await;
+        Standing::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_owned(), Vec::new())
+            .await;
     for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
         let head = format!(
             "HTTP/1.1 {status}\r\nlocation: http://{}/latest/meta-data\r\ncontent-length: 0\r\n\r\n",
             inside.address
         );
-        let outside = Standing::start(head, b"").await;
+        let outside = Standing::start(head, Vec::new()).await;
         settle(&daemon, &format!("^http://{}/.*$", outside.address), true).await;
         let model = model_at(&daemon, &format!("http://{}/v1", outside.address)).await;
         let (answered, said) = predict(&daemon, &model).await;
@@ -724,7 +727,8 @@ async fn a_redirect_is_not_followed_by_anybody() {
 async fn a_trusted_pattern_is_the_whole_url_and_a_private_address_needs_more() {
     let daemon = Setup::alone().start().await;
     let inside =
-        Standing::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_owned(), b"").await;
+        Standing::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_owned(), Vec::new())
+            .await;
     let (_, port) = inside.address.split_once(':').expect("address and port");
     // Made while it is allowed; then the permission is taken away.
     let hosts = std::fs::read_to_string("/etc/hosts").expect("names of this machine");
@@ -763,7 +767,7 @@ async fn a_trusted_pattern_is_the_whole_url_and_a_private_address_needs_more() {
 #[tokio::test]
 async fn an_answer_without_end_is_cut_off() {
     let daemon = Setup::alone().start().await;
-    let endless = Standing::start(ENDLESS.to_owned(), CHUNK).await;
+    let endless = Standing::start(ENDLESS.to_owned(), chunk()).await;
     settle(&daemon, "^http://127\\.0\\.0\\.1:.*$", true).await;
     let model = model_at(&daemon, &format!("http://{}/v1", endless.address)).await;
     let (_, said) = predict(&daemon, &model).await;
@@ -870,9 +874,11 @@ async fn a_page_of_another_site_has_no_token_and_gets_no_further() {
 /// The sink's key, in each form, goes to the cluster and nowhere else.
 #[tokio::test]
 async fn the_sinks_key_is_not_in_its_errors() {
-    let refusing =
-        Standing::start("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_owned(), b"")
-            .await;
+    let refusing = Standing::start(
+        "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        Vec::new(),
+    )
+    .await;
     let proxy = Proxy::http_watching(&refusing.address, "/").await;
     let config = sink::Config {
         addresses: vec![proxy.url()],

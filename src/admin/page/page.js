@@ -43,7 +43,8 @@ async function ask(method, path, body) {
   const value = await answer.json();
   if (answer.ok) return value;
   if (answer.status === 401) {
-    await loggedIn(token && value.error?.reason);
+    // Somebody else may have logged in meanwhile.
+    if (token === sessionStorage.getItem(TOKEN)) await loggedIn(token && value.error?.reason);
     return ask(method, path, body);
   }
   const { reason, advice } = value.error ?? {};
