@@ -120,6 +120,7 @@ impl Connection {
         http.timer(TokioTimer::new())
             .header_read_timeout(HEAD_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
+            .max_header_size(BUFFER_BYTES_MAX)
             .max_headers(HEADERS_MAX);
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let ended = async { self.is_ending.wait_for(|ends| *ends).await.is_ok() };

@@ -799,17 +799,23 @@ async fn what_comes_in_at_the_door_is_bounded() {
         (
             "a long header",
             format!(
-                "GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n",
+                "GET /healthz HTTP/1.1\r\nconnection: close\r\nhost: localhost\r\nx: {}\r\n\r\n",
                 "y".repeat(100_000)
             ),
         ),
         (
             "a long path",
-            format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "y".repeat(100_000)),
+            format!(
+                "GET /{} HTTP/1.1\r\nconnection: close\r\nhost: localhost\r\n\r\n",
+                "y".repeat(100_000)
+            ),
         ),
         (
             "many headers",
-            format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(100)),
+            format!(
+                "GET /healthz HTTP/1.1\r\nconnection: close\r\nhost: localhost\r\n{}\r\n",
+                "x: y\r\n".repeat(100)
+            ),
         ),
     ] {
         let mut stream = TcpStream::connect(&address).await.expect("connects");
