@@ -1,13 +1,15 @@
 //! The HTTP door: statements, metrics, health, and the requests about models and pipelines that an OpenSearch node would
-//! answer. Has no authentication, so it listens on this machine alone unless told otherwise, and a browser's page from
-//! elsewhere may not change anything through it. Knows links by their [`Control`] alone.
+//! answer. Who may ask is [`super::access`]'s to say; a browser's page from elsewhere may not change anything through it.
+//! Knows links by their [`Control`] alone.
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -16,56 +18,77 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
-use super::{answer, execute, page, table::Table};
+pub use super::access::config::Config;
+use super::access::{Access, Caller, Peer, Role, guard, role};
+use super::tls::Tls;
+use super::{answer, execute, page, socket, table::Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Control, Status};
+use crate::statement;
 use crate::telemetry::metrics::metrics;
 
 /// No statement and no definition is longer.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// What is read and thrown away of a longer body: who has not finished sending would not hear the answer.
 const BODY_BYTES_IGNORED: usize = 16 << 20;
+/// Between two parts of a body, and for all of it: somebody who sends a byte now and then keeps a place from others.
+const BODY_PART_MAX: Duration = Duration::from_secs(20);
+const BODY_MAX: Duration = Duration::from_secs(300);
+/// For the rest of a body that nobody reads.
+const REST_MAX: Duration = Duration::from_secs(5);
 
 const WHAT_IS_HERE: &str = "Driftless answers at POST /_sql, GET /ui, /_links, /metrics, /healthz, /readyz, and at \
     /_cluster/settings, /_plugins/_ml/… and /_ingest/pipeline/… as an OpenSearch node does; searches and documents are \
     at the search node itself";
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    pub listen: SocketAddr,
+/// The open port, and who may come in by it.
+pub struct Bound {
+    listener: TcpListener,
+    tls: Option<Tls>,
+    access: Arc<Access>,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9220)) }
+impl Bound {
+    /// Where it listens: the port is known even where any free one was asked for.
+    pub fn address(&self) -> Result<SocketAddr> {
+        let unknown =
+            |cause| Error::new(ErrorKind::Io, "the open port has no address").caused_by(cause);
+        self.listener.local_addr().map_err(unknown)
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
     }
 }
 
-/// Opens the port, so that a taken one is known before anything starts.
-pub async fn bind(config: &Config) -> Result<TcpListener> {
-    TcpListener::bind(config.listen).await.map_err(|cause| {
+/// Opens the port, so that a taken one is known before anything starts. Reads the files of tokens and certificates.
+pub async fn bind(config: &Config) -> Result<Bound> {
+    let (tls, access) = (Tls::new(&config.tls)?, Arc::new(Access::new(config)?));
+    let listener = TcpListener::bind(config.listen).await.map_err(|cause| {
         Error::new(ErrorKind::Io, format!("cannot listen on {}", config.listen))
             .caused_by(cause)
             .with_advice("stop what listens there, or choose another `http.listen`")
-    })
+    })?;
+    Ok(Bound { listener, tls, access })
 }
 
 /// Answers until `stop` comes, and then finishes what was begun.
 pub async fn serve(
-    listener: TcpListener,
+    bound: Bound,
     control: Control,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let mut router = router(control);
-    if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+    let is_of_this_machine = bound.address()?.ip().to_canonical().is_loopback();
+    let Bound { listener, tls, access } = bound;
+    let has_to_say = access.is_required();
+    let mut router = router(control).layer(middleware::from_fn_with_state(access, guard::guard));
+    if is_of_this_machine && !has_to_say {
         router = router.layer(middleware::from_fn(refuse_foreign_names));
     }
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
-        .map_err(|cause| Error::new(ErrorKind::Io, "the HTTP door broke").caused_by(cause))
+    socket::serve(listener, tls, router, stop).await;
+    Ok(())
 }
 
 fn router(control: Control) -> Router {
@@ -92,8 +115,7 @@ fn router(control: Control) -> Router {
 
 /// A browser is shown the page; everybody else is told who is here, as by a search node.
 async fn about(State(_control): State<Control>, headers: HeaderMap) -> Response {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if accepted.is_some_and(|accepted| accepted.contains("text/html")) {
+    if page::is_wanted(&headers) {
         return page::elsewhere();
     }
     #[cfg(feature = "embedded")]
@@ -121,7 +143,12 @@ enum Format {
     Text,
 }
 
-async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
+async fn sql(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    body: Body,
+) -> Response {
     let format = match format_of(&uri) {
         Ok(format) => format,
         Err(error) => return refusal(Format::Json, &[error], ""),
@@ -137,6 +164,9 @@ async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
             return refusal(format, &[error], "");
         }
     };
+    if let Some((has, needs)) = lacks(caller, &query) {
+        return guard::forbidden(&uri, has, needs);
+    }
     // A link that was begun is to be finished although the caller has hung up.
     let text = query.clone();
     let running = tokio::spawn(async move { execute::execute(&control, &text).await });
@@ -150,6 +180,14 @@ async fn sql(State(control): State<Control>, uri: Uri, body: Body) -> Response {
             refusal(format, &[error], &query)
         }
     }
+}
+
+/// The role that the caller has and the one that the statement needs, if his is the lower. What is no statement needs none.
+fn lacks(caller: Caller, text: &str) -> Option<(Role, Role)> {
+    let needs = role::of_statement(&statement::parse(text).ok()?);
+    // The guard has let nobody pass without one.
+    let has = caller.role.unwrap_or(Role::Read);
+    (has < needs).then_some((has, needs))
 }
 
 /// Ends a task when its caller has hung up.
@@ -184,6 +222,11 @@ fn refusal(format: Format, errors: &[Error], statement: &str) -> Response {
     refusal_as(status_of(answer::status(errors)), format, errors, statement)
 }
 
+/// A request that gets no further, with the format that it asks for.
+pub(super) fn refused(status: StatusCode, uri: &Uri, error: Error) -> Response {
+    refusal_as(status, format_of(uri).unwrap_or(Format::Json), &[error], "")
+}
+
 fn refusal_as(status: StatusCode, format: Format, errors: &[Error], statement: &str) -> Response {
     match format {
         Format::Json => object(status, &answer::json(status.as_u16(), errors, statement)),
@@ -191,11 +234,21 @@ fn refusal_as(status: StatusCode, format: Format, errors: &[Error], statement: &
     }
 }
 
-/// The whole body, if it is not longer than `bytes_max`.
+/// The whole body, if it is not longer than `bytes_max` and comes in time.
 async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, (StatusCode, Error)> {
     let mut body = body.into_data_stream();
     let (mut bytes, mut length) = (Vec::new(), 0);
-    while let Some(part) = body.next().await {
+    let end = Instant::now() + BODY_MAX;
+    loop {
+        let until = end.min(Instant::now() + BODY_PART_MAX);
+        let part = match tokio::time::timeout_at(until, body.next()).await {
+            Ok(Some(part)) => part,
+            Ok(None) => break,
+            Err(_) => {
+                let error = Error::input("the body does not come to its end");
+                return Err((StatusCode::REQUEST_TIMEOUT, error));
+            }
+        };
         let part = part.map_err(|cause| {
             (StatusCode::BAD_REQUEST, Error::input("the body broke off").caused_by(cause))
         })?;
@@ -212,6 +265,11 @@ async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, (StatusCode, Erro
         return Err((StatusCode::PAYLOAD_TOO_LARGE, error));
     }
     Ok(bytes)
+}
+
+/// Reads what nobody wants: who has not finished sending would not hear the answer.
+pub(super) async fn throw_away(body: Body) {
+    let _ = tokio::time::timeout(REST_MAX, read(body, 0)).await;
 }
 
 async fn links(State(control): State<Control>) -> Response {
@@ -267,9 +325,13 @@ fn link(status: &Status) -> Value {
     })
 }
 
-async fn readyz(State(control): State<Control>) -> Response {
+/// The reasons are for those who may look.
+async fn readyz(State(control): State<Control>, Extension(caller): Extension<Caller>) -> Response {
     match control.readiness() {
         Ok(()) => object(StatusCode::OK, &json!({ "status": "ready" })),
+        Err(_) if caller.role.is_none() => {
+            object(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "not ready" }))
+        }
         Err(reasons) => object(
             StatusCode::SERVICE_UNAVAILABLE,
             &json!({ "status": "not ready", "reasons": reasons }),
@@ -354,7 +416,12 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 async fn refuse_foreign_pages(request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let is_of_a_page = request.headers().contains_key(header::ORIGIN);
-    if changes && is_of_a_page && !page::may_ask(request.uri().path(), request.headers()) {
+    // No page of another site has a token, or a certificate for a name that it made lead here.
+    let has_token = request.extensions().get::<Caller>().is_some_and(|caller| caller.has_token);
+    let is_encrypted = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_encrypted);
+    let names_count = has_token || is_encrypted;
+    let (path, headers) = (request.uri().path(), request.headers());
+    if changes && is_of_a_page && !page::may_ask(path, headers, names_count) {
         let error = Error::input("a page in a browser may not change anything here");
         return refusal_as(StatusCode::FORBIDDEN, Format::Json, &[error], "");
     }

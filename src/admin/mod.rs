@@ -2,9 +2,11 @@
 //! a link works.
 //!
 //! [`execute`] runs a statement to a [`table::Table`], [`verification`] makes one of a verdict; [`spec`] is what a statement
-//! asks for; [`answer`] says what went wrong; [`http`] is the door, [`host`] the names by which it may be asked for; [`page`]
-//! what a browser is shown there; [`search`] what it answers in a search node's place where the indexes are our own.
+//! asks for; [`answer`] says what went wrong; [`http`] is the door, [`socket`] its connections, [`tls`] its certificate,
+//! [`access`] who may come in, [`host`] the names by which it may be asked for; [`page`] what a browser is shown there;
+//! [`search`] what it answers in a search node's place where the indexes are our own.
 
+pub mod access;
 pub mod answer;
 pub mod execute;
 mod host;
@@ -13,6 +15,8 @@ mod letters;
 mod page;
 #[cfg(feature = "embedded")]
 pub mod search;
+mod socket;
 pub mod spec;
 pub mod table;
+mod tls;
 mod verification;

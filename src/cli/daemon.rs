@@ -5,7 +5,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -46,19 +45,19 @@ impl Daemon {
     pub fn start(
         config: Config,
         state: State,
-        listener: TcpListener,
+        bound: http::Bound,
         links: Vec<Spec>,
     ) -> Result<Self> {
-        let listen = listener.local_addr().unwrap_or(config.http.listen);
-        if !listen.ip().is_loopback() {
-            tracing::warn!(address = %listen, "the HTTP door has no authentication and can be reached from other machines");
+        let listen = bound.address()?;
+        if !listen.ip().to_canonical().is_loopback() && !bound.is_encrypted() {
+            tracing::warn!(address = %listen, "the HTTP door can be reached from other machines and does not encrypt: tokens cross the network as they are");
         }
         let control = Supervisor::start(wiring::parts(config, state), links)?;
         let (stop, mut stopped) = watch::channel(false);
         let until_stopped = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let door = tokio::spawn(http::serve(listener, control.clone(), until_stopped));
+        let door = tokio::spawn(http::serve(bound, control.clone(), until_stopped));
         Ok(Self { control, door, stop, listen })
     }
 

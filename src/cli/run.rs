@@ -29,9 +29,9 @@ async fn serve(loaded: Loaded) -> Result<()> {
     let mut signals = Signals::listen()?;
     let state_dir = config.state_dir();
     let state = wiring::open_state(&config, &state_dir)?;
-    let listener = http::bind(&config.http).await?;
+    let bound = http::bind(&config.http).await?;
     let has_end = config.source.files().is_some() && config.source.until_end;
-    let mut daemon = Daemon::start(config, state, listener, links)?;
+    let mut daemon = Daemon::start(config, state, bound, links)?;
     tracing::info!(
         address = %daemon.listen(),
         state_dir = %state_dir.display(),

@@ -50,7 +50,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let answer = arguments.daemon.ask_sql("json", &statement(&arguments))?;
     let told: Option<Answer> = serde_json::from_str(&answer.text).ok();
     let Some(told) = told.filter(|_| answer.is_ok) else {
-        return Err(Failure::Failed(reason(&answer.text)));
+        return Err(Failure::Failed(ask::reason(&answer.text)));
     };
     let summary: Option<Summary> =
         told.rows.first().and_then(|row| serde_json::from_str(row.last()?.as_str()?).ok());
@@ -79,16 +79,4 @@ fn statement(arguments: &Arguments) -> String {
         text.push_str(" REPAIR");
     }
     text
-}
-
-/// The pointer into the statement, where the answer has one.
-fn reason(text: &str) -> String {
-    let answer: Value = serde_json::from_str(text).unwrap_or_default();
-    let said = |key: &str| answer["error"][key].as_str().map(str::to_owned);
-    let with_advice = || {
-        let reason = said("reason")?;
-        Some(said("advice").map_or(reason.clone(), |advice| format!("{reason}; {advice}")))
-    };
-    let reason = said("pointer").or_else(with_advice).unwrap_or_else(|| text.to_owned());
-    format!("error: {reason}")
 }

@@ -30,15 +30,16 @@ impl ConfigFile {
         config::load(&file).map_err(|problems| Failure::Usage(problems.to_string()))
     }
 
-    /// Where the configuration's daemon is found from this machine.
-    pub fn listen(&self) -> Result<SocketAddr, Failure> {
-        let listen = match self.find() {
+    /// Where the configuration's daemon is found from this machine: `https://127.0.0.1:9220`.
+    pub fn address(&self) -> Result<String, Failure> {
+        let door = match self.find() {
             Some(file) => {
-                config::listen(&file).map_err(|problems| Failure::Usage(problems.to_string()))?
+                config::door(&file).map_err(|problems| Failure::Usage(problems.to_string()))?
             }
-            None => Config::default().http.listen,
+            None => Config::default().http,
         };
-        Ok(from_here(listen))
+        let scheme = if door.tls.cert_file.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", from_here(door.listen)))
     }
 
     /// The file's name for messages.

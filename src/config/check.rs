@@ -19,6 +19,9 @@ const MEMORY_LIMIT_MIN: usize = 16 << 20;
 pub(super) fn check(config: &Config, table: &Spanned<DeTable<'_>>) -> Vec<Error> {
     let mut checks = Checks { table, errors: Vec::new() };
     checks.not_zero(config);
+    for (path, error) in config.http.check() {
+        checks.say(path, error);
+    }
     checks.source(config);
     checks.sink(config);
     checks.rest(config);

@@ -1,7 +1,8 @@
 //! Reads a file to a checked [`Config`] and the links that it declares, or to everything that is wrong with it. Knows
 //! no key.
 
-use std::net::SocketAddr;
+use std::fs::File;
+use std::io::{Error as IoError, Read as _};
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -9,8 +10,12 @@ use toml::de::DeTable;
 use super::text::Env;
 use super::value::{Source, deserialize};
 use super::{Config, Problems, check, links};
+use crate::admin::http;
 use crate::error::{Error, Span};
 use crate::link::Spec;
+
+/// A thousand links in words; more is another file than was meant.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// A file that can be run.
 #[derive(Debug)]
@@ -26,19 +31,19 @@ pub fn load(file: &Path) -> Result<Loaded, Problems> {
         .map_err(|errors| Problems::new(name, text.clone(), errors))
 }
 
-/// Where the daemon of `file` listens, for those who only want to talk to it: the rest of the file may be wrong for them,
-/// a password's variable unset.
-pub fn listen(file: &Path) -> Result<SocketAddr, Problems> {
+/// The door of the daemon of `file`, for those who only want to talk to it: the rest of the file may be wrong for them, a
+/// password's variable unset.
+pub fn door(file: &Path) -> Result<http::Config, Problems> {
     let (name, text) = read(file)?;
     let table = DeTable::parse(&text)
         .map_err(|wrong| Problems::new(name, text.clone(), vec![not_toml(&wrong)]))?;
     let source = Source { text: &text, table: &table, env: &|_| None };
-    Ok(deserialize::<Config>(&source).0.http.listen)
+    Ok(deserialize::<Config>(&source).0.http)
 }
 
 fn read(file: &Path) -> Result<(String, String), Problems> {
     let name = file.display().to_string();
-    match std::fs::read_to_string(file) {
+    match read_bounded(file) {
         Ok(text) => Ok((name, text)),
         Err(cause) => {
             let error = Error::input("cannot read the configuration")
@@ -46,6 +51,15 @@ fn read(file: &Path) -> Result<(String, String), Problems> {
                 .with_advice("name an existing file with --config");
             Err(Problems::new(name, String::new(), vec![error]))
         }
+    }
+}
+
+fn read_bounded(file: &Path) -> Result<String, IoError> {
+    let mut text = String::new();
+    File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err(IoError::other("it has more than 4 MiB")),
+        false => Ok(text),
     }
 }
 

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use load::{Loaded, listen, load};
+pub use load::{Loaded, door, load};
 pub use problem::Problems;
 
 use crate::admin::http;

@@ -30,8 +30,10 @@ impl Problems {
         };
         let (line, column) = span.line_column(&self.text);
         write!(f, "{}:{line}:{column}: {}", self.file, error.report())?;
-        let shown = self.text.lines().nth(line - 1).unwrap_or("");
-        if may_hold_secret(shown) {
+        let begins = span.start.min(self.text.len());
+        let is_hidden = may_hold_secret(section_at(&self.text, begins))
+            || may_hold_secret(written_at(&self.text, begins));
+        if is_hidden {
             return Ok(());
         }
         let pointed = error.point_into(&self.text);
@@ -55,6 +57,28 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// The line that begins the section around the byte `at`.
+fn section_at(text: &str, at: usize) -> &str {
+    let before = &text[..text.floor_char_boundary(at)];
+    before.lines().rev().find(|line| line.starts_with('[')).unwrap_or("")
+}
+
+/// The line around the byte `at`; where that is inside a string of several lines, from the line that begins the string.
+fn written_at(text: &str, at: usize) -> &str {
+    let at = text.floor_char_boundary(at);
+    let line_of = |at: usize| text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let line_end = text[at..].find('\n').map_or(text.len(), |length| at + length);
+    let before = &text[..line_of(at)];
+    let opened = ["\"\"\"", "'''"].iter().filter_map(|quotes| {
+        let is_inside = before.matches(quotes).count() % 2 == 1;
+        is_inside.then(|| before.rfind(quotes)).flatten()
+    });
+    &text[opened.map(line_of).min().unwrap_or(line_of(at))..line_end]
+}
+
+/// Parts of the names that secrets have, misspelt ones too.
+const WORDS: [&str; 7] = ["passw", "pwd", "secret", "api_key", "apikey", "token", "credential"];
+
 /// A line with a password or a key, or with a URL that has one in it.
 fn may_hold_secret(line: &str) -> bool {
     let has_user = line.split("://").skip(1).any(|rest| {
@@ -62,5 +86,24 @@ fn may_hold_secret(line: &str) -> bool {
         authority.contains('@')
     });
     let line = line.to_ascii_lowercase();
-    has_user || ["password", "secret", "api_key"].iter().any(|word| line.contains(word))
+    has_user || WORDS.iter().any(|word| line.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_of_several_lines_is_not_shown_either() {
+        let text = "[http]\ntoken = \"\"\"\nhidden\nhidden too\n\"\"\"\nlisten = 5\nname = 'x'\n";
+        let at = |word: &str| text.find(word).expect("it is there");
+        for word in ["token", "hidden", "hidden too"] {
+            assert!(may_hold_secret(written_at(text, at(word))), "{word}");
+        }
+        assert!(may_hold_secret(section_at("[secrets]\nkey = 5\n", 15)));
+        for word in ["[http]", "listen", "name"] {
+            assert!(!may_hold_secret(written_at(text, at(word))), "{word}");
+        }
+        assert_eq!(written_at(text, at("'x'")), "name = 'x'");
+    }
 }

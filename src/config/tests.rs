@@ -438,7 +438,7 @@ fn has_no_default(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
     matches!(key, "source.path" | "sink.user" | "sink.api_key")
         || last.ends_with("_file")
-        || matches!(last, "state_dir" | "server_id" | "password")
+        || matches!(last, "state_dir" | "server_id" | "password" | "tokens" | "clients")
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How outgoing connections are encrypted and whom they trust. Knows no protocol.
+//! How outgoing connections are encrypted and whom they trust, and certificates from files. Knows no protocol.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,7 +94,8 @@ fn authorities(
     Ok(verifier)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// All of a PEM file; at least one.
+pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
         .map_err(|cause| unreadable("certificates", file, cause))?
         .collect();
@@ -105,7 +106,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-fn unreadable(what: &str, file: &Path, cause: rustls::pki_types::pem::Error) -> Error {
+pub fn unreadable(what: &str, file: &Path, cause: rustls::pki_types::pem::Error) -> Error {
     Error::input(format!("cannot read {what} from {}", file.display())).caused_by(cause)
 }
 

@@ -81,10 +81,25 @@ pub fn is_private(ip: IpAddr) -> bool {
                     || ip.is_multicast()
                     || ip.is_unique_local()
                     || ip.is_unicast_link_local()
-                    // Site-local, given up in 2004 and still routed inside old networks.
-                    || ip.segments()[0] & 0xffc0 == 0xfec0
+                    || is_old_or_special(ip)
             }
         },
+    }
+}
+
+/// Addresses that no server in the open has.
+fn is_old_or_special(ip: Ipv6Addr) -> bool {
+    match ip.segments() {
+        // Reserved, beside the two that mean this machine.
+        [0, 0, 0, 0, 0, 0, ..] => true,
+        // NAT64 of a network of its own.
+        [0x64, 0xff9b, 1, ..] => true,
+        // For throwing away, and for examples.
+        [0x100, 0, 0, 0, ..] | [0x2001, 0xdb8, ..] => true,
+        // Teredo: through a tunnel to an IPv4 address that stands there in disguise.
+        [0x2001, 0, ..] => true,
+        // Site-local, given up in 2004 and still routed inside old networks.
+        [first, ..] => first & 0xffc0 == 0xfec0,
     }
 }
 
@@ -101,14 +116,17 @@ fn is_private_v4(ip: Ipv4Addr) -> bool {
         || (a == 100 && b & 0xc0 == 64)
         || (a == 198 && b & 0xfe == 18)
         || ip.octets()[..3] == [192, 0, 0]
+        || ip.is_documentation()
 }
 
-/// The IPv4 address that an IPv6 address only wraps: mapped, compatible, NAT64 or 6to4.
+/// The IPv4 address that an IPv6 address only wraps: mapped, translated, compatible, NAT64 or 6to4.
 fn inner_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = ip.segments();
     let low = || Ipv4Addr::from_bits((u32::from(g) << 16) | u32::from(h));
     match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => Some(low()),
+        [0, 0, 0, 0, 0, 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => {
+            Some(low())
+        }
         [0, 0, 0, 0, 0, 0] if g != 0 => Some(low()),
         [0x2002, ..] => Some(Ipv4Addr::from_bits((u32::from(b) << 16) | u32::from(c))),
         _ => None,
@@ -220,6 +238,15 @@ mod tests {
             "2002:7f00:1::",
             "::127.0.0.1",
             "ff02::1",
+            "::2",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b:1::a00:1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "2001:db8::1",
+            "100::1",
+            "192.0.2.1",
+            "198.18.0.1",
+            "240.0.0.1",
         ];
         for ip in private {
             assert!(is_private(ip.parse().expect("an address")), "{ip}");

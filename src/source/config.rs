@@ -1,6 +1,5 @@
 //! How the source is reached and read. Must not know what is done with what is read.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,10 +7,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mysql;
 use crate::naive::{Rule, is_naive};
-use crate::net::tls;
+use crate::net::{secret, tls};
 
 /// One MySQL server, or a replica set that is reached by one address.
 #[derive(Debug, Clone, Deserialize)]
@@ -91,16 +90,8 @@ impl Config {
 
     /// The password, from its file where it has one; empty for an account without.
     pub fn secret(&self) -> Result<SecretString> {
-        if let Some(password) = &self.password {
-            return Ok(password.clone());
-        }
-        let Some(path) = &self.password_file else { return Ok(SecretString::default()) };
-        let text = fs::read_to_string(path).map_err(|cause| {
-            Error::input(format!("cannot read the source's password in {}", path.display()))
-                .caused_by(cause)
-                .with_advice("`password_file` names a file that holds nothing but the password")
-        })?;
-        Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+        let (given, file) = (self.password.as_ref(), self.password_file.as_deref());
+        Ok(secret::load("the source's password", given, file)?.unwrap_or_default())
     }
 
     /// How the replication connection is made.
@@ -151,7 +142,7 @@ mod tests {
     fn the_password_is_read_from_its_file_and_never_shown() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("password");
-        fs::write(&path, "sesame\r\n").expect("writes");
+        std::fs::write(&path, "sesame\r\n").expect("writes");
         let mut config = Config { password_file: Some(path), ..Config::default() };
         assert_eq!(config.secret().expect("reads").expose_secret(), "sesame");
         config.password = Some("other".into());

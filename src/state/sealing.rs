@@ -1,7 +1,7 @@
 //! Seals secrets at rest with AES-256-GCM, and finds the key to do it. Must not know whose secrets they are.
 
 use std::fs;
-use std::io::{ErrorKind as IoKind, Write as _};
+use std::io::{ErrorKind as IoKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -16,6 +16,8 @@ use super::open::make_private;
 use crate::error::{Error, ErrorKind, Result};
 
 const KEY_BYTES: usize = 32;
+/// More than any form of a key has.
+const KEY_FILE_BYTES_MAX: u64 = 1024;
 const ENV: &str = "DRIFTLESS_SECRET_KEY";
 /// The key that is made where none is given, inside the state directory.
 const OWN_KEY_FILE: &str = "secret.key";
@@ -58,7 +60,9 @@ impl SealingKey {
 
     fn read(path: &Path) -> Result<Self> {
         let failed = |cause| cannot("read", path).caused_by(cause);
-        let bytes = fs::read(path).map_err(failed)?;
+        let mut bytes = Vec::with_capacity(KEY_FILE_BYTES_MAX as usize);
+        let file = fs::File::open(path).map_err(failed)?;
+        file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
         let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
         if mode & 0o077 != 0 {
             tracing::warn!(

@@ -47,6 +47,11 @@ pub struct Metrics {
     pub embedding_cache_hits: IntCounter,
     pub embedding_cache_misses: IntCounter,
 
+    /// Requests at the door of somebody who has not shown who he is.
+    pub http_unknown: IntCounter,
+    /// Requests at the door for which the role does not suffice.
+    pub http_forbidden: IntCounter,
+
     by_link: LinkFamilies,
     /// Handles that were given out, so that ages can be computed when somebody asks; dropped with the link.
     links: Mutex<BTreeMap<String, LinkMetrics>>,
@@ -131,6 +136,11 @@ impl Metrics {
         );
         let request = MODEL_OUTCOMES.map(|outcome| requests.with_label_values(&[outcome]));
         let [model_requests_ok, model_requests_retried, model_requests_failed] = request;
+        let refused = make.counters(
+            "driftless_http_refused_total",
+            &["status"],
+            "Requests at the door that were refused for who asked: `401` (no token, or none of ours), `403` (the role does not suffice)",
+        );
         let build_info =
             make.gauges("driftless_build_info", &["version"], "1, with the version as a label");
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -179,6 +189,8 @@ impl Metrics {
                 "driftless_embedding_cache_misses_total",
                 "Texts whose vector had to be asked for",
             ),
+            http_unknown: refused.with_label_values(&["401"]),
+            http_forbidden: refused.with_label_values(&["403"]),
             by_link,
             links: Mutex::default(),
             began: Instant::now(),

@@ -33,6 +33,7 @@ mod purged;
 mod replication;
 mod rules;
 mod schema;
+mod security;
 mod sink;
 mod snapshot;
 mod state;

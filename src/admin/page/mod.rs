@@ -29,20 +29,29 @@ pub(super) async fn mark() -> Response {
     file("image/svg+xml", include_str!("mark.svg"))
 }
 
+/// Whether a browser asks, which is shown the page.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.contains("text/html"))
+}
+
 /// Sends a browser to the page.
 pub(super) fn elsewhere() -> Response {
     (StatusCode::FOUND, [(header::LOCATION, "ui"), (header::VARY, "Accept")]).into_response()
 }
 
 /// Whether a request that a page sends is a question of our own page. The page of another site has another `Origin`
-/// than the `Host` it sends to; one whose name was made to lead here has the same, which is why a name does not count.
-pub(super) fn may_ask(path: &str, headers: &HeaderMap) -> bool {
+/// than the `Host` it sends to; one whose name was made to lead here has the same, which is why a name counts only where
+/// something else tells that the page is ours.
+pub(super) fn may_ask(path: &str, headers: &HeaderMap, names_count: bool) -> bool {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let (Some(origin), Some(host)) = (text(header::ORIGIN), text(header::HOST)) else {
         return false;
     };
     let is_ours = origin.split_once("://").is_some_and(|(_, place)| place == host);
-    is_ours && is_no_name(host) && QUESTIONS.iter().any(|question| path.ends_with(question))
+    is_ours
+        && (names_count || is_no_name(host))
+        && QUESTIONS.iter().any(|question| path.ends_with(question))
 }
 
 /// Whether `host:port` is an address, or this machine's own name.
@@ -74,7 +83,18 @@ mod tests {
     fn may(path: &str, origin: &'static str, host: &'static str) -> bool {
         let value = axum::http::HeaderValue::from_static;
         let headers = [(header::ORIGIN, value(origin)), (header::HOST, value(host))];
-        may_ask(path, &headers.into_iter().collect())
+        may_ask(path, &headers.into_iter().collect(), false)
+    }
+
+    #[test]
+    fn a_name_counts_where_a_token_shows_whose_page_it_is() {
+        let value = axum::http::HeaderValue::from_static;
+        let (origin, host) = (value("https://door.example"), value("door.example"));
+        let ours: HeaderMap =
+            [(header::ORIGIN, origin), (header::HOST, host)].into_iter().collect();
+        assert!(may_ask("/products/_search", &ours, true));
+        assert!(!may_ask("/products/_search", &ours, false));
+        assert!(!may_ask("/_sql", &ours, true));
     }
 
     #[test]

@@ -8,6 +8,8 @@ const FRESH_MS = 3_000;
 const LINE_MS = 60_000;
 const SHOWN_MAX = 12;
 const NEAREST = 50;
+/** Where the token is kept until the tab is closed, if one is asked for; never in an address. */
+const TOKEN = "driftless-token";
 
 const at = (id) => document.getElementById(id);
 const numbers = new Intl.NumberFormat("en");
@@ -22,20 +24,54 @@ const now = {
   asked: 0, // number of the last search; an older answer is thrown away
   vectors: new Map(), // of the text that was searched last, by model
   samples: [],
+  login: null, // while a token is asked for
 };
 
 // ---------------------------------------------------------------- asking
 
 async function ask(method, path, body) {
+  const token = sessionStorage.getItem(TOKEN);
   const answer = await fetch(path, {
     method,
-    headers: { accept: "application/json", ...(body && { "content-type": "application/json" }) },
+    headers: {
+      accept: "application/json",
+      ...(body && { "content-type": "application/json" }),
+      ...(token && { authorization: `Bearer ${token}` }),
+    },
     body: body && JSON.stringify(body),
   });
   const value = await answer.json();
   if (answer.ok) return value;
+  if (answer.status === 401) {
+    // Somebody else may have logged in meanwhile.
+    if (token === sessionStorage.getItem(TOKEN)) await loggedIn(token && value.error?.reason);
+    return ask(method, path, body);
+  }
   const { reason, advice } = value.error ?? {};
   throw new Error([reason ?? `${method} ${path}: ${answer.status}`, advice].filter(Boolean).join("; "));
+}
+
+/** Asks for a token, once for all who wait for one, and resolves when somebody has given it. */
+function loggedIn(why) {
+  sessionStorage.removeItem(TOKEN);
+  now.login ??= new Promise((done) => {
+    const form = at("login");
+    const main = document.querySelector("main");
+    say("login-trouble", why || "");
+    form.hidden = false;
+    main.hidden = true;
+    at("token").focus();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      sessionStorage.setItem(TOKEN, at("token").value.trim());
+      at("token").value = "";
+      form.hidden = true;
+      main.hidden = false;
+      now.login = null;
+      done();
+    }, { once: true });
+  });
+  return now.login;
 }
 
 /** Runs `look` again and again, one at a time, while somebody can see the page. */
@@ -430,7 +466,7 @@ function listen() {
 }
 
 function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || now.login) return;
   const query = at("query");
   const isInBox = document.activeElement === query;
   const isElsewhere = document.activeElement?.matches("select, pre");

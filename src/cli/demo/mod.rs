@@ -60,6 +60,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut config = Config::default();
     config.source = server::config(&arguments.mysql)
         .map_err(|error| Failure::Usage(format!("--mysql: {}", error.report())))?;
+    if !arguments.listen.ip().is_loopback() {
+        return Err(Failure::Usage(
+            "--listen: the demo has no tokens, so it listens on this machine alone; write 127.0.0.1:PORT".to_owned(),
+        ));
+    }
     config.http.listen = arguments.listen;
     config.sink.kind = "embedded".to_owned();
     // The story is on standard output; the log only says what is wrong.
@@ -104,12 +109,12 @@ async fn perform(stage: &mut Stage) -> Result<(), Failure> {
     let config = stage.config.clone();
     let state = wiring::open_state(&config, &config.state_dir())?;
     refuse_wrong_server(&config, &state).await?;
-    let listener = http::bind(&config.http).await.map_err(|error| {
+    let bound = http::bind(&config.http).await.map_err(|error| {
         error.with_advice("end what listens there, or choose another place: --listen 127.0.0.1:PORT (make demo LISTEN=…)")
     })?;
     let mut shop = Shop::open(&config.source).await?;
     shop.refuse_foreign().await?;
-    let daemon = stage.daemon.insert(Daemon::start(config, state, listener, Vec::new())?);
+    let daemon = stage.daemon.insert(Daemon::start(config, state, bound, Vec::new())?);
     let door = Door::at(wiring::from_here(daemon.listen()))?;
     print(format_args!(
         "MySQL {} at {}:{}\n\n",

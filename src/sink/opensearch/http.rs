@@ -2,18 +2,13 @@
 //! what the requests are for.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use opensearch::auth::Credentials;
 use opensearch::http::Method;
-use opensearch::http::headers::HeaderMap;
-use opensearch::http::request::JsonBody;
-use opensearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -21,6 +16,7 @@ use serde_json::Value;
 use super::Config;
 use super::product::Product;
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::secret;
 
 /// How long a node that did not answer is left out while others do.
 const REST: Duration = Duration::from_secs(5);
@@ -50,17 +46,12 @@ pub(super) struct Http {
     next: AtomicUsize,
     client: reqwest::Client,
     login: Login,
-    timeout: Duration,
     /// Rests are counted in milliseconds from here.
     started: Instant,
 }
 
 struct Node {
     url: String,
-    /// The crate's own, where it can: it cannot be told of certificates of our own without a second TLS library, takes an
-    /// API key in its two halves only, and promises nothing of Elasticsearch. Without it control requests go through
-    /// `client`, as bulks do.
-    transport: Option<Transport>,
     resting_until_ms: AtomicU64,
 }
 
@@ -82,18 +73,14 @@ impl Http {
                 .with_advice("give `addresses`, for example [\"http://127.0.0.1:9200\"]"));
         }
         let login = Login::new(config)?;
-        let nodes = config
-            .addresses
-            .iter()
-            .map(|address| Node::new(address, config, product, &login))
-            .collect::<Result<_>>()?;
+        let nodes =
+            config.addresses.iter().map(|address| Node::new(address)).collect::<Result<_>>()?;
         Ok(Self {
             product,
             nodes,
             next: AtomicUsize::new(0),
             client: client(config)?,
             login,
-            timeout: Duration::from_millis(config.timeout_ms),
             started: Instant::now(),
         })
     }
@@ -106,10 +93,7 @@ impl Http {
         body: Option<&Value>,
     ) -> Result<Answer> {
         let node = self.pick();
-        let answer = match &node.transport {
-            Some(transport) => through_crate(transport, method, path, body, self.timeout).await,
-            None => self.through_client(node, method, path, body).await,
-        };
+        let answer = self.through_client(node, method, path, body).await;
         self.note(node, answer)
     }
 
@@ -125,11 +109,9 @@ impl Http {
         self.note(node, answer)
     }
 
-    /// A request whose answer may be long.
+    /// A question about documents.
     pub(super) async fn fetch(&self, path: &str, body: &Value) -> Result<Answer> {
-        let node = self.pick();
-        let answer = self.through_client(node, Method::Post, path, Some(body)).await;
-        self.note(node, answer)
+        self.control(Method::Post, path, Some(body)).await
     }
 
     async fn through_client(
@@ -204,24 +186,8 @@ impl Http {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn through_crate(
-    transport: &Transport,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-    timeout: Duration,
-) -> Result<Answer, Failure> {
-    let body = body.map(JsonBody::new);
-    let response =
-        transport.send(method, path, HeaderMap::new(), None::<&()>, body, Some(timeout)).await?;
-    let status = response.status_code().as_u16();
-    let retry_after = text_of(response.headers().get(RETRY_AFTER));
-    let product = product_of(response.headers().get(PRODUCT));
-    Ok(Answer { status, product, retry_after, body: response.bytes().await? })
-}
-
 impl Node {
-    fn new(address: &str, config: &Config, product: Product, login: &Login) -> Result<Self> {
+    fn new(address: &str) -> Result<Self> {
         let wrong = |what: &str| {
             Error::input(format!("an address of the sink {what}"))
                 .with_advice("write it as http://host:port or https://host:port")
@@ -234,30 +200,13 @@ impl Node {
             return Err(Error::input("an address of the sink holds a user or a password")
                 .with_advice("give them as `user` and `password_file`"));
         }
-        let is_plain = product == Product::OpenSearch && config.ca_file.is_none();
-        let transport = match login {
-            Login::Nobody if is_plain => Some(transport(&url, None)?),
-            Login::Basic { user, password } if is_plain => {
-                let password = password.as_ref().map_or("", |password| password.expose_secret());
-                let login = Credentials::Basic(user.clone(), password.to_owned());
-                Some(transport(&url, Some(login))?)
-            }
-            Login::Nobody | Login::Basic { .. } | Login::ApiKey(_) => None,
-        };
         let url = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { url, transport, resting_until_ms: AtomicU64::new(0) })
+        Ok(Self { url, resting_until_ms: AtomicU64::new(0) })
     }
 }
 
-fn transport(url: &url::Url, login: Option<Credentials>) -> Result<Transport> {
-    let pool = SingleNodeConnectionPool::new(url.clone());
-    let mut builder = TransportBuilder::new(pool).disable_proxy();
-    if let Some(login) = login {
-        builder = builder.auth(login);
-    }
-    builder.build().map_err(unusable)
-}
-
+/// Of our own, not the crate's: that one follows redirects, with what it has to say and to wherever they lead, and reads
+/// an answer to its end however long it is. Decision 0064.
 fn client(config: &Config) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .no_proxy()
@@ -295,10 +244,12 @@ enum Login {
 
 impl Login {
     fn new(config: &Config) -> Result<Self> {
-        if let Some(key) = secret("API key", &config.api_key, &config.api_key_file)? {
+        let (given, file) = (config.api_key.as_ref(), config.api_key_file.as_deref());
+        if let Some(key) = secret::load("the sink's API key", given, file)? {
             return api_key(key.expose_secret()).map(Self::ApiKey);
         }
-        let password = secret("password", &config.password, &config.password_file)?;
+        let (given, file) = (config.password.as_ref(), config.password_file.as_deref());
+        let password = secret::load("the sink's password", given, file)?;
         Ok(match config.user.clone() {
             Some(user) => Self::Basic { user, password },
             None => Self::Nobody,
@@ -318,22 +269,6 @@ fn api_key(key: &str) -> Result<HeaderValue> {
     })?;
     header.set_sensitive(true);
     Ok(header)
-}
-
-fn secret(
-    what: &str,
-    given: &Option<SecretString>,
-    file: &Option<PathBuf>,
-) -> Result<Option<SecretString>> {
-    if given.is_some() {
-        return Ok(given.clone());
-    }
-    let Some(path) = file else { return Ok(None) };
-    let text = fs::read_to_string(path).map_err(|cause| {
-        Error::input(format!("cannot read the sink's {what} in {}", path.display()))
-            .caused_by(cause)
-    })?;
-    Ok(Some(SecretString::from(text.trim_end_matches(['\r', '\n']))))
 }
 
 fn unusable(cause: impl Into<Failure>) -> Error {

@@ -33,6 +33,12 @@ impl Setup {
         .set("sink.addresses", vec![sink_url.to_owned()])
     }
 
+    /// A daemon that reads from nowhere and writes to indexes of its own, for tests of its door.
+    pub fn alone() -> Self {
+        let env = vec![("DRIFTLESS_LOG".to_owned(), "info,driftless=debug".to_owned())];
+        Self { config: Table::new(), env }.set("source.port", 1).set("sink.type", "embedded")
+    }
+
     /// Sets one key of the configuration, `snapshot.chunk_rows`.
     pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
         let (tables, last) =
@@ -84,8 +90,16 @@ impl Setup {
         let setup = self
             .set("state_dir", dir.path().join("state").to_str().expect("a path in UTF-8"))
             .set("http.listen", format!("127.0.0.1:{port}"));
-        let url = format!("http://127.0.0.1:{port}");
-        let mut daemon = Daemon { setup, dir, url, http: super::http_client(), child: None };
+        let is_encrypted =
+            setup.config["http"].as_table().is_some_and(|http| http.contains_key("tls"));
+        let scheme = if is_encrypted { "https" } else { "http" };
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        let http = super::http_client_builder()
+            // Whose certificate it has is the concern of other clients than this one.
+            .tls_danger_accept_invalid_certs(is_encrypted)
+            .build()
+            .expect("a plain client can be built");
+        let mut daemon = Daemon { setup, dir, url, http, child: None };
         daemon.write_config();
         daemon.launch();
         daemon

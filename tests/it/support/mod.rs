@@ -77,15 +77,17 @@ impl<T, E: Display> Verdict for Result<T, E> {
 
 /// An HTTP client for the tests; the process-wide TLS provider is chosen once.
 pub fn http_client() -> reqwest::Client {
+    http_client_builder().build().expect("a plain client can be built")
+}
+
+/// The same, for those who want more of it.
+pub fn http_client_builder() -> reqwest::ClientBuilder {
     static PROVIDER: std::sync::Once = std::sync::Once::new();
     PROVIDER.call_once(|| {
         // An error says that somebody else has chosen already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    reqwest::Client::builder()
-        .timeout(Duration::from_secs(60))
-        .build()
-        .expect("a plain client can be built")
+    reqwest::Client::builder().timeout(Duration::from_secs(60))
 }
 
 /// A name that no other test of this run, and no other run on the same servers, has: `prefix_4711_3`.
