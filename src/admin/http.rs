@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use super::{answer, execute, page, table::Table};
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::standby::{Seat, Waiting};
 use crate::link::{Control, Status};
 use crate::telemetry::metrics::metrics;
 
@@ -55,10 +56,10 @@ pub async fn bind(config: &Config) -> Result<TcpListener> {
 /// Answers until `stop` comes, and then finishes what was begun.
 pub async fn serve(
     listener: TcpListener,
-    control: Control,
+    seat: Seat,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let mut router = router(control);
+    let mut router = router(seat);
     if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
         router = router.layer(middleware::from_fn(refuse_foreign_names));
     }
@@ -68,7 +69,7 @@ pub async fn serve(
         .map_err(|cause| Error::new(ErrorKind::Io, "the HTTP door broke").caused_by(cause))
 }
 
-fn router(control: Control) -> Router {
+fn router(seat: Seat) -> Router {
     Router::new()
         .route("/", get(about))
         .route("/ui", get(page::html))
@@ -87,7 +88,14 @@ fn router(control: Control) -> Router {
         .fallback(elsewhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(refuse_foreign_pages))
-        .with_state(control)
+        .with_state(seat)
+}
+
+/// Each request is for the one who runs the links when it comes.
+impl FromRef<Seat> for Control {
+    fn from_ref(seat: &Seat) -> Self {
+        seat.control()
+    }
 }
 
 /// A browser is shown the page; everybody else is told who is here, as by a search node.
@@ -268,7 +276,15 @@ fn link(status: &Status) -> Value {
 }
 
 async fn readyz(State(control): State<Control>) -> Response {
-    match control.readiness() {
+    let readiness = match control.waiting() {
+        Some(Waiting { trouble: None, leader }) => {
+            // It is as ready as it can be: who waits for it to be ready need not wait for the other one's end.
+            return object(StatusCode::OK, &json!({ "status": "standby", "leader": leader }));
+        }
+        Some(Waiting { trouble: Some(trouble), .. }) => Err(vec![trouble]),
+        None => control.readiness(),
+    };
+    match readiness {
         Ok(()) => object(StatusCode::OK, &json!({ "status": "ready" })),
         Err(reasons) => object(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -288,6 +304,9 @@ async fn search_api(
         Ok(body) => body,
         Err((status, error)) => return refusal_as(status, Format::Json, &[error], ""),
     };
+    if let Err(error) = control.leads() {
+        return refusal(Format::Json, &[error], "");
+    }
     let query = uri.query().unwrap_or("");
     let (status, value) = control.search_api(method.as_str(), uri.path(), query, &body).await;
     object(status_of(status), &value)

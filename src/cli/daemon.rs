@@ -14,7 +14,8 @@ use super::{Failure, wiring};
 use crate::admin::http;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::link::{Spec, Supervisor};
+use crate::link::Spec;
+use crate::link::standby::Seat;
 use crate::state::State;
 
 /// From the signal to the end; service managers kill after 10 to 90 s.
@@ -35,7 +36,7 @@ pub(super) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
 
 /// Links that run, and the HTTP door in front of them.
 pub(super) struct Daemon {
-    control: crate::link::Control,
+    seat: Seat,
     door: JoinHandle<Result<()>>,
     stop: watch::Sender<bool>,
     listen: SocketAddr,
@@ -53,13 +54,13 @@ impl Daemon {
         if !listen.ip().is_loopback() {
             tracing::warn!(address = %listen, "the HTTP door has no authentication and can be reached from other machines");
         }
-        let control = Supervisor::start(wiring::parts(config, state), links)?;
+        let seat = Seat::take(wiring::parts(config, state), links)?;
         let (stop, mut stopped) = watch::channel(false);
         let until_stopped = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let door = tokio::spawn(http::serve(listener, control.clone(), until_stopped));
-        Ok(Self { control, door, stop, listen })
+        let door = tokio::spawn(http::serve(listener, seat.clone(), until_stopped));
+        Ok(Self { seat, door, stop, listen })
     }
 
     pub fn listen(&self) -> SocketAddr {
@@ -68,7 +69,7 @@ impl Daemon {
 
     /// Resolves when the source has ended and all of it is written.
     pub fn finished(&self) -> impl Future<Output = Result<()>> + use<> {
-        let control = self.control.clone();
+        let control = self.seat.control();
         async move { control.finished().await }
     }
 
@@ -86,7 +87,7 @@ impl Daemon {
     pub async fn stop(mut self, signals: &mut Signals) {
         let _ = self.stop.send(true);
         let all = async {
-            self.control.shutdown().await;
+            self.seat.shutdown().await;
             let _ = (&mut self.door).await;
         };
         tokio::select! {

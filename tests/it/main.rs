@@ -35,6 +35,7 @@ mod rules;
 mod schema;
 mod sink;
 mod snapshot;
+mod standby;
 mod state;
 mod stops;
 mod tidy;
