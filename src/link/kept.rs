@@ -83,8 +83,7 @@ pub(super) async fn read(notes: &dyn Notes, name: &str) -> Result<Option<Kept>> 
     let (Some(shared), Some(list)) = (first.pop().flatten(), first.pop().flatten()) else {
         return Ok(None);
     };
-    let ids: Vec<String> =
-        serde_json::from_slice(&payload(&list)?).map_err(|_| unreadable())?;
+    let ids: Vec<String> = serde_json::from_slice(&payload(&list)?).map_err(|_| unreadable())?;
     let names: Vec<String> = ids.iter().map(|id| page_name(name, id)).collect();
     let found = notes.read(&names).await?;
     let mut kept = Kept {
@@ -108,8 +107,11 @@ fn payload(note: &Note) -> Result<Vec<u8>> {
 }
 
 fn unreadable() -> Error {
-    Error::new(ErrorKind::SinkBlocked, "the copy of the state in the index .driftless cannot be read")
-        .with_advice("see that all daemons of this name are of one version")
+    Error::new(
+        ErrorKind::SinkBlocked,
+        "the copy of the state in the index .driftless cannot be read",
+    )
+    .with_advice("see that all daemons of this name are of one version")
 }
 
 /// What one round has to write.
@@ -195,10 +197,8 @@ impl Keeper {
     }
 
     async fn put(&mut self, entries: Vec<(String, Vec<u8>)>, stamp: u64) -> Result<()> {
-        let notes: Vec<_> = entries
-            .iter()
-            .map(|(name, packed)| (name.clone(), Some(self.body(packed))))
-            .collect();
+        let notes: Vec<_> =
+            entries.iter().map(|(name, packed)| (name.clone(), Some(self.body(packed)))).collect();
         self.write(&notes, stamp).await?;
         self.written.extend(entries);
         Ok(())

@@ -63,7 +63,7 @@ impl Length {
 
     /// How often those look who wait for it.
     pub fn looked_at_every(self) -> Duration {
-        (self.0 / 10).min(Duration::from_secs(1))
+        (self.0 / 20).min(Duration::from_secs(1))
     }
 
     /// No single request about the lease takes longer.

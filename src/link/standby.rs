@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::Spec;
 use crate::link::control::Control;
-use crate::link::kept::{self, Kept, Keeper};
+use crate::link::kept::{self, Keeper, Kept};
 use crate::link::lease::{self, Holder, Lease, Length, Seen, uptime};
 use crate::link::status::Status;
 use crate::link::supervisor::{Parts, Supervisor, lock};
-use crate::link::Spec;
 use crate::sink;
 use crate::sink::notes::{Notes, Place};
 use crate::state::{PairRecord, SourceRecord, State};
@@ -162,13 +162,14 @@ impl Member {
                 taken = self.stand_by() => taken,
             };
             let lease = taken.lease.clone();
-            let keeping = tokio::spawn({
+            // It ends with this turn, however that ends.
+            let mut keeping = JoinSet::new();
+            keeping.spawn({
                 let lease = lease.clone();
                 async move { lease.keep().await }
             });
             let led = self.lead(taken).await;
-            keeping.abort();
-            let _ = keeping.await;
+            keeping.shutdown().await;
             if let Err(error) = &led {
                 tracing::error!(error = %error.report(), "cannot lead");
                 self.show(Waiting { leader: None, trouble: Some(error.report()) });
@@ -236,9 +237,8 @@ impl Member {
         };
         if let Some((holder, _)) = &found {
             self.refuse_stranger(holder)?;
-            let is_current = |shown: &Shown| {
-                shown.leader == holder.host && uptime() < shown.at + SHOWN_FOR
-            };
+            let is_current =
+                |shown: &Shown| shown.leader == holder.host && uptime() < shown.at + SHOWN_FOR;
             if !shown.as_ref().is_some_and(is_current) {
                 let trouble = self.show_links(&holder.host).await.err();
                 let trouble = trouble.map(|error| error.report());
@@ -306,7 +306,13 @@ impl Member {
     async fn lead(&mut self, taken: Taken) -> Result<()> {
         let Taken { lease, source, kept } = taken;
         let from_copy = kept.is_some();
-        tracing::info!(name = self.pair.name, host = self.host, term = lease.term, from_copy, "leads");
+        tracing::info!(
+            name = self.pair.name,
+            host = self.host,
+            term = lease.term,
+            from_copy,
+            "leads"
+        );
         let state = lease.state().clone();
         take_up(state.clone(), source, kept).await?;
         self.is_stranger = false;

@@ -116,11 +116,7 @@ impl Supervisor {
     }
 
     /// The same for as long as the lease is held.
-    pub(super) fn lead(
-        parts: Parts,
-        declared: Vec<Spec>,
-        lease: Arc<Lease>,
-    ) -> Result<Control> {
+    pub(super) fn lead(parts: Parts, declared: Vec<Spec>, lease: Arc<Lease>) -> Result<Control> {
         Self::begin(parts, declared, Some(lease))
     }
 

@@ -245,9 +245,7 @@ impl Inner {
         let known = known.filter(|_| !lost.values().any(|lost| lost.has_diverged));
         let start = match known.and_then(|record| earliest(&checkpoints, Epoch(record.epoch))) {
             Some(start) => start,
-            None => {
-                self.begin_epoch(&server, executed, record.as_ref(), &checkpoints).await?
-            }
+            None => self.begin_epoch(&server, executed, record.as_ref(), &checkpoints).await?,
         };
         let epoch = start.epoch;
         metrics().source_epoch.set(epoch.0 as i64);

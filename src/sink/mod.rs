@@ -271,7 +271,9 @@ pub fn notes(config: &Config, timeout: Duration) -> Result<Arc<dyn notes::Notes>
     match config.kind.as_str() {
         "opensearch" => Ok(Arc::new(OwnNotes::new(&config, Product::OpenSearch)?)),
         "elasticsearch" => Ok(Arc::new(OwnNotes::new(&config, Product::Elasticsearch)?)),
-        other => Err(Error::input(format!("a sink of type `{other}` keeps nothing for another daemon"))),
+        other => {
+            Err(Error::input(format!("a sink of type `{other}` keeps nothing for another daemon")))
+        }
     }
 }
 

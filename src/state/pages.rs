@@ -269,7 +269,9 @@ impl State {
         let owners = owners.into_iter().collect::<Vec<_>>().join(", ");
         Err(Error::new(
             ErrorKind::State,
-            format!("the credentials in the cluster's copy are sealed with another key (of {owners})"),
+            format!(
+                "the credentials in the cluster's copy are sealed with another key (of {owners})"
+            ),
         )
         .with_advice("give both daemons one key: DRIFTLESS_SECRET_KEY or `secrets.key_file`"))
     }
@@ -309,7 +311,9 @@ fn version_of(value: &[u8]) -> Option<u32> {
 
 fn damaged() -> Error {
     Error::new(ErrorKind::State, "cannot read the copy of the state in the cluster: it is damaged")
-        .with_advice("stop the daemons, delete the index .driftless, and start the one whose disk is newest")
+        .with_advice(
+            "stop the daemons, delete the index .driftless, and start the one whose disk is newest",
+        )
 }
 
 fn newer() -> Error {
@@ -354,7 +358,10 @@ mod tests {
             *page = Page::unpack(&page.pack().expect("packs")).expect("unpacks");
         }
         assert_eq!(pages, state.pages().expect("reads"));
-        assert_eq!(pages.links["a"].link().expect("reads").map(|link| link.index).as_deref(), Some("a"));
+        assert_eq!(
+            pages.links["a"].link().expect("reads").map(|link| link.index).as_deref(),
+            Some("a")
+        );
         let source = SourceRecord { server_uuid: "u".into(), epoch: 7, highest_version: 9 };
         target.replace(&pages, Some(&source)).expect("writes");
         assert_eq!(target.pages().expect("reads"), pages);

@@ -687,7 +687,7 @@ async fn rule_16_a_change_on_its_way_is_never_reported_as_a_difference() {
 
 /// A leader is stopped with an upsert that it could not send, and wakes when the row is long deleted.
 async fn rule_19(reading: Reading) {
-    let mut pair = standby::Pair::set(3, reading.of("rule19")).await;
+    let mut pair = standby::Pair::set(standby::LEASE_SECS, reading.of("rule19")).await;
     let settings = json!({"index": {"gc_deletes": "100ms"}});
     let path = format!("/{}/_settings", pair.stage.index);
     pair.stage.search.ok("PUT", &path, Some(settings)).await;

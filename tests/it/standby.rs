@@ -26,6 +26,9 @@ pub async fn one_at_a_time() -> MutexGuard<'static, ()> {
     ONE.lock().await
 }
 
+/// Short, so that the tests are, and long enough for a machine that does much else.
+pub const LEASE_SECS: i64 = 5;
+
 const KEY: &str = "0000000000000000000000000000000000000000000000000000000000000001";
 const OTHER_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000002";
 
@@ -47,15 +50,10 @@ impl Pair {
         Self::before(Product::OpenSearch, lease_secs, setup).await
     }
 
-    async fn before(
-        product: Product,
-        lease_secs: i64,
-        setup: impl FnOnce(Setup) -> Setup,
-    ) -> Self {
+    async fn before(product: Product, lease_secs: i64, setup: impl FnOnce(Setup) -> Setup) -> Self {
         let name = unique("pair");
         let (mysql, search) = (servers::mysql(Flavour::Mysql97), servers::search(product));
-        let stage =
-            Stage::before(search, mysql, |own| setup(member(own, &name, lease_secs))).await;
+        let stage = Stage::before(search, mysql, |own| setup(member(own, &name, lease_secs))).await;
         until_leads(&stage.daemon).await;
         Self { stage, name, lease_secs }
     }
@@ -66,6 +64,7 @@ impl Pair {
         let own = Setup::new(&self.stage.mysql, &proxy.url())
             .set("sink.type", self.stage.search.product().kind());
         let daemon = setup(member(own, &self.name, self.lease_secs)).spawn();
+        daemon.listens().await;
         Other { daemon, proxy }
     }
 
@@ -109,7 +108,11 @@ impl Pair {
         let found = checker.run().await;
         assert!(found.is_clean() && found.rows > 0, "{found:?}");
         let verdict = verify(daemon, &format!("VERIFY LINK {index}")).await;
-        assert_eq!((verdict.count("differences"), verdict.count("unjudged")), (0, 0), "{verdict:?}");
+        assert_eq!(
+            (verdict.count("differences"), verdict.count("unjudged")),
+            (0, 0),
+            "{verdict:?}"
+        );
     }
 
     async fn fill(&self, rows: u32) {
@@ -140,7 +143,8 @@ pub async fn until_leads(daemon: &Daemon) {
 pub async fn until_stands_by(daemon: &Daemon) {
     until("the daemon stands by", SECONDS_30, async || {
         let (status, answer) = daemon.request("GET", "/readyz", None).await;
-        let stands_by = status == 200 && answer["status"] == "standby" && answer["leader"].is_string();
+        let stands_by =
+            status == 200 && answer["status"] == "standby" && answer["leader"].is_string();
         if stands_by { Ok(()) } else { Err(format!("{status} {answer}")) }
     })
     .await;
@@ -166,7 +170,8 @@ struct Load {
 impl Load {
     fn start(stage: &Stage) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (mysql, table, stopped) = (stage.mysql.clone(), format!("{}.t", stage.db), stop.clone());
+        let (mysql, table, stopped) =
+            (stage.mysql.clone(), format!("{}.t", stage.db), stop.clone());
         let task = tokio::spawn(async move {
             use mysql_async::prelude::Queryable;
             let mut session = mysql.session().await;
@@ -236,7 +241,7 @@ impl Watch {
 async fn a_new_disk_goes_on_from_the_copy_with_models_and_credentials() {
     let _one = one_at_a_time().await;
     let model = Model::start().await;
-    let mut pair = Pair::set(3, |setup| setup).await;
+    let mut pair = Pair::set(LEASE_SECS, |setup| setup).await;
     let door = Door::Driftless(&pair.stage.daemon);
     let model_id = door.deploy_model(&model.address()).await;
     pair.fill(300).await;
@@ -313,7 +318,7 @@ async fn one_of_two_writes_and_a_killed_one_is_replaced_within_fifteen_seconds()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_was_stopped_under_load_wakes_as_standby_and_harms_nothing() {
     let _one = one_at_a_time().await;
-    let mut pair = Pair::set(3, |setup| setup).await;
+    let mut pair = Pair::set(LEASE_SECS, |setup| setup).await;
     pair.fill(300).await;
     pair.stage.link().await;
     pair.stage.settle().await;
@@ -354,7 +359,7 @@ async fn a_leader_that_was_stopped_under_load_wakes_as_standby_and_harms_nothing
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_contenders_exactly_one_wins() {
     let _one = one_at_a_time().await;
-    let mut pair = Pair::set(3, |setup| setup).await;
+    let mut pair = Pair::set(LEASE_SECS, |setup| setup).await;
     pair.stage.link().await;
     pair.stage.settle().await;
     let (first, second) = (pair.another(|setup| setup).await, pair.another(|setup| setup).await);
@@ -362,15 +367,14 @@ async fn of_two_contenders_exactly_one_wins() {
     until_stands_by(&second.daemon).await;
     pair.until_copied().await;
     pair.stage.daemon.kill9();
-    let counted = async || {
-        usize::from(leads(&first.daemon).await) + usize::from(leads(&second.daemon).await)
-    };
+    let counted =
+        async || usize::from(leads(&first.daemon).await) + usize::from(leads(&second.daemon).await);
     until("one of them leads", SECONDS_30, async || counted().await > 0).await;
     // For longer than a lease.
     let began = Instant::now();
     until("it stays the only one", SECONDS_10, async || {
         assert_eq!(counted().await, 1);
-        began.elapsed() > Duration::from_secs(5)
+        began.elapsed() > Duration::from_secs(7)
     })
     .await;
     let is_first = leads(&first.daemon).await;
@@ -385,7 +389,7 @@ async fn of_two_contenders_exactly_one_wins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_was_away_for_longer_than_the_lease_finds_its_leader_again() {
     let _one = one_at_a_time().await;
-    let pair = Pair::set(3, |setup| setup).await;
+    let pair = Pair::set(LEASE_SECS, |setup| setup).await;
     pair.stage.link().await;
     pair.stage.settle().await;
     let term = pair.lease().await.expect("there is a lease")["term"].clone();
@@ -409,7 +413,7 @@ async fn a_cluster_that_was_away_for_longer_than_the_lease_finds_its_leader_agai
 async fn a_standby_with_another_sealing_key_says_so_and_does_not_take_over() {
     let _one = one_at_a_time().await;
     let model = Model::start().await;
-    let mut pair = Pair::set(3, |setup| setup).await;
+    let mut pair = Pair::set(LEASE_SECS, |setup| setup).await;
     Door::Driftless(&pair.stage.daemon).deploy_model(&model.address()).await;
     pair.stage.link().await;
     pair.stage.settle().await;
@@ -425,7 +429,7 @@ async fn a_standby_with_another_sealing_key_says_so_and_does_not_take_over() {
     let killed = Instant::now();
     until("the lease has run out twice", SECONDS_30, async || {
         assert!(!leads(&other.daemon).await, "it must not lead");
-        killed.elapsed() > Duration::from_secs(8)
+        killed.elapsed() > Duration::from_secs(12)
     })
     .await;
     until("it still says so", SECONDS_10, &says).await;
@@ -441,7 +445,7 @@ async fn a_standby_with_another_sealing_key_says_so_and_does_not_take_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_index_of_leases_is_made_again_by_the_one_that_leads() {
     let _one = one_at_a_time().await;
-    let mut pair = Pair::set(3, |setup| setup).await;
+    let mut pair = Pair::set(LEASE_SECS, |setup| setup).await;
     pair.fill(300).await;
     pair.stage.link().await;
     pair.stage.settle().await;
@@ -470,7 +474,7 @@ async fn a_deleted_index_of_leases_is_made_again_by_the_one_that_leads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_copy_wins_over_an_older_disk_and_a_newer_disk_over_the_copy() {
     let _one = one_at_a_time().await;
-    let mut pair = Pair::set(3, |setup| setup).await;
+    let mut pair = Pair::set(LEASE_SECS, |setup| setup).await;
     pair.stage.link().await;
     pair.stage.settle().await;
     pair.until_copied().await;
@@ -511,14 +515,15 @@ async fn the_copy_wins_over_an_older_disk_and_a_newer_disk_over_the_copy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_with_links_of_its_own_does_not_lose_them_to_a_name() {
     let _one = one_at_a_time().await;
-    let pair = Pair::set(3, |setup| setup).await;
+    let pair = Pair::set(LEASE_SECS, |setup| setup).await;
     let mut alone = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
     alone.link().await;
     alone.settle().await;
     alone.daemon.stop().await;
     alone.daemon.reconfigure("standby.name", pair.name.as_str());
-    alone.daemon.reconfigure("standby.lease_secs", 3);
+    alone.daemon.reconfigure("standby.lease_secs", LEASE_SECS);
     alone.daemon.start_again_unready();
+    alone.daemon.listens().await;
     until("it says why it does not stand by", SECONDS_30, async || {
         let (status, answer) = alone.daemon.request("GET", "/readyz", None).await;
         let says = status == 503 && answer.to_string().contains("links of its own");
@@ -537,7 +542,7 @@ async fn a_daemon_with_links_of_its_own_does_not_lose_them_to_a_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_before_elasticsearch_steps_in() {
     let _one = one_at_a_time().await;
-    let mut pair = Pair::before(Product::Elasticsearch, 3, |setup| setup).await;
+    let mut pair = Pair::before(Product::Elasticsearch, LEASE_SECS, |setup| setup).await;
     pair.fill(300).await;
     pair.stage.link().await;
     pair.stage.settle().await;

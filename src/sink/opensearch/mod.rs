@@ -25,9 +25,7 @@ use self::http::{Answer, Http};
 pub(super) use self::notes::OwnNotes;
 pub(super) use self::product::Product;
 use super::answer::{self, Placed};
-use super::{
-    Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Permit, Sink, Stored, Target,
-};
+use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Permit, Sink, Stored, Target};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
 use crate::naive::{Rule, is_naive};

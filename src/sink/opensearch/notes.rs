@@ -99,9 +99,8 @@ impl OwnNotes {
         if answer.status != 200 {
             return Err(answer.into_error(&format!("read from {INDEX}")));
         }
-        let page: Page = serde_json::from_slice(&answer.body).map_err(|cause| {
-            odd("the answer is not understood").caused_by(cause)
-        })?;
+        let page: Page = serde_json::from_slice(&answer.body)
+            .map_err(|cause| odd("the answer is not understood").caused_by(cause))?;
         if page.docs.len() != ids.len() {
             return Err(odd("the answer has another number of documents than was asked for"));
         }

@@ -153,6 +153,16 @@ impl Daemon {
         .await;
     }
 
+    /// Waits until it answers anything.
+    pub async fn listens(&self) {
+        until("the daemon listens", SECONDS_30, async || {
+            self.assert_running();
+            let asked = request(&self.http, "GET", &format!("{}/healthz", self.url), None).await;
+            asked.map(|_| ()).map_err(|error| format!("{error:?}"))
+        })
+        .await;
+    }
+
     /// Changes one key; it counts from the next start.
     pub fn reconfigure(&mut self, key: &str, value: impl Into<Value>) {
         self.setup = self.setup.clone().set(key, value);
