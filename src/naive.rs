@@ -37,6 +37,8 @@ pub enum Rule {
     Tailers = 17,
     /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
     Snapshot = 18,
+    /// Naive: who has held the lease may write.
+    Lease = 19,
     /// Naive: every event is had whole before it is looked at.
     Memory = 22,
 }

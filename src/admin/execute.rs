@@ -21,6 +21,11 @@ const DONE_COLUMNS: [&str; 3] = ["Link Id", "Status", "Message"];
 /// Runs `text`. The errors' spans point into it.
 pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>> {
     let statement = statement::parse(text).map_err(|error| vec![error])?;
+    let only_shows =
+        matches!(statement, Statement::ShowSyncLink | Statement::ShowSyncLinkById { .. });
+    if !only_shows {
+        control.leads().map_err(|error| vec![error])?;
+    }
     match &statement {
         Statement::SyncByMap(_) | Statement::SyncByTable(_) => {
             let spec =
@@ -154,6 +159,7 @@ fn view_status(state: State) -> &'static str {
         | State::Recovering => "active",
         State::Failed => "failed",
         State::Paused => "paused",
+        State::Standby => "standby",
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, FromRef, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -25,6 +25,7 @@ use super::access::{Access, Caller, Peer, Role, guard, role};
 use super::tls::Tls;
 use super::{answer, execute, page, socket, table::Table};
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::standby::{Seat, Waiting};
 use crate::link::{Control, Status};
 use crate::statement;
 use crate::telemetry::metrics::metrics;
@@ -77,13 +78,13 @@ pub async fn bind(config: &Config) -> Result<Bound> {
 /// Answers until `stop` comes, and then finishes what was begun.
 pub async fn serve(
     bound: Bound,
-    control: Control,
+    seat: Seat,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let is_of_this_machine = bound.address()?.ip().to_canonical().is_loopback();
     let Bound { listener, tls, access } = bound;
     let has_to_say = access.is_required();
-    let mut router = router(control).layer(middleware::from_fn_with_state(access, guard::guard));
+    let mut router = router(seat).layer(middleware::from_fn_with_state(access, guard::guard));
     if is_of_this_machine && !has_to_say {
         router = router.layer(middleware::from_fn(refuse_foreign_names));
     }
@@ -91,7 +92,7 @@ pub async fn serve(
     Ok(())
 }
 
-fn router(control: Control) -> Router {
+fn router(seat: Seat) -> Router {
     Router::new()
         .route("/", get(about))
         .route("/ui", get(page::html))
@@ -110,7 +111,14 @@ fn router(control: Control) -> Router {
         .fallback(elsewhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(refuse_foreign_pages))
-        .with_state(control)
+        .with_state(seat)
+}
+
+/// Each request is for the one who runs the links when it comes.
+impl FromRef<Seat> for Control {
+    fn from_ref(seat: &Seat) -> Self {
+        seat.control()
+    }
 }
 
 /// A browser is shown the page; everybody else is told who is here, as by a search node.
@@ -327,7 +335,15 @@ fn link(status: &Status) -> Value {
 
 /// The reasons are for those who may look.
 async fn readyz(State(control): State<Control>, Extension(caller): Extension<Caller>) -> Response {
-    match control.readiness() {
+    let readiness = match control.waiting() {
+        Some(Waiting { trouble: None, leader }) => {
+            // It is as ready as it can be: who waits for it to be ready need not wait for the other one's end.
+            return object(StatusCode::OK, &json!({ "status": "standby", "leader": leader }));
+        }
+        Some(Waiting { trouble: Some(trouble), .. }) => Err(vec![trouble]),
+        None => control.readiness(),
+    };
+    match readiness {
         Ok(()) => object(StatusCode::OK, &json!({ "status": "ready" })),
         Err(_) if caller.role.is_none() => {
             object(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "not ready" }))
@@ -350,6 +366,9 @@ async fn search_api(
         Ok(body) => body,
         Err((status, error)) => return refusal_as(status, Format::Json, &[error], ""),
     };
+    if let Err(error) = control.leads() {
+        return refusal(Format::Json, &[error], "");
+    }
     let query = uri.query().unwrap_or("");
     let (status, value) = control.search_api(method.as_str(), uri.path(), query, &body).await;
     object(status_of(status), &value)

@@ -13,7 +13,8 @@ use super::{Failure, wiring};
 use crate::admin::http;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::link::{Spec, Supervisor};
+use crate::link::Spec;
+use crate::link::standby::Seat;
 use crate::state::State;
 
 /// From the signal to the end; service managers kill after 10 to 90 s.
@@ -34,7 +35,7 @@ pub(super) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
 
 /// Links that run, and the HTTP door in front of them.
 pub(super) struct Daemon {
-    control: crate::link::Control,
+    seat: Seat,
     door: JoinHandle<Result<()>>,
     stop: watch::Sender<bool>,
     listen: SocketAddr,
@@ -52,13 +53,13 @@ impl Daemon {
         if !listen.ip().to_canonical().is_loopback() && !bound.is_encrypted() {
             tracing::warn!(address = %listen, "the HTTP door can be reached from other machines and does not encrypt: tokens cross the network as they are");
         }
-        let control = Supervisor::start(wiring::parts(config, state), links)?;
+        let seat = Seat::take(wiring::parts(config, state), links)?;
         let (stop, mut stopped) = watch::channel(false);
         let until_stopped = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let door = tokio::spawn(http::serve(bound, control.clone(), until_stopped));
-        Ok(Self { control, door, stop, listen })
+        let door = tokio::spawn(http::serve(bound, seat.clone(), until_stopped));
+        Ok(Self { seat, door, stop, listen })
     }
 
     pub fn listen(&self) -> SocketAddr {
@@ -67,7 +68,7 @@ impl Daemon {
 
     /// Resolves when the source has ended and all of it is written.
     pub fn finished(&self) -> impl Future<Output = Result<()>> + use<> {
-        let control = self.control.clone();
+        let control = self.seat.control();
         async move { control.finished().await }
     }
 
@@ -85,7 +86,7 @@ impl Daemon {
     pub async fn stop(mut self, signals: &mut Signals) {
         let _ = self.stop.send(true);
         let all = async {
-            self.control.shutdown().await;
+            self.seat.shutdown().await;
             let _ = (&mut self.door).await;
         };
         tokio::select! {

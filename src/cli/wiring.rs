@@ -80,6 +80,7 @@ pub(super) fn parts(mut config: Config, state: State) -> Parts {
         snapshot: config.snapshot,
         sink: config.sink,
         pipeline: config.pipeline,
+        standby: config.standby,
         memory_limit_bytes: config.memory_limit_bytes,
         state,
     }

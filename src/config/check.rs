@@ -16,6 +16,10 @@ use crate::telemetry::log;
 /// Less would not hold one bulk request per lane.
 const MEMORY_LIMIT_MIN: usize = 16 << 20;
 
+/// Shorter ones run out while a cluster is slow for a moment.
+const LEASE_SECS_MIN: u64 = 3;
+const LEASE_SECS_MAX: u64 = 600;
+
 pub(super) fn check(config: &Config, table: &Spanned<DeTable<'_>>) -> Vec<Error> {
     let mut checks = Checks { table, errors: Vec::new() };
     checks.not_zero(config);
@@ -24,6 +28,7 @@ pub(super) fn check(config: &Config, table: &Spanned<DeTable<'_>>) -> Vec<Error>
     }
     checks.source(config);
     checks.sink(config);
+    checks.standby(config);
     checks.rest(config);
     checks.errors
 }
@@ -124,6 +129,29 @@ impl Checks<'_> {
         self.one_password("sink", sink.password.is_some(), sink.password_file.as_deref());
         self.one_login(sink);
         self.file("sink.ca_file", sink.ca_file.as_deref());
+    }
+
+    fn standby(&mut self, config: &Config) {
+        let standby = &config.standby;
+        let Some(name) = &standby.name else { return };
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(is_plain) {
+            let advice = "write 1 to 64 lower case letters, digits, - and _, as \"shop\"";
+            self.refuse("standby.name", "is not such a name", advice);
+        }
+        if !(LEASE_SECS_MIN..=LEASE_SECS_MAX).contains(&standby.lease_secs) {
+            let advice = "the default is 10";
+            self.refuse("standby.lease_secs", "is not between 3 and 600", advice);
+        }
+        if config.sink.kind == "embedded" {
+            let advice = "leave the section out, or write to an OpenSearch or Elasticsearch";
+            let what = "needs a sink that several daemons can reach, and an embedded index is on this disk";
+            self.refuse("standby.name", what, advice);
+        }
+        if config.source.files().is_some() {
+            let advice = "leave the section out: the files can be read again from the first on";
+            self.refuse("standby.name", "needs a server as its source, not files", advice);
+        }
     }
 
     fn rest(&mut self, config: &Config) {

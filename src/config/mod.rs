@@ -48,6 +48,7 @@ pub struct Config {
     pub pipeline: pipeline::Config,
     pub sink: sink::Config,
     pub link: link::Config,
+    pub standby: link::standby::Config,
     links: Vec<links::Entry>,
 }
 
@@ -64,6 +65,7 @@ impl Default for Config {
             pipeline: pipeline::Config::default(),
             sink: sink::Config::default(),
             link: link::Config::default(),
+            standby: link::standby::Config::default(),
             links: Vec::new(),
         }
     }

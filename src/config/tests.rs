@@ -436,7 +436,7 @@ fn the_reference_file_holds_every_key_with_its_default() {
 /// Keys whose absence means something else than any value of theirs.
 fn has_no_default(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    matches!(key, "source.path" | "sink.user" | "sink.api_key")
+    matches!(key, "source.path" | "sink.user" | "sink.api_key" | "standby.name")
         || last.ends_with("_file")
         || matches!(last, "state_dir" | "server_id" | "password" | "tokens" | "clients")
 }

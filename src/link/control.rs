@@ -4,12 +4,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::link::consequence::rule_records;
+use crate::link::standby::Waiting;
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
 use crate::link::{PipelineMode, Rules, Spec, beginning, start};
+use crate::sink::Permit as _;
 use crate::state::LinkRecord;
 use crate::table::TableId;
 use crate::telemetry::metrics::metrics;
@@ -237,7 +240,10 @@ impl Control {
             .filter(|status| matches!(status.state, State::Recovering | State::Scheduled))
             .map(|status| format!("{}: {} {}", status.id, status.state.as_str(), status.errors))
             .collect();
-        if waiting.is_empty() { Ok(()) } else { Err(waiting) }
+        let lease = self.inner.lease.as_ref().and_then(|lease| lease.time_left().err());
+        let mut reasons = waiting;
+        reasons.extend(lease.map(|error| error.report()));
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
     /// Resolves when the source has ended and all of it was written, which only a source of files does: an error where a
@@ -280,6 +286,46 @@ impl Control {
             keeper.abort();
         }
         self.inner.stop_all(true).await;
+    }
+
+    /// Ends all links at once: another daemon leads, and nothing that they have on their way counts any more.
+    pub(super) async fn abandon(&self) {
+        self.inner.ending.send_replace(true);
+        let keeper = lock(&self.inner.keeper).take();
+        if let Some(keeper) = keeper {
+            keeper.abort();
+            let _ = keeper.await;
+        }
+        self.inner.stop_all_within(true, Duration::ZERO).await;
+        for id in self.inner.ids() {
+            metrics().forget_link(&id);
+        }
+    }
+
+    /// What this daemon waits for, if another one runs the links.
+    pub fn waiting(&self) -> Option<Waiting> {
+        lock(&self.inner.waiting).clone()
+    }
+
+    pub(super) fn show_waiting(&self, waiting: Waiting) {
+        *lock(&self.inner.waiting) = Some(waiting);
+    }
+
+    /// Shows the links that another daemon runs.
+    pub(super) fn show_elsewhere(&self, statuses: Vec<Status>) {
+        let statuses = statuses.into_iter().map(|status| (status.id.clone(), status));
+        *lock(&self.inner.unmade) = statuses.collect();
+    }
+
+    /// Refuses what only the daemon can do that runs the links.
+    pub fn leads(&self) -> Result<()> {
+        let Some(waiting) = self.waiting() else { return Ok(()) };
+        let what = "this daemon stands by, and changes nothing";
+        let advice = match waiting.leader {
+            Some(leader) => format!("ask the daemon on {leader}, which leads"),
+            None => "ask again when it leads; GET /readyz says what it waits for".to_owned(),
+        };
+        Err(Error::new(ErrorKind::Stopped, what).with_advice(advice))
     }
 }
 

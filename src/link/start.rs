@@ -225,7 +225,7 @@ async fn set_up(
     }
     let from = stored.as_ref().map(|stored| stored.checkpoint.clone());
     let mut keys = keys_at(inner, record, &table, stored.as_ref()).await?;
-    let (mut as_made, mut why_anew) = (as_made, record.is_reset.then(|| "RESET LINK".to_owned()));
+    let (mut as_made, mut why_anew) = (as_made, why_anew(inner, record)?);
     let mut joined = None;
     if why_anew.is_none() {
         let followed = keys.family.tables(&table);
@@ -334,8 +334,11 @@ async fn set_up(
             prepared: prepared.clone(),
         };
         state.checkpoints().put(&record.id, &record_now, true)?;
-        if record.is_reset {
-            inner.store_record(&record.id, |record| record.is_reset = false);
+        if record.is_reset || record.is_incomplete.is_some() {
+            inner.store_record(&record.id, |record| {
+                record.is_reset = false;
+                record.is_incomplete = None;
+            });
         }
     }
     let unproven = if is_new { None } else { keys.unproven };
@@ -585,6 +588,17 @@ fn last_rules(
     };
     let last = history.records.last();
     Ok(last.map_or(as_made.clone(), |last| spec_behind(&as_made, &history, last)))
+}
+
+/// Why the link is to begin anew, whatever its checkpoint says.
+fn why_anew(inner: &Inner, record: &LinkRecord) -> Result<Option<String>> {
+    match &record.is_incomplete {
+        _ if record.is_reset => Ok(Some("RESET LINK".to_owned())),
+        Some(why) if policy_of(inner, record).goes_on_if_purged() => Ok(Some(why.clone())),
+        Some(why) => Err(Error::new(ErrorKind::SourceLost, why.clone())
+            .with_advice("RESET LINK copies the table again")),
+        None => Ok(None),
+    }
 }
 
 /// The place in the log is gone, and the link is to begin anew, with its documents.

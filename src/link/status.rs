@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::link::Spec;
 use crate::link::inquiry::Inquiry;
 use crate::link::pipeline_mode::Way;
-use crate::state::VerifiedRecord;
+use crate::state::{LinkRecord, VerifiedRecord};
 use crate::telemetry::metrics::{LinkMetrics, metrics};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum State {
     Failed,
     /// Stopped at a clean checkpoint, because somebody wanted it.
     Paused,
+    /// Run by another daemon, in whose place this one can step.
+    Standby,
 }
 
 impl State {
@@ -35,6 +37,7 @@ impl State {
         matches!(self, State::Failed | State::Paused)
     }
 
+    /// Those of a link that is run here.
     pub const ALL: [State; 7] = [
         State::Scheduled,
         State::Snapshotting,
@@ -54,6 +57,7 @@ impl State {
             State::Recovering => "recovering",
             State::Failed => "failed",
             State::Paused => "paused",
+            State::Standby => "standby",
         }
     }
 }
@@ -118,6 +122,32 @@ impl Status {
             verification: None,
             verified: None,
             statement: spec.statement.clone(),
+        }
+    }
+
+    /// Of a link that the daemon on `leader` runs, as the copy of its state has it.
+    pub(super) fn standing_by(record: &LinkRecord, leader: &str) -> Self {
+        let table = record.rules.first().map(|rule| format!("{}.{}", rule.db, rule.table));
+        Self {
+            id: record.id.clone(),
+            index: record.index.clone(),
+            table: table.unwrap_or_default(),
+            state: State::Standby,
+            errors: String::new(),
+            latency_ms: -1,
+            acked_after_ms: -1,
+            restarts: record.restarts,
+            dead_letters: 0,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            snapshot: None,
+            position: String::new(),
+            pipeline_mode: "",
+            pipeline: String::new(),
+            note: format!("run by the daemon on {leader}, for which this one stands by"),
+            verification: None,
+            verified: record.verified,
+            statement: record.statement.clone(),
         }
     }
 }

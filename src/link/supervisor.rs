@@ -14,13 +14,15 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::link::control::Control;
 use crate::link::end::End;
+use crate::link::lease::Lease;
 use crate::link::letters::Letters;
+use crate::link::standby::{self, Waiting};
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::upstream::Lost;
 use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
 use crate::pipeline;
 use crate::position::Version;
-use crate::sink::{self, Sink};
+use crate::sink::{self, Permit, Sink};
 use crate::source::places::Places;
 use crate::source::server::Server;
 use crate::source::tailer::Tailer;
@@ -35,6 +37,7 @@ pub struct Parts {
     pub snapshot: snapshot::Config,
     pub sink: sink::Config,
     pub pipeline: pipeline::Config,
+    pub standby: standby::Config,
     /// All queues of a link together stay below this.
     pub memory_limit_bytes: usize,
     pub state: crate::state::State,
@@ -67,6 +70,10 @@ pub(super) struct Inner {
     pub copy_turns: Arc<Semaphore>,
     /// True from the moment when everything is to end for good.
     pub ending: watch::Sender<bool>,
+    /// What is needed to write, where there are other daemons of this name.
+    pub lease: Option<Arc<Lease>>,
+    /// Another daemon runs the links, and this one waits.
+    pub waiting: Mutex<Option<Waiting>>,
 }
 
 /// A link as the doors see it.
@@ -105,31 +112,27 @@ const RESTARTS_WAITING_MAX: usize = 64;
 impl Supervisor {
     /// Opens the sink, takes up the links in the state, and makes those of the configuration.
     pub fn start(parts: Parts, declared: Vec<Spec>) -> Result<Control> {
-        let sink = sink::build(&parts.sink)?;
+        Self::begin(parts, declared, None)
+    }
+
+    /// The same for as long as the lease is held.
+    pub(super) fn lead(parts: Parts, declared: Vec<Spec>, lease: Arc<Lease>) -> Result<Control> {
+        Self::begin(parts, declared, Some(lease))
+    }
+
+    /// Runs nothing, and says so.
+    pub(super) fn stand_by(parts: Parts) -> Result<Control> {
+        let (inner, _) = Inner::new(parts, 0, None)?;
+        *lock(&inner.waiting) = Some(Waiting::default());
+        Ok(Control { inner })
+    }
+
+    fn begin(parts: Parts, declared: Vec<Spec>, lease: Option<Arc<Lease>>) -> Result<Control> {
+        let (inner, requests) = Inner::new(parts, declared.len(), lease)?;
         #[cfg(feature = "embedded")]
-        if let Some(indexes) = sink.indexes() {
+        if let Some(indexes) = inner.sink.indexes() {
             indexes.sweep()?;
         }
-        let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone())?;
-        let highest = parts.state.source().get()?.map_or(0, |record| record.highest_version);
-        let (restarts, requests) = mpsc::channel(RESTARTS_WAITING_MAX);
-        let inner = Arc::new(Inner {
-            sink,
-            pipelines,
-            links: Mutex::default(),
-            unmade: Mutex::default(),
-            run: tokio::sync::Mutex::default(),
-            places: Places::default(),
-            reserving: Arc::default(),
-            highest_version: Arc::new(AtomicU64::new(highest)),
-            restarts,
-            declared: AtomicUsize::new(declared.len()),
-            finished: watch::Sender::default(),
-            keeper: Mutex::default(),
-            copy_turns: Arc::new(Semaphore::new(parts.snapshot.parallel.clamp(1, 1_024))),
-            ending: watch::Sender::new(false),
-            parts,
-        });
         for record in inner.parts.state.links().list()? {
             let is_paused = record.state == State::Paused.as_str();
             inner.remember(record, if is_paused { State::Paused } else { State::Scheduled })?;
@@ -147,16 +150,16 @@ async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared
         inner.adopt_overrides(spec);
     }
     inner.start_workers().await;
+    // They end with this task.
+    let mut beside = JoinSet::new();
     for spec in declared {
         let already = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
         if inner.ids().contains(&already) {
             continue;
         }
-        tokio::spawn(declare(Control { inner: inner.clone() }, already, spec));
+        beside.spawn(declare(Control { inner: inner.clone() }, already, spec));
     }
-    // It ends with this task.
-    let mut verifying = JoinSet::new();
-    verifying.spawn(Control { inner: inner.clone() }.verify_when_due());
+    beside.spawn(Control { inner: inner.clone() }.verify_when_due());
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut last = tokio::time::Instant::now();
     while let Some(first) = requests.recv().await {
@@ -203,6 +206,38 @@ async fn declare(control: Control, id: String, spec: Spec) {
 }
 
 impl Inner {
+    fn new(
+        parts: Parts,
+        declared: usize,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<(Arc<Self>, mpsc::Receiver<Restart>)> {
+        let permit = lease.clone().map(|lease| lease as Arc<dyn Permit>);
+        let sink = sink::build_under(&parts.sink, permit)?;
+        let pipelines = pipeline::Api::new(parts.state.clone(), parts.pipeline.clone())?;
+        let highest = parts.state.source().get()?.map_or(0, |record| record.highest_version);
+        let (restarts, requests) = mpsc::channel(RESTARTS_WAITING_MAX);
+        let inner = Self {
+            sink,
+            pipelines,
+            links: Mutex::default(),
+            unmade: Mutex::default(),
+            run: tokio::sync::Mutex::default(),
+            places: Places::default(),
+            reserving: Arc::default(),
+            highest_version: Arc::new(AtomicU64::new(highest)),
+            restarts,
+            declared: AtomicUsize::new(declared),
+            finished: watch::Sender::default(),
+            keeper: Mutex::default(),
+            copy_turns: Arc::new(Semaphore::new(parts.snapshot.parallel.clamp(1, 1_024))),
+            ending: watch::Sender::new(false),
+            lease,
+            waiting: Mutex::default(),
+            parts,
+        };
+        Ok((Arc::new(inner), requests))
+    }
+
     /// What the configuration says of a link that was made from it may have changed since.
     fn adopt_overrides(&self, spec: &Spec) {
         let id = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
@@ -311,6 +346,11 @@ impl Inner {
     }
 
     pub async fn stop_all(&self, for_good: bool) {
+        let timeout = Duration::from_millis(self.parts.link.stop_timeout_ms);
+        self.stop_all_within(for_good, timeout).await;
+    }
+
+    pub async fn stop_all_within(&self, for_good: bool, timeout: Duration) {
         let (workers, tailer) = {
             let mut run = self.run.lock().await;
             run.is_stopping = for_good;
@@ -319,7 +359,6 @@ impl Inner {
         for running in workers.values() {
             let _ = running.stop.send(true);
         }
-        let timeout = Duration::from_millis(self.parts.link.stop_timeout_ms);
         let deadline = tokio::time::Instant::now() + timeout;
         for (id, mut running) in workers {
             if tokio::time::timeout_at(deadline, &mut running.task).await.is_err() {

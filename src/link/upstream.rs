@@ -245,7 +245,7 @@ impl Inner {
         let known = known.filter(|_| !lost.values().any(|lost| lost.has_diverged));
         let start = match known.and_then(|record| earliest(&checkpoints, Epoch(record.epoch))) {
             Some(start) => start,
-            None => self.begin_epoch(&server, executed, record.as_ref(), &checkpoints)?,
+            None => self.begin_epoch(&server, executed, record.as_ref(), &checkpoints).await?,
         };
         let epoch = start.epoch;
         metrics().source_epoch.set(epoch.0 as i64);
@@ -273,6 +273,7 @@ impl Inner {
         let reserved = Version(self.highest_version.load(Ordering::Acquire));
         let (state, highest) = (self.parts.state.clone(), self.highest_version.clone());
         let (uuid, reserving) = (server.identity.clone(), self.reserving.clone());
+        let lease = self.lease.clone();
         let reserve = Box::new(move |wanted: Version| {
             let _one_after_the_other = lock(&reserving);
             // Another stream may have reserved more by now, or begun another epoch.
@@ -282,6 +283,10 @@ impl Inner {
                 return Err(Error::new(ErrorKind::SourceUnreachable, what));
             }
             let reserved = Version((wanted.0 + RESERVED_AHEAD).max(before));
+            if lease.as_ref().is_some_and(|lease| reserved.0 > lease.granted()) {
+                let what = "the versions that the lease grants are used up until it is renewed";
+                return Err(Error::new(ErrorKind::SourceUnreachable, what));
+            }
             let record = SourceRecord {
                 server_uuid: uuid.clone(),
                 epoch: epoch.0,
@@ -352,7 +357,7 @@ impl Inner {
         Ok(checkpoints)
     }
 
-    fn begin_epoch(
+    async fn begin_epoch(
         &self,
         server: &Server,
         executed: GtidSet,
@@ -368,6 +373,9 @@ impl Inner {
             epoch: epoch.0,
             highest_version: epoch.0 + RESERVED_AHEAD,
         };
+        if let Some(lease) = &self.lease {
+            lease.begin_epoch(&new).await?;
+        }
         self.parts.state.source().put(&new, true)?;
         self.highest_version.store(new.highest_version, Ordering::Release);
         let gtids = match checkpoints.split_first() {

@@ -5,12 +5,16 @@ pub mod answer;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(feature = "daemon")]
+pub mod notes;
+#[cfg(feature = "daemon")]
 mod opensearch;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 #[cfg(feature = "daemon")]
 use std::sync::Arc;
+#[cfg(feature = "daemon")]
+use std::time::Duration;
 
 #[cfg(feature = "daemon")]
 use futures_util::future::BoxFuture;
@@ -20,7 +24,7 @@ use serde::Deserialize;
 #[cfg(feature = "daemon")]
 pub use self::opensearch::write_operation;
 #[cfg(feature = "daemon")]
-use self::opensearch::{OpenSearch, Product};
+use self::opensearch::{OpenSearch, OwnNotes, Product};
 #[cfg(feature = "daemon")]
 use crate::document::Batch;
 #[cfg(feature = "daemon")]
@@ -111,6 +115,14 @@ pub trait Sink: Send + Sync {
     fn indexes(&self) -> Option<&Indexes> {
         None
     }
+}
+
+/// Says for how long documents may be written.
+#[cfg(feature = "daemon")]
+pub trait Permit: Send + Sync {
+    /// A request that is sent now must have ended when this time is over. Asked before each one; an error says that none
+    /// may be sent now.
+    fn time_left(&self) -> Result<Duration>;
 }
 
 /// Every type of sink that this build has.
@@ -245,12 +257,36 @@ impl Default for Config {
 /// The sink that `config` asks for. Nothing is connected yet.
 #[cfg(feature = "daemon")]
 pub fn build(config: &Config) -> Result<Arc<dyn Sink>> {
+    build_under(config, None)
+}
+
+/// The same, writing documents only where `permit` says so. Sinks of our own ask nobody: nobody else can write there.
+#[cfg(feature = "daemon")]
+pub fn build_under(config: &Config, permit: Option<Arc<dyn Permit>>) -> Result<Arc<dyn Sink>> {
     match config.kind.as_str() {
-        "opensearch" => Ok(Arc::new(OpenSearch::new(config, Product::OpenSearch)?)),
-        "elasticsearch" => Ok(Arc::new(OpenSearch::new(config, Product::Elasticsearch)?)),
+        "opensearch" => Ok(Arc::new(OpenSearch::new(config, Product::OpenSearch, permit)?)),
+        "elasticsearch" => Ok(Arc::new(OpenSearch::new(config, Product::Elasticsearch, permit)?)),
         #[cfg(feature = "embedded")]
         "embedded" => Ok(Arc::new(embedded::Embedded::open(&config.index_dir)?)),
         other => Err(unknown_kind(other)),
+    }
+}
+
+/// Documents of our own in the cluster that `config` names; each request ends within `timeout`.
+#[cfg(feature = "daemon")]
+pub fn notes(config: &Config, timeout: Duration) -> Result<Arc<dyn notes::Notes>> {
+    let timeout_ms = (timeout.as_millis() as u64).max(1);
+    let config = Config {
+        timeout_ms: config.timeout_ms.min(timeout_ms),
+        connect_timeout_ms: config.connect_timeout_ms.min(timeout_ms),
+        ..config.clone()
+    };
+    match config.kind.as_str() {
+        "opensearch" => Ok(Arc::new(OwnNotes::new(&config, Product::OpenSearch)?)),
+        "elasticsearch" => Ok(Arc::new(OwnNotes::new(&config, Product::Elasticsearch)?)),
+        other => {
+            Err(Error::input(format!("a sink of type `{other}` keeps nothing for another daemon")))
+        }
     }
 }
 

@@ -55,6 +55,9 @@ pub struct LinkRecord {
     /// The next start begins with a copy of the table, whatever the checkpoint says.
     #[serde(default)]
     pub is_reset: bool,
+    /// Why the next start begins with a comparison of the table and its documents, as behind a purge; None: it does not.
+    #[serde(default)]
+    pub is_incomplete: Option<String>,
 }
 
 /// What a verification has found.

@@ -14,13 +14,14 @@ mod families;
 mod letters;
 mod links;
 mod open;
+mod pages;
 mod prepared;
 mod schemas;
 mod sealing;
 mod source;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
 use serde::de::DeserializeOwned;
@@ -32,6 +33,7 @@ pub use self::checkpoints::{CheckpointRecord, Checkpoints, CopyOrder, KeyPart, S
 pub use self::families::{Child, Families, FamilyRecord, entry_name};
 pub use self::letters::{LetterRecord, Letters};
 pub use self::links::{LinkRecord, Links, RuleRecord, VerifiedRecord};
+pub use self::pages::{Page, Pages, PairRecord};
 pub use self::prepared::{Prepared, PreparedOp};
 pub use self::schemas::{Copy, History, SchemaRecord, Schemas};
 pub use self::sealing::SealingKey;
@@ -43,6 +45,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone)]
 pub struct State {
     inner: Arc<Inner>,
+    /// Whether those who have this handle, or a clone of it, may write no more.
+    has_ended: Arc<RwLock<bool>>,
 }
 
 struct Inner {
@@ -129,7 +133,17 @@ impl State {
     /// Opens the state in `dir`, and makes it where there is none.
     pub fn open(dir: &Path, sealing_key: SealingKey) -> Result<Self> {
         let db = open::open(dir)?;
-        Ok(Self { inner: Arc::new(Inner { db, sealing_key }) })
+        Ok(Self { inner: Arc::new(Inner { db, sealing_key }), has_ended: Arc::default() })
+    }
+
+    /// A handle on the same state for those who are told together that they may write no more.
+    pub fn new_term(&self) -> Self {
+        Self { inner: self.inner.clone(), has_ended: Arc::default() }
+    }
+
+    /// When this returns nothing is written any more by this handle and its clones.
+    pub fn end_term(&self) {
+        *self.has_ended.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     /// The state directory.
@@ -255,6 +269,11 @@ impl State {
     }
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
+        let has_ended = self.has_ended.read().unwrap_or_else(PoisonError::into_inner);
+        if *has_ended {
+            let what = "another daemon may lead by now, so nothing is written here";
+            return Err(Error::new(ErrorKind::Stopped, what));
+        }
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
         self.inner.db.write_opt(batch, &options).map_err(|cause| {

@@ -31,7 +31,7 @@ pub struct SealingKey {
 /// A sealed text as it is stored. `key` tells a wrong key from damage without helping to guess it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Sealed {
-    key: String,
+    pub(super) key: String,
     nonce: String,
     sealed: String,
 }
@@ -142,7 +142,7 @@ impl SealingKey {
         LessSafeKey::new(key)
     }
 
-    fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.bytes);
         let tag = hmac::sign(&key, b"driftless: which key sealed this");
         STANDARD_NO_PAD.encode(&tag.as_ref()[..9])

@@ -7,7 +7,7 @@ use super::{Durability, Family, State};
 use crate::error::Result;
 
 /// There is one source; a second one would get a key of its own.
-const KEY: &[u8] = b"source";
+pub(super) const KEY: &[u8] = b"source";
 
 /// What all links of the source share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,6 +39,10 @@ pub struct Metrics {
     pub source_links_behind: IntGauge,
     pub source_own_streams: IntGauge,
 
+    pub leader: IntGauge,
+    /// Milliseconds; -1 where there is none.
+    pub copy_age_ms: IntGauge,
+
     pub model_requests_ok: IntCounter,
     /// Answers and failures after which the same request is sent again.
     pub model_requests_retried: IntCounter,
@@ -175,6 +179,12 @@ impl Metrics {
             source_epoch: make.gauge(
                 "driftless_source_epoch",
                 "Base of the document versions in force; a change means a new span of the log",
+            ),
+            leader: make
+                .gauge("driftless_leader", "1 where this daemon runs the links, 0 while it stands by"),
+            copy_age_ms: make.gauge(
+                "driftless_state_copy_age_ms",
+                "Time since the copy of the state in the cluster was as the state; -1 where none is kept",
             ),
             model_requests_ok,
             model_requests_retried,

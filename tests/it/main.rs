@@ -36,6 +36,7 @@ mod schema;
 mod security;
 mod sink;
 mod snapshot;
+mod standby;
 mod state;
 mod stops;
 mod tidy;

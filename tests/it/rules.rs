@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::mariadb;
+use crate::standby;
 use crate::support::daemon::Setup;
 use crate::support::model::{Behaviour, Model};
 use crate::support::proxy::Request;
@@ -232,16 +233,7 @@ async fn rule_5(reading: Reading) {
     if reading == Reading::Naive {
         until("the delete has overtaken", SECONDS_10, async || stage.proxy.forwarded() > forwarded)
             .await;
-        // A later write that finds the tombstone expired takes it out of the shard's memory.
-        let forget = format!("/{}/_doc/other", stage.index);
-        let started = std::time::Instant::now();
-        until("tombstones have expired", SECONDS_10, async || {
-            stage.search.ok("PUT", &forget, Some(json!({"id": 0}))).await;
-            stage.search.refresh(&stage.index).await;
-            started.elapsed() > Duration::from_millis(1_500)
-        })
-        .await;
-        stage.search.ok("DELETE", &forget, None).await;
+        forget_tombstones(&stage).await;
     }
     late.open();
     assert_only_right_holds(reading, holds(&stage, reading).await);
@@ -251,6 +243,19 @@ async fn rule_5(reading: Reading) {
 async fn rule_5_a_forgotten_tombstone_lets_no_older_state_back() {
     rule_5(Reading::Right).await;
     rule_5(Reading::Naive).await;
+}
+
+/// A later write that finds a tombstone expired takes it out of the shard's memory.
+async fn forget_tombstones(stage: &Stage) {
+    let forget = format!("/{}/_doc/other", stage.index);
+    let started = std::time::Instant::now();
+    until("tombstones have expired", SECONDS_10, async || {
+        stage.search.ok("PUT", &forget, Some(json!({"id": 0}))).await;
+        stage.search.refresh(&stage.index).await;
+        started.elapsed() > Duration::from_millis(1_500)
+    })
+    .await;
+    stage.search.ok("DELETE", &forget, None).await;
 }
 
 /// A document waits for its embedding, and is deleted meanwhile.
@@ -678,6 +683,45 @@ async fn rule_16(reading: Reading) {
 async fn rule_16_a_change_on_its_way_is_never_reported_as_a_difference() {
     rule_16(Reading::Right).await;
     rule_16(Reading::Naive).await;
+}
+
+/// A leader is stopped with an upsert that it could not send, and wakes when the row is long deleted.
+async fn rule_19(reading: Reading) {
+    let mut pair = standby::Pair::set(standby::LEASE_SECS, reading.of("rule19")).await;
+    let settings = json!({"index": {"gc_deletes": "100ms"}});
+    let path = format!("/{}/_settings", pair.stage.index);
+    pair.stage.search.ok("PUT", &path, Some(settings)).await;
+    pair.stage.link().await;
+    pair.stage.settle().await;
+    let other = pair.another(|setup| setup).await;
+    standby::until_stands_by(&other.daemon).await;
+    pair.until_copied().await;
+
+    let retries = format!("driftless_sink_retries_total{{link=\"{}\"}}", pair.stage.index);
+    pair.stage.proxy.cut();
+    pair.stage.exec("INSERT INTO {t} VALUES (1, 'late', 'late')").await;
+    until("the upsert waits", SECONDS_10, async || {
+        pair.stage.daemon.metric(&retries).await > Some(0.0)
+    })
+    .await;
+    pair.stage.daemon.signal("STOP");
+    pair.stage.proxy.mend();
+    let old = pair.lead(other);
+    standby::until_leads(&pair.stage.daemon).await;
+    pair.stage.until_equal("the new leader has written it", SECONDS_30).await;
+    pair.stage.exec("DELETE FROM {t} WHERE id = 1").await;
+    pair.stage.until_equal("the new leader has deleted it", SECONDS_30).await;
+    forget_tombstones(&pair.stage).await;
+    old.daemon.signal("CONT");
+    standby::until_stands_by(&old.daemon).await;
+    assert_only_right_holds(reading, holds(&pair.stage, reading).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_19_a_leader_that_wakes_writes_nothing_behind_its_lease() {
+    let _one = standby::one_at_a_time().await;
+    rule_19(Reading::Right).await;
+    rule_19(Reading::Naive).await;
 }
 
 /// Events that are larger than the limit: of a table that nobody mapped, and with a column that nobody mapped.

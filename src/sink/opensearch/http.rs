@@ -97,14 +97,22 @@ impl Http {
         self.note(node, answer)
     }
 
-    /// A bulk request; `body` goes out as it is.
-    pub(super) async fn bulk(&self, path: &str, body: Vec<u8>) -> Result<Answer> {
+    /// A bulk request; `body` goes out as it is. It ends within `timeout`, or as any other.
+    pub(super) async fn bulk(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        timeout: Option<Duration>,
+    ) -> Result<Answer> {
         let node = self.pick();
-        let request = self
+        let mut request = self
             .client
             .post(format!("{}{path}", node.url))
             .header(CONTENT_TYPE, "application/x-ndjson")
             .body(body);
+        if let Some(timeout) = timeout {
+            request = request.timeout(timeout);
+        }
         let answer = self.execute(request).await;
         self.note(node, answer)
     }

@@ -8,21 +8,25 @@
 mod bulk;
 mod http;
 mod index;
+mod notes;
 mod older;
 mod product;
 mod reading;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 pub use self::bulk::write_operation;
 use self::http::{Answer, Http};
+pub(super) use self::notes::OwnNotes;
 pub(super) use self::product::Product;
 use self::reading::By;
 use super::answer::{self, Placed};
-use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Stored, Target};
+use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Permit, Sink, Stored, Target};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
 use crate::naive::{Rule, is_naive};
@@ -33,6 +37,7 @@ pub(super) struct OpenSearch {
     bulk_bytes: usize,
     bulk_documents: usize,
     timeout_ms: u64,
+    permit: Option<Arc<dyn Permit>>,
 }
 
 /// Most documents of a request whose pipeline the cluster runs: it asks the model for each, often one by one, and what is
@@ -43,12 +48,17 @@ const DELEGATED_DOCUMENTS_MAX: usize = 100;
 type Part<'p, 'b> = Cow<'p, [Placed<'b>]>;
 
 impl OpenSearch {
-    pub(super) fn new(config: &Config, product: Product) -> Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        product: Product,
+        permit: Option<Arc<dyn Permit>>,
+    ) -> Result<Self> {
         Ok(Self {
             http: Http::new(config, product)?,
             bulk_bytes: config.bulk_bytes.max(1),
             bulk_documents: config.bulk_documents.max(1),
             timeout_ms: config.timeout_ms,
+            permit,
         })
     }
 
@@ -122,12 +132,23 @@ impl OpenSearch {
     }
 
     async fn send(&self, target: &Target, part: &[Placed<'_>]) -> Result<Answer> {
+        let body = bulk::body(part);
+        // Behind everything that takes time: what follows is the request itself.
+        let left = self.permit.as_ref().map(|permit| permit.time_left()).transpose()?;
+        let timeout_ms =
+            left.map_or(self.timeout_ms, |left| self.timeout_ms.min(left.as_millis() as u64));
         let path = if is_naive(Rule::ErrorClasses) {
             bulk::path_creating_indices(&target.index)
         } else {
-            bulk::path(&target.alias, self.timeout_ms, target.runs_pipeline)
+            bulk::path(&target.alias, timeout_ms, target.runs_pipeline)
         };
-        self.http.bulk(&path, bulk::body(part)).await
+        self.http.bulk(&path, body, Some(Duration::from_millis(timeout_ms))).await
+    }
+}
+
+impl OwnNotes {
+    pub(super) fn new(config: &Config, product: Product) -> Result<Self> {
+        Ok(Self { http: Http::new(config, product)? })
     }
 }
 

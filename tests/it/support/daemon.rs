@@ -167,6 +167,16 @@ impl Daemon {
         .await;
     }
 
+    /// Waits until it answers anything.
+    pub async fn listens(&self) {
+        until("the daemon listens", SECONDS_30, async || {
+            self.assert_running();
+            let asked = request(&self.http, "GET", &format!("{}/healthz", self.url), None).await;
+            asked.map(|_| ()).map_err(|error| format!("{error:?}"))
+        })
+        .await;
+    }
+
     /// Changes one key; it counts from the next start.
     pub fn reconfigure(&mut self, key: &str, value: impl Into<Value>) {
         self.setup = self.setup.clone().set(key, value);
@@ -188,12 +198,17 @@ impl Daemon {
 
     /// Asks it to stop (SIGTERM), and waits until it has.
     pub async fn stop(&mut self) -> ExitStatus {
-        let child = self.child.as_ref().expect("only a running daemon can be stopped");
-        // std has no signals but SIGKILL; the shell's own `kill` is there on every system.
-        let signal = format!("kill -TERM {}", child.id());
-        let sent = Command::new("sh").args(["-c", &signal]).status().expect("there is a shell");
-        assert!(sent.success(), "SIGTERM could not be sent");
+        self.signal("TERM");
         self.exited(SECONDS_30).await
+    }
+
+    /// Sends a signal: `STOP` holds the process wherever it is, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("only a running daemon can be sent a signal");
+        // std has no signals but SIGKILL; the shell's own `kill` is there on every system.
+        let signal = format!("kill -{name} {}", child.id());
+        let sent = Command::new("sh").args(["-c", &signal]).status().expect("there is a shell");
+        assert!(sent.success(), "SIG{name} could not be sent");
     }
 
     /// Waits until the process has ended by itself.
