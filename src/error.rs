@@ -1,6 +1,6 @@
 //! What can go wrong, and the one table that says what is then to be done. Knows no other module.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -113,12 +113,21 @@ pub struct Error {
     message: String,
     advice: Option<String>,
     span: Option<Span>,
+    /// The other side has too much to do, and wants to be left alone for so long, which may be nothing.
+    overload: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), advice: None, span: None, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            advice: None,
+            span: None,
+            overload: None,
+            source: None,
+        }
     }
 
     pub fn input(message: impl Into<String>) -> Self {
@@ -132,6 +141,12 @@ impl Error {
 
     pub fn at(mut self, span: Span) -> Self {
         self.span = Some(span);
+        self
+    }
+
+    /// The other side has too much to do: it said so, or it gave no answer in time. `retry_after` is its own wish.
+    pub fn overloaded(mut self, retry_after: Option<Duration>) -> Self {
+        self.overload = Some(retry_after.unwrap_or_default());
         self
     }
 
@@ -155,6 +170,16 @@ impl Error {
 
     pub fn advice(&self) -> Option<&str> {
         self.advice.as_deref()
+    }
+
+    /// Whether asking for less at once can help.
+    pub fn is_overload(&self) -> bool {
+        self.overload.is_some()
+    }
+
+    /// How long the other side wants to be left alone, where it has said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.overload.filter(|wish| !wish.is_zero())
     }
 
     pub fn span(&self) -> Option<Span> {

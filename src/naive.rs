@@ -17,6 +17,8 @@ pub enum Rule {
     Tombstones = 5,
     /// Naive: a waiting operation is sent although a newer one of its document is there.
     LateOperations = 6,
+    /// Naive: a server that goes on with transactions of its own has all that was applied.
+    LostTransactions = 7,
     /// Naive: today's definition is good for yesterday's events if the column types agree.
     Definitions = 8,
     /// Naive: what stands in the log of MariaDB was committed.
@@ -64,4 +66,24 @@ pub fn is_naive(rule: Rule) -> bool {
         let _ = rule;
         false
     }
+}
+
+/// Lets a stage stand still for ever, once, where a file of its name lies in the folder `DRIFTLESS_HANG`: nothing outside of
+/// the process can make it. For the tests of the watchdog; release builds do not contain it.
+#[inline]
+pub async fn hang_if_told(stage: &str) {
+    #[cfg(debug_assertions)]
+    {
+        use std::path::PathBuf;
+        use std::sync::OnceLock;
+        static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let folder = FOLDER.get_or_init(|| std::env::var_os("DRIFTLESS_HANG").map(PathBuf::from));
+        if let Some(folder) = folder
+            && std::fs::remove_file(folder.join(stage)).is_ok()
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = stage;
 }

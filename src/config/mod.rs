@@ -38,7 +38,7 @@ const STATE_DIR_OF_USER: &str = "./driftless-state";
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub state_dir: Option<PathBuf>,
-    /// What all queues of a link together may hold.
+    /// What all queues of all links together may hold.
     pub memory_limit_bytes: usize,
     pub http: http::Config,
     pub log: log::Config,

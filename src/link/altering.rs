@@ -213,6 +213,7 @@ impl Worker {
             ended: Mutex::new(ended),
             server: self.setup.subject.server.clone(),
             chunk_bytes_max: self.setup.subject.chunk_bytes_max,
+            watchdog: self.setup.subject.watchdog,
             turns: self.setup.subject.turns.clone(),
             live: self.setup.live.clone(),
         });

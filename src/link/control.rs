@@ -86,6 +86,7 @@ impl Control {
             state.schemas().delete(id, &TableId::new(&rule.db, &rule.table))?;
         }
         lock(&inner.links).remove(id);
+        inner.share_memory();
         metrics().forget_link(id);
         tracing::info!(link = id, with_index, "link dropped");
         match inner.sink.let_go(&record.index, with_index).await {

@@ -15,6 +15,7 @@ use crate::link::prepared::Open;
 use crate::link::status::Live;
 use crate::link::supervisor::lock;
 use crate::link::verify::{Comparer, Sought, Wrong};
+use crate::naive::hang_if_told;
 use crate::position::{GtidSet, Version};
 use crate::source::server::{Naming, Server};
 use crate::source::snapshot::scan::{self, Chunk};
@@ -23,6 +24,7 @@ use crate::source::xid::Xid;
 use crate::source::{self, control};
 use crate::state::KeyPart;
 use crate::table::TableDef;
+use crate::telemetry::metrics::metrics;
 
 #[derive(Debug, Clone)]
 pub(super) enum Request {
@@ -89,6 +91,8 @@ pub(super) struct Subject {
     pub wanted: Vec<usize>,
     /// A chunk is cut off where it holds more.
     pub chunk_bytes_max: usize,
+    /// What is not answered for so long is asked anew.
+    pub watchdog: Option<Duration>,
     /// Of the whole process: as many as chunks may be read at once.
     pub turns: Arc<Semaphore>,
     pub live: Arc<Live>,
@@ -105,7 +109,7 @@ impl Subject {
     /// A session at the server that the stream comes from.
     pub async fn connect(&self) -> Result<mysql_async::Conn> {
         let mut conn = control::connect(&self.source).await?;
-        self.server.expect(&mut conn).await?;
+        control::in_time(control::ANSWERED_IN, self.server.expect(&mut conn)).await?;
         Ok(conn)
     }
 
@@ -204,9 +208,11 @@ async fn serve(
     let (mut conn, mut turn) = (None, None);
     while let Some(mut request) = next(&mut requests, &mut turn).await {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let mut had_trouble = false;
+        let (mut had_trouble, mut stood_still) = (false, 0);
         let reply = loop {
-            match answer(&subject, comparer.as_ref(), &mut conn, &request).await {
+            let patience = subject.watchdog.map(|watchdog| watchdog * (1 << stood_still));
+            let asking = Asked { subject: &subject, patience };
+            match answer(&asking, comparer.as_ref(), &mut conn, &request).await {
                 Ok(reply) => break reply,
                 // Of another table, in the condition: no stream will bring that.
                 Err(error) if error.kind() == ErrorKind::Schema && request.has_condition() => {
@@ -218,13 +224,15 @@ async fn serve(
                 {
                     (conn, turn) = (None, None);
                     had_trouble = true;
+                    // A chunk that takes long for good reasons is waited for longer each time.
+                    stood_still = (stood_still + u32::from(error.is_overload())).min(6);
                     if let Request::Extras { after, .. } = &mut request {
                         // The index may have lost the place.
                         *after = None;
                     }
                     tracing::warn!(error = %error.report(), "the snapshot waits");
                     subject.live.wait_for(error.report());
-                    tokio::time::sleep(backoff.next(None)).await;
+                    tokio::time::sleep(backoff.next(error.retry_after())).await;
                 }
                 Err(error) => break Reply::Failed(error),
             }
@@ -267,12 +275,42 @@ async fn next(requests: &mut mpsc::Receiver<(Request, Turn)>, turn: &mut Turn) -
     Some(request)
 }
 
+/// What a request is answered with.
+struct Asked<'a> {
+    subject: &'a Subject,
+    /// For one read.
+    patience: Option<Duration>,
+}
+
+impl Asked<'_> {
+    /// Reads, and gives up where nothing comes for too long. The connection must not be used again then.
+    async fn watched<T>(&self, reading: impl Future<Output = Result<T>>) -> Result<T> {
+        let reading = async {
+            hang_if_told("copy").await;
+            reading.await
+        };
+        let Some(patience) = self.patience else { return reading.await };
+        match tokio::time::timeout(patience, reading).await {
+            Ok(read) => read,
+            Err(_) => {
+                metrics().watchdog_restarted("copy");
+                let what = format!(
+                    "the watchdog begins the copy's read again: it stood still for {} s",
+                    patience.as_secs()
+                );
+                Err(Error::new(ErrorKind::SourceUnreachable, what).overloaded(None))
+            }
+        }
+    }
+}
+
 async fn answer(
-    subject: &Subject,
+    asked: &Asked<'_>,
     comparer: Option<&Comparer>,
     conn: &mut Option<mysql_async::Conn>,
     request: &Request,
 ) -> Result<Reply> {
+    let subject = asked.subject;
     if let (Request::Extras { below, after }, Some(comparer)) = (request, comparer) {
         let found = comparer.without_rows(conn, *below, after.as_deref()).await;
         return found.map(Reply::Extras);
@@ -287,8 +325,8 @@ async fn answer(
             view::close(conn, &subject.server).await?;
             wait_until_decided(subject, conn).await?;
             subject.open(conn, delivered).await?;
-            let rows_total = scan::estimated_rows(conn, &subject.def).await?;
-            let until = scan::last_key(conn, &subject.def).await?;
+            let rows_total = asked.watched(scan::estimated_rows(conn, &subject.def)).await?;
+            let until = asked.watched(scan::last_key(conn, &subject.def)).await?;
             let executed = view::close(conn, &subject.server).await?;
             Ok(Reply::Bounds(Bounds { until, rows_total, executed }))
         }
@@ -299,15 +337,15 @@ async fn answer(
         }
         Request::Chunk { delivered, after, until, condition, rows_max } => {
             subject.open(conn, delivered).await?;
-            let chunk = scan::read_chunk_where(
+            let reading = scan::read_chunk_where(
                 conn,
                 &subject.def,
                 &subject.wanted,
                 (after.as_deref(), until),
                 (*rows_max, subject.chunk_bytes_max),
                 condition.as_deref(),
-            )
-            .await?;
+            );
+            let chunk = asked.watched(reading).await?;
             let executed = view::close(conn, &subject.server).await?;
             let wrong = match comparer {
                 Some(comparer) => match comparer.wrong(&chunk).await {
@@ -336,7 +374,8 @@ async fn rest(subject: &Subject, conn: &mut mysql_async::Conn, max: u64) -> Resu
     }
     let holding = Holding { live: &subject.live };
     loop {
-        let running = control::threads_running(conn).await?;
+        let running = control::threads_running(conn);
+        let running = control::in_time(control::ANSWERED_IN, running).await?;
         if running <= max {
             return Ok(());
         }

@@ -1,27 +1,32 @@
 //! One lane at work: takes batches in order, has them embedded and written, and tries again for as long as waiting can
 //! help. The order itself is `flow::lane`'s.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use crate::document::{Batch, DocOp, Key};
+use crate::document::{Action, Batch, DocOp, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Remedy};
 use crate::flow::backoff::Backoff;
+use crate::flow::budget::Loan;
 use crate::flow::lane::{Lane, Number};
+use crate::flow::pressure::{Pressure, Turn};
 use crate::flow::queue;
 use crate::link::end::End;
-use crate::link::letters::{Letters, Refusal};
+use crate::link::letters::{Letters, PARKED, Refusal};
 use crate::link::pipeline_mode::{PipelineMode, Way, not_here};
 use crate::link::status::Live;
-use crate::naive::{Rule, is_naive};
+use crate::naive::{Rule, hang_if_told, is_naive};
 use crate::pipeline;
 use crate::position::Version;
 use crate::sink::{Outcome, Sink, Target};
+use crate::telemetry::metrics::metrics;
 
 /// Where the operations of one link go.
 pub(super) struct Route {
@@ -35,10 +40,31 @@ pub(super) struct Route {
     pub pipelines: pipeline::Api,
     pub live: Arc<Live>,
     pub letters: Arc<Letters>,
+    /// How much is sent at once, for all lanes of the link.
+    pub pressure: Pressure,
     /// `db.table`.
     pub table: String,
+    /// What fails for so long while others pass is parked; zero: nothing is.
+    pub park_after: Duration,
+    /// What stands still for so long, beyond the time-outs of its own, is begun again.
+    pub watchdog: Option<Duration>,
+    /// Of one request.
+    pub sink_timeout: Duration,
+    pub began: Instant,
+    /// When the sink has written something last, in milliseconds since `began`.
+    pub passed_at_ms: AtomicU64,
     /// No version above this one was ever given out by us.
     pub highest_version: Arc<AtomicU64>,
+}
+
+impl Route {
+    /// Shows how much is sent at once.
+    pub fn show_pressure(&self) {
+        let metrics = &self.live.metrics;
+        metrics.sink_concurrency.set(self.pressure.requests() as i64);
+        let bytes = self.pressure.bytes().min(self.sink.bulk_bytes());
+        metrics.sink_bulk_bytes.set(bytes as i64);
+    }
 }
 
 /// What a lane's task and the worker share.
@@ -76,17 +102,26 @@ impl Shared {
     }
 }
 
+/// A batch on its way to its lane.
+pub(super) struct Sent {
+    pub number: Number,
+    pub batch: Batch,
+    /// What it holds beyond the link's own share; kept until it is acknowledged.
+    pub loan: Option<Loan>,
+}
+
 /// Runs until the queue is closed and everything is acknowledged, or until something fails for good. Up to
 /// `look_ahead_bytes` of batches (and the one that goes beyond) are taken out of the queue before they can be sent, to
 /// see which waiting operations are superseded.
 pub(super) async fn run(
     route: Arc<Route>,
     shared: Arc<Shared>,
-    mut input: queue::Receiver<(Number, Batch)>,
+    mut input: queue::Receiver<Sent>,
     look_ahead_bytes: usize,
 ) -> Result<(), End> {
     let mut in_flight = FuturesUnordered::new();
     let mut is_open = true;
+    let mut loans: HashMap<Number, Loan> = HashMap::new();
     loop {
         loop {
             let next = shared.lane().take();
@@ -99,11 +134,15 @@ pub(super) async fn run(
         let has_room = shared.lane().queued_bytes() < look_ahead_bytes;
         tokio::select! {
             item = input.recv(), if is_open && has_room => match item {
-                Some((number, batch)) => shared.lane().push(number, batch),
+                Some(Sent { number, batch, loan }) => {
+                    loans.extend(loan.map(|loan| (number, loan)));
+                    shared.lane().push(number, batch);
+                }
                 None => is_open = false,
             },
             Some(delivered) = in_flight.next(), if !in_flight.is_empty() => {
                 let (number, keys): (Number, Vec<Key>) = delivered?;
+                loans.remove(&number);
                 let done = shared.lane().finish(number, keys);
                 shared.done.store(done, Ordering::Release);
                 shared.progress.notify_one();
@@ -120,42 +159,156 @@ async fn deliver(
     batch: Batch,
 ) -> Result<(Number, Vec<Key>), End> {
     let keys = batch.iter().map(|op| op.key).collect();
-    let mut left = embed(route, shared, batch).await?;
+    let mut left = Left::new(embed(route, shared, batch).await?);
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     let mut had_trouble = false;
     loop {
-        shared.lane().keep_wanted(&mut left);
-        if left.is_empty() {
+        shared.lane().keep_wanted(&mut left.batch);
+        if left.batch.is_empty() {
             if had_trouble {
                 route.live.trouble_is_over();
             }
             return Ok((number, keys));
         }
-        let bytes = left.size_bytes() as i64;
+        let Some(turn) = route.pressure.try_turn() else {
+            drop(route.pressure.turn().await);
+            continue;
+        };
+        let part = left.part(route.pressure.bytes_if_less());
+        let sent = part.as_ref().unwrap_or(&left.batch);
+        let bytes = sent.size_bytes() as i64;
         route.live.metrics.sink_bulks.inc();
         route.live.metrics.sink_inflight_bytes.add(bytes);
-        let written = route.sink.write(&route.target, &left).await;
+        let written = write_watched(route, sent).await;
         route.live.metrics.sink_inflight_bytes.sub(bytes);
+        let written = written?;
+        let tried = left.from..left.from + sent.len();
         let trouble = match written {
-            Ok(outcomes) => take_out_acknowledged(route, &mut left, outcomes)?,
-            Err(error) if error.remedy() == Remedy::Retry => Some((error.kind(), error.report())),
+            Ok(outcomes) => take_out_acknowledged(route, &mut left, tried, outcomes)?,
+            Err(error) if error.remedy() == Remedy::Retry => {
+                left.from = tried.end;
+                Some(Trouble::of(&error))
+            }
             Err(error) => return Err(error.into()),
         };
-        let Some((kind, reason)) = trouble else { continue };
+        learn(route, turn, trouble.as_ref());
+        let Some(trouble) = trouble else { continue };
         had_trouble = true;
         route.live.metrics.sink_retries.inc();
-        let wait = backoff.next(None);
+        let wait = backoff.next(trouble.retry_after);
+        if trouble.retry_after.is_some() {
+            route.pressure.hold(wait);
+        }
         tracing::warn!(
             index = route.index,
-            reason,
+            reason = trouble.reason,
             retry_in_ms = wait.as_millis() as u64,
             "cannot write"
         );
-        route.live.wait_for(reason);
+        route.live.wait_for(trouble.reason);
         tokio::time::sleep(wait).await;
-        if kind == ErrorKind::SinkBlocked {
+        if trouble.kind == ErrorKind::SinkBlocked {
             check_target(route).await?;
         }
+    }
+}
+
+/// Writes, but not for longer than the sink can take with all of its own time-outs: what does not come back then never
+/// will, and the checkpoint with it.
+async fn write_watched(route: &Route, sent: &Batch) -> Result<Written, End> {
+    let writing = async {
+        hang_if_told("lane").await;
+        route.sink.write(&route.target, sent).await
+    };
+    let Some(watchdog) = route.watchdog else { return Ok(writing.await) };
+    // Each part of a batch has the time-out for itself; no part has fewer than 50 documents but for its bytes.
+    let parts = (2 + sent.len() / 50).max(sent.size_bytes() / route.sink.bulk_bytes());
+    let patience = watchdog + route.sink_timeout * u32::try_from(parts).unwrap_or(u32::MAX);
+    match tokio::time::timeout(patience, writing).await {
+        Ok(written) => Ok(written),
+        Err(_) => {
+            metrics().watchdog_restarted("lane");
+            let what = format!(
+                "the watchdog begins the link again: one of its lanes stood still for {} s in a write to the sink",
+                patience.as_secs()
+            );
+            Err(End::Again(Error::new(ErrorKind::SinkBusy, what)))
+        }
+    }
+}
+
+type Written = crate::error::Result<Vec<Outcome>>;
+
+/// Why operations must be tried again.
+struct Trouble {
+    kind: ErrorKind,
+    reason: String,
+    /// The sink has too much to do.
+    is_overload: bool,
+    /// Its own wish.
+    retry_after: Option<Duration>,
+}
+
+impl Trouble {
+    fn new(kind: ErrorKind, reason: &str) -> Self {
+        Self { kind, reason: reason.to_owned(), is_overload: false, retry_after: None }
+    }
+
+    fn of(error: &Error) -> Self {
+        let (is_overload, retry_after) = (error.is_overload(), error.retry_after());
+        Self { is_overload, retry_after, ..Self::new(error.kind(), &error.report()) }
+    }
+}
+
+/// What of a batch is to be written.
+struct Left {
+    batch: Batch,
+    /// Where the next request begins, if not everything fits into one.
+    from: usize,
+    /// Operations that the sink could not write while it answered, and since when.
+    failing: HashMap<Key, Instant, KeyHasher>,
+}
+
+impl Left {
+    fn new(batch: Batch) -> Self {
+        Self { batch, from: 0, failing: HashMap::default() }
+    }
+
+    /// The operations from `from` on that fit into one request of so many bytes, one at least; `None` where that is all
+    /// of them. Only a sink that is sent less than was configured has a batch cut, for that copies it.
+    fn part(&mut self, bytes: Option<usize>) -> Option<Batch> {
+        let is_larger = |bytes: &usize| self.from > 0 || self.batch.size_bytes() > *bytes;
+        let Some(bytes) = bytes.filter(is_larger) else {
+            self.from = 0;
+            return None;
+        };
+        if self.from >= self.batch.len() {
+            self.from = 0;
+        }
+        let mut part = Batch::default();
+        for op in self.batch.iter().skip(self.from) {
+            if !part.is_empty() && part.size_bytes() + op.id.len() + op.body.len() > bytes {
+                break;
+            }
+            match op.action {
+                Action::Upsert => part.upsert(op.id, op.key, op.version, op.body),
+                Action::Delete => part.delete(op.id, op.key, op.version),
+            }
+        }
+        Some(part)
+    }
+}
+
+/// What a request's end says of how much the sink can take.
+fn learn(route: &Route, turn: Turn<'_>, trouble: Option<&Trouble>) {
+    let has_changed = match trouble {
+        None => turn.went_well(),
+        Some(trouble) if trouble.is_overload => turn.was_too_much(),
+        // A sink that is away or blocked says nothing of that.
+        Some(_) => return,
+    };
+    if has_changed {
+        route.show_pressure();
     }
 }
 
@@ -169,7 +322,7 @@ async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, En
     }
     let pipeline = route.pipelines.pipeline(name).ok_or_else(|| withdrawn(route, name))?;
     let wanted = |op: &DocOp<'_>| shared.is_wanted(op);
-    let run = pipeline.run(&batch, &route.target.dimensions, &wanted);
+    let run = pipeline.run_apart(&batch, &route.target.dimensions, &wanted);
     tokio::pin!(run);
     let mut has_waited = false;
     let embedded = loop {
@@ -185,7 +338,22 @@ async fn embed(route: &Route, shared: &Shared, batch: Batch) -> Result<Batch, En
     if has_waited {
         route.live.trouble_is_over();
     }
-    Ok(embedded)
+    for refused in embedded.refused {
+        if let Some(op) = batch.get(refused.at).filter(wanted) {
+            keep_unembedded(route, &op, refused.why)?;
+        }
+    }
+    Ok(embedded.batch)
+}
+
+/// A document that the pipeline, or the model behind it, refuses while it takes others becomes a dead letter.
+fn keep_unembedded(route: &Route, op: &DocOp<'_>, why: Error) -> Result<(), End> {
+    let stage = if why.kind() == ErrorKind::ModelRefused { "model" } else { "pipeline" };
+    route.live.metrics.documents_refused.inc();
+    match keep_letter(route, stage, op, &why.report())? {
+        true => Ok(()),
+        false => Err(End::Failed(route.letters.too_many(why))),
+    }
 }
 
 /// The pipeline was deleted here while the link ran. Where nobody has said that we must run it, the cluster may have it.
@@ -197,20 +365,26 @@ fn withdrawn(route: &Route, name: &str) -> End {
     }
 }
 
-/// Leaves in `left` what must be tried again, and says why.
+/// Leaves in `left` what must be tried again, and says why. `outcomes` are those of the operations `tried`; the next
+/// request begins behind what is left of these.
 fn take_out_acknowledged(
     route: &Route,
-    left: &mut Batch,
+    left: &mut Left,
+    tried: Range<usize>,
     outcomes: Vec<Outcome>,
-) -> Result<Option<(ErrorKind, String)>, End> {
-    let mut trouble = None;
+) -> Result<Option<Trouble>, End> {
+    let mut trouble: Option<Trouble> = None;
     let mut at = 0;
+    let Left { batch, from: next, failing } = left;
+    *next = tried.start;
     let mut failure = None;
     let mut done = 0;
-    left.retain(|op| {
-        let outcome = outcomes.get(at);
+    batch.retain(|op| {
         at += 1;
-        match outcome {
+        if !tried.contains(&(at - 1)) {
+            return true;
+        }
+        let is_left = match outcomes.get(at - 1 - tried.start) {
             Some(Outcome::Done) => {
                 done += 1;
                 keep_failure(&mut failure, route.letters.acknowledged(&op));
@@ -227,18 +401,7 @@ fn take_out_acknowledged(
             }
             Some(Outcome::Refused { reason }) => {
                 route.live.metrics.documents_refused.inc();
-                let refusal = Refusal {
-                    stage: "sink",
-                    action: op.action,
-                    document: op.id,
-                    key: op.key,
-                    version: op.version,
-                    reason,
-                    table: &route.table,
-                    behind: route.live.position(),
-                    body: op.body,
-                };
-                match route.letters.keep(&refusal) {
+                match keep_letter(route, "sink", &op, reason) {
                     Ok(true) => false,
                     Ok(false) => {
                         failure.get_or_insert_with(|| refused(route, op.id, reason));
@@ -251,25 +414,88 @@ fn take_out_acknowledged(
                 }
             }
             Some(Outcome::Blocked { reason }) => {
-                trouble = Some((ErrorKind::SinkBlocked, reason.clone()));
+                trouble = Some(Trouble::new(ErrorKind::SinkBlocked, reason));
+                true
+            }
+            Some(Outcome::Retry { reason } | Outcome::Overloaded { reason, .. })
+                if is_to_be_parked(route, failing, op.key) =>
+            {
+                match keep_letter(route, PARKED, &op, reason) {
+                    Ok(true) => false,
+                    Ok(false) => {
+                        trouble.get_or_insert_with(|| Trouble::new(ErrorKind::SinkBusy, reason));
+                        true
+                    }
+                    Err(error) => {
+                        keep_failure(&mut failure, Err(error));
+                        true
+                    }
+                }
+            }
+            Some(Outcome::Overloaded { reason, retry_after }) => {
+                let found =
+                    trouble.get_or_insert_with(|| Trouble::new(ErrorKind::SinkBusy, reason));
+                found.is_overload = true;
+                found.retry_after = found.retry_after.max(*retry_after);
                 true
             }
             Some(Outcome::Retry { reason }) => {
-                trouble.get_or_insert_with(|| (ErrorKind::SinkBusy, reason.clone()));
+                trouble.get_or_insert_with(|| Trouble::new(ErrorKind::SinkBusy, reason));
                 true
             }
             None => {
-                let reason = "the sink's answer left a document out".to_owned();
-                trouble.get_or_insert((ErrorKind::SinkBusy, reason));
+                let reason = "the sink's answer left a document out";
+                trouble.get_or_insert_with(|| Trouble::new(ErrorKind::SinkBusy, reason));
                 true
             }
-        }
+        };
+        *next += usize::from(is_left);
+        is_left
     });
-    route.live.metrics.documents_done.inc_by(done);
+    if done > 0 {
+        route.live.metrics.documents_done.inc_by(done);
+        route.passed_at_ms.store(route.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
     match failure {
         Some(error) => Err(error),
         None => Ok(trouble),
     }
+}
+
+/// False where there are too many.
+fn keep_letter(
+    route: &Route,
+    stage: &'static str,
+    op: &DocOp<'_>,
+    reason: &str,
+) -> crate::error::Result<bool> {
+    route.letters.keep(&Refusal {
+        stage,
+        action: op.action,
+        document: op.id,
+        key: op.key,
+        version: op.version,
+        reason,
+        table: &route.table,
+        behind: route.live.position(),
+        body: op.body,
+    })
+}
+
+/// Whether an operation that could not be written has failed for long enough while others were written, to the end. One of a
+/// document that is parked already has.
+fn is_to_be_parked(
+    route: &Route,
+    failing: &mut HashMap<Key, Instant, KeyHasher>,
+    key: Key,
+) -> bool {
+    let since = *failing.entry(key).or_insert_with(Instant::now);
+    if route.park_after.is_zero() {
+        return false;
+    }
+    let passed_at = route.began + Duration::from_millis(route.passed_at_ms.load(Ordering::Relaxed));
+    let others_pass = passed_at >= since + route.park_after / 2;
+    (since.elapsed() >= route.park_after && others_pass) || route.letters.is_parked(key)
 }
 
 fn keep_failure(failure: &mut Option<End>, result: crate::error::Result<()>) {

@@ -10,18 +10,33 @@ use tokio::task::JoinSet;
 
 use crate::document::{Action, Batch, DocOp, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::budget::{Budget, Loan};
 use crate::flow::lane::Number;
 use crate::flow::queue;
 use crate::link::end::End;
-use crate::link::lane::{self, Route, Shared};
+use crate::link::lane::{self, Route, Sent, Shared};
 
 /// How a link's lanes are laid out.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Layout {
     pub lanes: usize,
     pub in_flight_max: usize,
+    /// With a loan.
     pub bulk_bytes: usize,
     pub bulk_documents: usize,
+    pub budget: Arc<Budget>,
+}
+
+/// Batches smaller than this would cost more than they hold.
+const SMALL_BYTES_MIN: usize = 8 << 10;
+
+impl Layout {
+    /// What a batch may hold without a loan. A lane holds one that is open, one in its queue and one ahead, and those in
+    /// flight with their requests.
+    fn small_bytes(&self) -> usize {
+        let held = self.lanes.max(1) * (3 + 2 * self.in_flight_max.max(1));
+        (self.budget.lanes_share() / held).max(SMALL_BYTES_MIN).min(self.bulk_bytes)
+    }
 }
 
 /// Far longer than it takes a task to end.
@@ -44,8 +59,11 @@ struct Watch {
 
 struct One {
     open: Batch,
+    /// What `open` may hold now, and what was borrowed for that.
+    open_max: usize,
+    loan: Option<Loan>,
     sent: Number,
-    queue: queue::Sender<(Number, Batch)>,
+    queue: queue::Sender<Sent>,
     shared: Arc<Shared>,
 }
 
@@ -57,16 +75,18 @@ impl Lanes {
         let lanes = (0..layout.lanes.max(1))
             .map(|_| {
                 let shared = Arc::new(Shared::new(layout.in_flight_max, progress.clone()));
-                let (queue, input) = queue::bounded(layout.bulk_bytes);
+                // A larger batch, of borrowed bytes, passes alone.
+                let small_bytes = layout.small_bytes();
+                let (queue, input) = queue::bounded(small_bytes);
                 let (route, task_shared) = (route.clone(), shared.clone());
                 let end_sender = end_sender.clone();
                 tasks.spawn(async move {
-                    if let Err(end) = lane::run(route, task_shared, input, layout.bulk_bytes).await
-                    {
+                    if let Err(end) = lane::run(route, task_shared, input, small_bytes).await {
                         let _ = end_sender.send(end).await;
                     }
                 });
-                One { open: Batch::default(), sent: 0, queue, shared }
+                let (open, open_max, loan) = (Batch::default(), small_bytes, None);
+                One { open, open_max, loan, sent: 0, queue, shared }
             })
             .collect();
         Self { lanes, tasks, ends, progress, layout, watch: None }
@@ -106,13 +126,13 @@ impl Lanes {
     /// failed meanwhile. Cancel safe: a cancelled wait has sent nothing.
     pub async fn send_full(&mut self) -> Result<(), End> {
         for lane in &mut self.lanes {
-            if !lane.is_full(&self.layout) {
+            if !lane.is_full(&self.layout) || lane.grows(&self.layout) {
                 continue;
             }
             tokio::select! {
                 biased;
                 Some(end) = self.ends.recv() => return Err(end),
-                sent = lane.send() => sent?,
+                sent = lane.send(&self.layout) => sent?,
             }
         }
         Ok(())
@@ -122,7 +142,7 @@ impl Lanes {
     pub async fn send_to_idle(&mut self) -> Result<()> {
         for lane in &mut self.lanes {
             if !lane.open.is_empty() && lane.shared.is_idle() {
-                lane.send().await?;
+                lane.send(&self.layout).await?;
             }
         }
         Ok(())
@@ -133,7 +153,7 @@ impl Lanes {
     pub fn show_to_busy(&mut self) -> Result<()> {
         for lane in &mut self.lanes {
             if !lane.open.is_empty() {
-                lane.try_send()?;
+                lane.try_send(&self.layout)?;
             }
         }
         Ok(())
@@ -142,7 +162,7 @@ impl Lanes {
     pub async fn send_all(&mut self) -> Result<()> {
         for lane in &mut self.lanes {
             if !lane.open.is_empty() {
-                lane.send().await?;
+                lane.send(&self.layout).await?;
             }
         }
         Ok(())
@@ -201,27 +221,44 @@ impl Lanes {
 
 impl One {
     fn is_full(&self, layout: &Layout) -> bool {
-        self.open.size_bytes() >= layout.bulk_bytes || self.open.len() >= layout.bulk_documents
+        self.open.size_bytes() >= self.open_max || self.open.len() >= layout.bulk_documents
     }
 
-    async fn send(&mut self) -> Result<()> {
+    /// Whether what is full need not be, because there is room for more in the budget of all.
+    fn grows(&mut self, layout: &Layout) -> bool {
+        if self.loan.is_some() || self.open.size_bytes() >= layout.bulk_bytes {
+            return false;
+        }
+        if self.open.len() >= layout.bulk_documents {
+            return false;
+        }
+        // With its request, in the end.
+        self.loan = layout.budget.try_borrow(2 * (layout.bulk_bytes - self.open_max));
+        if self.loan.is_some() {
+            self.open_max = layout.bulk_bytes;
+        }
+        self.loan.is_some()
+    }
+
+    async fn send(&mut self, layout: &Layout) -> Result<()> {
         let room = self.queue.reserve(self.open.size_bytes()).await.map_err(has_ended)?;
-        self.send_into(room)
+        self.send_into(room, layout)
     }
 
     /// Sends if the lane's queue is empty.
-    fn try_send(&mut self) -> Result<()> {
+    fn try_send(&mut self, layout: &Layout) -> Result<()> {
         let bytes = self.open.size_bytes();
         match self.queue.try_reserve(bytes).map_err(has_ended)? {
-            Some(room) => self.send_into(room),
+            Some(room) => self.send_into(room, layout),
             None => Ok(()),
         }
     }
 
-    fn send_into(&mut self, room: queue::Room) -> Result<()> {
+    fn send_into(&mut self, room: queue::Room, layout: &Layout) -> Result<()> {
         self.sent += 1;
-        let batch = self.take_open();
-        self.queue.send_reserved((self.sent, batch), room).map_err(has_ended)
+        self.open_max = layout.small_bytes();
+        let (number, batch, loan) = (self.sent, self.take_open(), self.loan.take());
+        self.queue.send_reserved(Sent { number, batch, loan }, room).map_err(has_ended)
     }
 
     fn take_open(&mut self) -> Batch {

@@ -35,6 +35,7 @@ use crate::link::end::End;
 use crate::link::worker::Worker;
 use crate::mapping;
 use crate::position::{Gtid, GtidSet, Version};
+use crate::source::control;
 use crate::source::snapshot::scan::{self, Chunk};
 use crate::source::snapshot::view;
 use crate::source::stream::Rows;
@@ -345,7 +346,8 @@ impl Asked {
         subject.open(&mut conn, &self.transactions).await?;
         let (def, wanted) = (&self.def, &self.wanted);
         let read = scan::read_keys(&mut conn, def, wanted, &self.key_ordinals, &self.keys);
-        let chunk = read.await.map_err(|error| self.explain(error))?;
+        let read = control::in_time(control::ANSWERED_IN, read).await;
+        let chunk = read.map_err(|error| self.explain(error))?;
         view::close(&mut conn, &subject.server).await?;
         Ok((conn, chunk))
     }

@@ -1,5 +1,6 @@
-//! Dead letters: operations that the sink refuses for good, and rows that cannot be made documents (`refused`). Each is kept
-//! in the state, and the link goes on without it, up to a limit.
+//! Dead letters: operations that the sink or the model refuses for good, and rows that cannot be made documents (`refused`).
+//! Each is kept in the state, and the link goes on without it, up to a limit. What is only parked (`parked`) is a letter too,
+//! of a stage of its own.
 //!
 //! A letter stands for its document: the newest refused operation takes the place of an older one, and one that is
 //! acknowledged, and newer, makes it void. It is written before its operation counts as done, so no checkpoint passes an
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::document::{Action, DocOp, Key, KeyHasher};
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::Config;
 use crate::link::control::Control;
 use crate::link::inquiry::Rewrite;
 use crate::link::status::unix_seconds;
@@ -27,10 +29,27 @@ pub(super) struct Letters {
     state: State,
     /// No more than this are kept.
     records_max: usize,
-    known: Mutex<HashMap<Key, Version, KeyHasher>>,
-    count: AtomicUsize,
+    /// What is parked is tried again after so long, then after twice as long, and so on.
+    first_retry_secs: u64,
+    known: Mutex<HashMap<Key, Known, KeyHasher>>,
+    /// Of all of them, those that are parked included.
+    held: AtomicUsize,
+    parked: AtomicUsize,
     metrics: LinkMetrics,
 }
+
+/// What is remembered of a letter.
+#[derive(Clone, Copy)]
+struct Known {
+    version: Version,
+    is_parked: bool,
+}
+
+/// The stage of what is parked.
+pub(super) const PARKED: &str = "parked";
+
+/// No more than so many are parked; others go on waiting in their lanes.
+const PARKED_MAX: usize = 1_000;
 
 /// What was refused, where and why.
 pub(super) struct Refusal<'r> {
@@ -47,6 +66,9 @@ pub(super) struct Refusal<'r> {
     pub body: &'r [u8],
 }
 
+/// What is parked is tried again this often at least.
+const RETRY_SECS_MAX: u64 = 3_600;
+
 /// A larger document is not kept with its letter.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -54,34 +76,56 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 const RETRIED_AT_ONCE: usize = 256;
 
 impl Letters {
-    pub fn open(state: &State, link: &str, records_max: usize) -> Result<Self> {
+    pub fn open(state: &State, link: &str, config: &Config) -> Result<Self> {
         let letters = Self {
             link: link.to_owned(),
             state: state.clone(),
-            records_max,
+            records_max: config.error_limit.records,
+            first_retry_secs: (config.park_after_secs / 10).max(1),
             known: Mutex::default(),
-            count: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
             metrics: metrics().link(link),
         };
         let mut known = lock(&letters.known);
         for letter in state.letters().list(link)? {
-            known.insert(key(&letter.document), Version(letter.version));
+            let (version, is_parked) = (Version(letter.version), letter.stage == PARKED);
+            known.insert(key(&letter.document), Known { version, is_parked });
         }
         letters.counted(&known);
         drop(known);
         Ok(letters)
     }
 
+    /// Dead letters, without what is parked.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.held().saturating_sub(self.parked())
+    }
+
+    pub fn parked(&self) -> usize {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Keeps what was refused; false where there are too many.
     pub fn keep(&self, refusal: &Refusal<'_>) -> Result<bool> {
         let mut known = lock(&self.known);
-        if known.len() >= self.records_max && !known.contains_key(&refusal.key) {
+        let is_parked = refusal.stage == PARKED;
+        let (count, max) = match is_parked {
+            true => (self.parked(), PARKED_MAX),
+            false => (self.count(), self.records_max),
+        };
+        let is_new = known.get(&refusal.key).is_none_or(|known| known.is_parked != is_parked);
+        if count >= max && is_new {
             return Ok(false);
         }
+        let (tries, retry_at) = match is_parked {
+            true => self.when_to_retry(refusal.document)?,
+            false => (0, 0),
+        };
         let letter = LetterRecord {
             document: refusal.document.to_owned(),
             stage: refusal.stage.to_owned(),
@@ -98,18 +142,65 @@ impl Letters {
                 _ => String::new(),
             },
             at: unix_seconds(),
+            tries,
+            retry_at,
         };
         self.state.letters().put(&self.link, &letter)?;
-        known.insert(refusal.key, refusal.version);
+        known.insert(refusal.key, Known { version: refusal.version, is_parked });
         self.counted(&known);
         // The reason may quote the row; it is for those who ask.
-        tracing::warn!(link = self.link, document = refusal.document, "a dead letter");
+        match is_parked {
+            true => tracing::warn!(
+                link = self.link,
+                document = refusal.document,
+                "a document is parked"
+            ),
+            false => tracing::warn!(link = self.link, document = refusal.document, "a dead letter"),
+        }
         Ok(true)
+    }
+
+    /// One that was parked before keeps its time.
+    fn when_to_retry(&self, document: &str) -> Result<(u32, u64)> {
+        let before = self.state.letters().get(&self.link, document)?;
+        let before = before.filter(|letter| letter.stage == PARKED);
+        let kept = before.filter(|letter| letter.retry_at > unix_seconds());
+        Ok(kept.map_or_else(
+            || (0, unix_seconds() + self.first_retry_secs),
+            |letter| (letter.tries, letter.retry_at),
+        ))
+    }
+
+    /// Whether the document is parked.
+    pub fn is_parked(&self, key: Key) -> bool {
+        self.parked() > 0 && lock(&self.known).get(&key).is_some_and(|known| known.is_parked)
+    }
+
+    /// What is parked and to be tried again by now; each is given the time of its next try first.
+    pub fn take_due(&self) -> Result<Vec<String>> {
+        if self.parked() == 0 {
+            return Ok(Vec::new());
+        }
+        let now = unix_seconds();
+        let mut due = Vec::new();
+        for mut letter in self.state.letters().list(&self.link)? {
+            let known = lock(&self.known);
+            let is_parked = known.get(&key(&letter.document)).is_some_and(|known| known.is_parked);
+            if !is_parked || letter.retry_at > now {
+                continue;
+            }
+            letter.tries = letter.tries.saturating_add(1);
+            let wait = self.first_retry_secs << letter.tries.min(16);
+            letter.retry_at = now + wait.min(RETRY_SECS_MAX);
+            self.state.letters().put(&self.link, &letter)?;
+            due.push(letter.document);
+        }
+        Ok(due)
     }
 
     /// Whether the document is a letter.
     pub fn holds(&self, document: &str) -> bool {
-        self.count() > 0 && lock(&self.known).contains_key(&key(document))
+        self.held() > 0 && lock(&self.known).contains_key(&key(document))
     }
 
     /// The refusal that is one too many, with what the others mean for it.
@@ -124,18 +215,18 @@ impl Letters {
 
     /// The row of this letter is gone, or has another key.
     pub fn forget(&self, document: &str, version: Version) -> Result<()> {
-        if self.count() == 0 { Ok(()) } else { self.make_void(key(document), document, version) }
+        if self.held() == 0 { Ok(()) } else { self.make_void(key(document), document, version) }
     }
 
     /// An operation was acknowledged: an older letter of its document is void.
     #[inline]
     pub fn acknowledged(&self, op: &DocOp<'_>) -> Result<()> {
-        if self.count() == 0 { Ok(()) } else { self.make_void(op.key, op.id, op.version) }
+        if self.held() == 0 { Ok(()) } else { self.make_void(op.key, op.id, op.version) }
     }
 
     fn make_void(&self, key: Key, document: &str, version: Version) -> Result<()> {
         let mut known = lock(&self.known);
-        if known.get(&key).is_none_or(|letter| *letter > version) {
+        if known.get(&key).is_none_or(|letter| letter.version > version) {
             return Ok(());
         }
         self.state.letters().delete(&self.link, document)?;
@@ -154,9 +245,12 @@ impl Letters {
         Ok(())
     }
 
-    fn counted(&self, known: &HashMap<Key, Version, KeyHasher>) {
-        self.count.store(known.len(), Ordering::Relaxed);
-        self.metrics.dead_letters.set(known.len() as i64);
+    fn counted(&self, known: &HashMap<Key, Known, KeyHasher>) {
+        let parked = known.values().filter(|known| known.is_parked).count();
+        self.parked.store(parked, Ordering::Relaxed);
+        self.held.store(known.len(), Ordering::Relaxed);
+        self.metrics.parked_documents.set(parked as i64);
+        self.metrics.dead_letters.set((known.len() - parked) as i64);
     }
 }
 

@@ -26,6 +26,7 @@ mod left_out;
 mod letters;
 mod mending;
 mod ordered;
+mod parked;
 mod pipeline_mode;
 mod policy;
 mod purging;
@@ -37,7 +38,10 @@ mod status;
 mod supervisor;
 mod upstream;
 mod verify;
+mod watchdog;
 mod worker;
+
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -80,6 +84,10 @@ pub struct Config {
     pub verify_every_secs: u64,
     /// Whether it then mends what differs.
     pub verify_repair: bool,
+    /// A stage that stands still for so long although it has something to do is begun again; 0: never.
+    pub watchdog_secs: u64,
+    /// A document that cannot be written for so long while others can is parked; 0: never.
+    pub park_after_secs: u64,
     /// How much may be refused.
     pub error_limit: ErrorLimit,
 }
@@ -99,6 +107,10 @@ impl Default for ErrorLimit {
 }
 
 impl Config {
+    fn watchdog(&self) -> Option<Duration> {
+        (self.watchdog_secs > 0).then(|| Duration::from_secs(self.watchdog_secs))
+    }
+
     /// The policy of links that say nothing of their own.
     pub fn policy(&self) -> Policy {
         Policy {
@@ -123,6 +135,8 @@ impl Default for Config {
             on_purged: OnPurged::Verify,
             verify_every_secs: 0,
             verify_repair: false,
+            watchdog_secs: 60,
+            park_after_secs: 600,
             error_limit: ErrorLimit::default(),
         }
     }

@@ -1,13 +1,15 @@
 //! Brings a link up: checks what was asked for, looks its index and its table up, joins the stream, and runs the
 //! worker. Wires only.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
+use crate::flow::pressure::Pressure;
 use crate::link::altering::{Holding, compiled};
 use crate::link::cascades::learning;
 use crate::link::cascades::watch::Cascades;
@@ -27,7 +29,7 @@ use crate::naive::{Rule, is_naive};
 use crate::position::{Checkpoint, Epoch, GtidSet, Position};
 use crate::sink::Target;
 use crate::source::ddl::fate::Named;
-use crate::source::snapshot::{chunk, watermark};
+use crate::source::snapshot::{self, chunk, watermark};
 use crate::source::{control, files, foreign_keys, preflight, schema};
 use crate::state::{
     CheckpointRecord, Copy, FamilyRecord, History, LinkRecord, SchemaRecord, SnapshotRecord,
@@ -179,7 +181,7 @@ async fn set_up_patiently(
                 tracing::warn!(link = record.id, error = %error.report(), "the link waits");
                 live.wait_for(error.report());
                 // An index that does not exist can be made, a source can come back.
-                tokio::time::sleep(backoff.next(None)).await;
+                tokio::time::sleep(backoff.next(error.retry_after())).await;
             }
             Err(end) => return Err(end),
         }
@@ -353,7 +355,8 @@ async fn set_up(
         ended: Mutex::default(),
         def: def.clone(),
         wanted: cascades.wanted.clone(),
-        chunk_bytes_max: inner.parts.snapshot.chunk_bytes.saturating_mul(2).max(1),
+        chunk_bytes_max: snapshot_config(inner).chunk_bytes.saturating_mul(2).max(1),
+        watchdog: inner.parts.link.watchdog(),
         turns: inner.copy_turns.clone(),
         live: live.clone(),
         prepared: Mutex::new(prepared.clone()),
@@ -389,7 +392,7 @@ async fn set_up(
         policy: policy_of(inner, record),
         all_columns: record.all_columns,
         route,
-        snapshot_config: inner.parts.snapshot.clone(),
+        snapshot_config: snapshot_config(inner),
         checkpoint_interval: Duration::from_millis(inner.parts.link.checkpoint_interval_ms.max(1)),
         stop,
     })
@@ -451,8 +454,15 @@ fn route(
     // A link that was dropped meanwhile has none.
     let letters = inner.letters_of(&record.id).ok_or(End::Stopped)?;
     let table = record.rules.first().map(|rule| format!("{}.{}", rule.db, rule.table));
-    Ok(Arc::new(Route {
+    let Layout { lanes, in_flight_max, bulk_bytes, .. } = layout(inner);
+    let route = Route {
         letters,
+        park_after: Duration::from_secs(inner.parts.link.park_after_secs),
+        watchdog: inner.parts.link.watchdog(),
+        sink_timeout: Duration::from_millis(inner.parts.sink.timeout_ms),
+        began: Instant::now(),
+        passed_at_ms: AtomicU64::new(0),
+        pressure: Pressure::new(lanes.max(1) * in_flight_max.max(1), bulk_bytes),
         table: table.unwrap_or_default(),
         sink: inner.sink.clone(),
         target,
@@ -462,20 +472,30 @@ fn route(
         pipelines: inner.pipelines.clone(),
         live: live.clone(),
         highest_version: inner.highest_version.clone(),
-    }))
+    };
+    route.show_pressure();
+    Ok(Arc::new(route))
 }
 
 fn layout(inner: &Inner) -> Layout {
     let sink = &inner.parts.sink;
     // A lane holds about seven batches: one open, one in its queue, one ahead, and those in flight with their requests.
-    // Half of the limit is theirs; an eighth is the queue's before them.
-    let share = inner.parts.memory_limit_bytes / (sink.lanes.max(1) * 16);
+    // A single link may have half of the limit for them; several share that.
+    let most = inner.parts.memory_limit_bytes / (sink.lanes.max(1) * 16);
     Layout {
         lanes: sink.lanes,
         in_flight_max: sink.inflight,
-        bulk_bytes: sink.bulk_bytes.min(share).max(1),
+        bulk_bytes: sink.bulk_bytes.min(most).max(1),
         bulk_documents: sink.bulk_documents,
+        budget: inner.budget.clone(),
     }
+}
+
+/// How the link's table is copied: a chunk takes no more than the link's share.
+fn snapshot_config(inner: &Inner) -> snapshot::Config {
+    let mut config = inner.parts.snapshot.clone();
+    config.chunk_bytes = config.chunk_bytes.min(inner.budget.copy_share() / 2).max(1);
+    config
 }
 
 /// The foreign keys as they are known at the link's checkpoint, or as they are now.
@@ -489,21 +509,22 @@ async fn keys_at(
         // There is no server that could be asked for them, or for rows.
         return Ok(learning::at_checkpoint(None, None, &GtidSet::default(), true));
     }
-    let mut conn = control::connect(&inner.parts.source).await.map_err(wait_or_fail)?;
-    let are_logged = foreign_keys::are_logged(&mut conn).await.map_err(wait_or_fail)?;
     let kept = match stored {
         Some(_) => inner.parts.state.families().get(&record.id)?,
         None => None,
     };
-    let today = match kept {
-        Some(_) => None,
-        None => {
-            let family = foreign_keys::read(&mut conn, table).await.map_err(wait_or_fail)?;
-            let server = inner.server_of(&mut conn).await.map_err(wait_or_fail)?;
-            let read_at = watermark::logged(&mut conn, &server).await.map_err(wait_or_fail)?;
-            Some((family, read_at))
+    let asked = control::in_time(control::ANSWERED_IN, async {
+        let mut conn = control::connect(&inner.parts.source).await?;
+        let are_logged = foreign_keys::are_logged(&mut conn).await?;
+        if kept.is_some() {
+            return Ok((are_logged, None));
         }
-    };
+        let family = foreign_keys::read(&mut conn, table).await?;
+        let server = inner.server_of(&mut conn).await?;
+        let read_at = watermark::logged(&mut conn, &server).await?;
+        Ok((are_logged, Some((family, read_at))))
+    });
+    let (are_logged, today) = asked.await.map_err(wait_or_fail)?;
     if let (Some((family, read_at)), Some(_)) = (&today, stored) {
         // A link that was made before the keys were looked at.
         let (family, read_at) = (family.clone(), read_at.clone());
@@ -519,8 +540,11 @@ async fn names_ignore_case(inner: &Inner) -> Result<bool> {
     if inner.parts.source.files().is_some() {
         return Ok(false);
     }
-    let mut conn = control::connect(&inner.parts.source).await?;
-    schema::ignores_case(&mut conn).await
+    control::in_time(control::ANSWERED_IN, async {
+        let mut conn = control::connect(&inner.parts.source).await?;
+        schema::ignores_case(&mut conn).await
+    })
+    .await
 }
 
 /// What is known of the table's definitions. The naive reading knows that of today.

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
+use crate::flow::pulse::Pulse;
 use crate::link::Spec;
 use crate::link::inquiry::Inquiry;
 use crate::link::pipeline_mode::Way;
@@ -183,6 +184,10 @@ pub(super) struct Live {
     restarts: AtomicU64,
     /// The state has an order for a copy, which the worker takes when it can.
     pub copy_is_ordered: AtomicBool,
+    /// Of the link's worker.
+    pub pulse: Pulse,
+    /// Told that the worker stands still.
+    pub given_up: Notify,
     changing: Mutex<Changing>,
 }
 
@@ -213,6 +218,8 @@ impl Live {
             acked_after_ms: AtomicI64::new(-1),
             restarts: AtomicU64::new(restarts),
             copy_is_ordered: AtomicBool::new(false),
+            pulse: Pulse::default(),
+            given_up: Notify::new(),
             changing: Mutex::new(Changing {
                 phase,
                 reason: String::new(),

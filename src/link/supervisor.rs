@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
+use crate::flow::budget::Budget;
 use crate::link::control::Control;
 use crate::link::end::End;
 use crate::link::lease::Lease;
@@ -19,7 +20,7 @@ use crate::link::letters::Letters;
 use crate::link::standby::{self, Waiting};
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::upstream::Lost;
-use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start};
+use crate::link::{Config, Origin, Overrides, PipelineMode, Spec, start, watchdog};
 use crate::pipeline;
 use crate::position::Version;
 use crate::sink::{self, Permit, Sink};
@@ -38,7 +39,7 @@ pub struct Parts {
     pub sink: sink::Config,
     pub pipeline: pipeline::Config,
     pub standby: standby::Config,
-    /// All queues of a link together stay below this.
+    /// All queues of all links together stay below this.
     pub memory_limit_bytes: usize,
     pub state: crate::state::State,
 }
@@ -54,6 +55,8 @@ pub(super) struct Inner {
     /// Links of the configuration that could not be made so far, and why.
     pub unmade: Mutex<BTreeMap<String, Status>>,
     pub run: tokio::sync::Mutex<Run>,
+    /// What the links' queues may hold together.
+    pub budget: Arc<Budget>,
     /// For links that follow the log by themselves.
     pub places: Places,
     /// Held while versions are reserved.
@@ -160,6 +163,8 @@ async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared
         beside.spawn(declare(Control { inner: inner.clone() }, already, spec));
     }
     beside.spawn(Control { inner: inner.clone() }.verify_when_due());
+    beside.spawn(Control { inner: inner.clone() }.retry_parked());
+    beside.spawn(watchdog::watch(inner.clone()));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut last = tokio::time::Instant::now();
     while let Some(first) = requests.recv().await {
@@ -222,6 +227,7 @@ impl Inner {
             links: Mutex::default(),
             unmade: Mutex::default(),
             run: tokio::sync::Mutex::default(),
+            budget: Arc::new(Budget::new(parts.memory_limit_bytes)),
             places: Places::default(),
             reserving: Arc::default(),
             highest_version: Arc::new(AtomicU64::new(highest)),
@@ -256,10 +262,17 @@ impl Inner {
     pub fn remember(&self, record: LinkRecord, phase: State) -> Result<()> {
         let live = Arc::new(Live::new(&record.id, phase, record.restarts));
         live.metrics.verify_ended_at.set(record.verified.map_or(0, |verified| verified.at as i64));
-        let records_max = self.parts.link.error_limit.records;
-        let letters = Arc::new(Letters::open(&self.parts.state, &record.id, records_max)?);
+        let letters = Letters::open(&self.parts.state, &record.id, &self.parts.link)?;
+        let letters = Arc::new(letters);
         lock(&self.links).insert(record.id.clone(), Entry { record, live, letters });
+        self.share_memory();
         Ok(())
+    }
+
+    /// Divides the memory among the links that are there or are to be made.
+    pub fn share_memory(&self) {
+        let declared = self.declared.load(Ordering::Relaxed);
+        self.budget.set_links(lock(&self.links).len().max(declared));
     }
 
     pub fn letters_of(&self, id: &str) -> Option<Arc<Letters>> {
@@ -444,7 +457,11 @@ async fn run_once(inner: &Arc<Inner>, id: &str, stop: watch::Receiver<bool>) -> 
             record.reason = String::new();
         });
     }
-    match start::run(inner, &record, &live, stop).await {
+    let end = tokio::select! {
+        end = start::run(inner, &record, &live, stop) => end,
+        () = live.given_up.notified() => watchdog::worker_stood_still(),
+    };
+    match end {
         End::Stopped => {}
         End::Finished => {
             tracing::info!(link = id, "everything in the log files is written");
@@ -499,6 +516,12 @@ impl Inner {
     fn count_restart(&self, id: &str, live: &Live) {
         let restarts = live.count_restart();
         self.store_record(id, |record| record.restarts = restarts);
+    }
+
+    /// Has the stream begin again at the checkpoints of all links.
+    pub fn ask_new_stream(&self) {
+        // A full queue holds enough wishes for a restart already.
+        let _ = self.restarts.try_send(Restart::default());
     }
 
     fn ask_restart(&self, id: &str, live: &Live, restart: Restart) {

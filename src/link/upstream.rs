@@ -12,6 +12,7 @@ use crate::link::alone::{Alone, Joining, WayBack};
 use crate::link::end::End;
 use crate::link::status::unix_seconds;
 use crate::link::supervisor::{Inner, lock};
+use crate::naive::{Rule, is_naive};
 use crate::position::{Checkpoint, Epoch, Gtid, GtidSet, Position, Version};
 use crate::source::places::Place;
 use crate::source::server::{Naming, Server};
@@ -132,7 +133,7 @@ impl Inner {
         from: Option<Checkpoint>,
         (server, place): (&Server, Place),
     ) -> Option<Joined> {
-        let room = (self.parts.memory_limit_bytes / 8).min(EVENTS_BYTES_MAX);
+        let room = self.budget.events_share().min(EVENTS_BYTES_MAX);
         let (queue, input) = queue::bounded(room);
         let (began_sender, began) = oneshot::channel();
         let subscription = Subscription {
@@ -322,13 +323,17 @@ impl Inner {
             let (purged, executed) = (before.clone(), before);
             return Ok(Look { server, logged, purged, executed, newest: Vec::new() });
         }
-        let mut conn = control::connect(&self.parts.source).await?;
-        let server = self.server_of(&mut conn).await?;
-        let logged = watermark::logged(&mut conn, &server).await?;
-        let purged = watermark::purged(&mut conn, &server).await?;
-        let executed = watermark::executed(&mut conn, &server).await?;
-        let newest = watermark::newest_of_each_server(&mut conn, &server).await?;
-        Ok(Look { server, logged, purged, executed, newest })
+        // It is looked with the run's lock held: were it waited for without end, nothing would ever start again.
+        control::in_time(control::ANSWERED_IN, async {
+            let mut conn = control::connect(&self.parts.source).await?;
+            let server = self.server_of(&mut conn).await?;
+            let logged = watermark::logged(&mut conn, &server).await?;
+            let purged = watermark::purged(&mut conn, &server).await?;
+            let executed = watermark::executed(&mut conn, &server).await?;
+            let newest = watermark::newest_of_each_server(&mut conn, &server).await?;
+            Ok(Look { server, logged, purged, executed, newest })
+        })
+        .await
     }
 
     /// The source's server. Where links are known by place, they stay so, even if GTIDs were switched on since.
@@ -421,7 +426,7 @@ fn can_join(checkpoint: &Checkpoint, start: &Checkpoint) -> bool {
 /// Why the source cannot be followed from `ours`, if it cannot.
 fn why_lost(look: &Look, ours: &GtidSet) -> Option<Lost> {
     let logged = &look.logged;
-    if !logged.covers(ours) {
+    if !logged.covers(ours) && !is_naive(Rule::LostTransactions) {
         let reason = match look.server.naming {
             Naming::Places => format!(
                 "the source's log ({logged}) does not reach the checkpoint ({ours}), or another server wrote it: it was \

@@ -32,6 +32,7 @@ use crate::link::prepared::{Open, Prepared};
 use crate::link::status::{Live, State, unix_millis};
 use crate::link::verify::Counts;
 use crate::mapping;
+use crate::naive::hang_if_told;
 use crate::position::{Checkpoint, Version};
 use crate::source::binlog::event::RowsEvent;
 use crate::source::binlog::rows;
@@ -183,7 +184,12 @@ impl Worker {
 
     /// Runs the link until it must end, and leaves a checkpoint behind in every case but a hard failure of the sink.
     pub async fn run(mut self) -> End {
-        let end = match self.work().await {
+        let live = self.setup.live.clone();
+        let at_work = live.pulse.begin();
+        let worked = self.work().await;
+        // What follows waits for the lanes, for as long as the sink takes.
+        drop(at_work);
+        let end = match worked {
             Ok(end) => end,
             Err(End::Stopped) if !*self.setup.stop.borrow() => self.setup.lanes.why_closed().await,
             Err(end) => end,
@@ -242,6 +248,8 @@ impl Worker {
     }
 
     async fn take_item(&mut self, item: Item) -> Result<(), End> {
+        self.setup.live.pulse.beat();
+        hang_if_told("worker").await;
         match item {
             Item::Rows(rows) => self.take_rows(&rows).await,
             Item::Prepared(rows, group) => Ok(self.take_prepared(&rows, &group)?),
@@ -417,6 +425,7 @@ impl Worker {
 
     /// What must happen every now and then, also while a lane takes nothing.
     fn tend(&mut self) -> Result<()> {
+        self.setup.live.pulse.beat();
         self.take_acks()?;
         let metrics = &self.setup.live.metrics;
         metrics.queue_events_bytes.set(self.setup.input.bytes() as i64);

@@ -129,7 +129,12 @@ pub fn error(side: Side, tried: &str, error: &reqwest::Error, timeout: Duration)
 
 /// The patience that an answer asks for: `Retry-After` in seconds or as a date.
 pub fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    patience(headers.get(header::RETRY_AFTER)?.to_str().ok()?, now)
+}
+
+/// The same of the header's value alone.
+pub fn patience(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }

@@ -29,10 +29,24 @@ pub struct Asking<'r, 'p> {
     pub processor: &'r Processor,
     pub wanted: &'r Wanted<'r>,
     pub asks: &'r [Ask<'p>],
+    /// The model has taken a text.
+    pub has_answered: AtomicBool,
 }
 
-/// The vector of each text of a group, or that there is none to be had. A text that nobody wants any more is left out.
-pub type Answered = Vec<(usize, Option<Vector>)>;
+/// What became of each text of a group. A text that nobody wants any more is left out.
+pub type Answered = Vec<(usize, Found)>;
+
+/// What became of a text.
+pub enum Found {
+    Vector(Vector),
+    /// Asked for in vain, and the processor ignores failures.
+    Nothing,
+    /// The model refuses this text, and takes others.
+    Refused(Failure),
+}
+
+/// A text that every model takes. One that refuses this too has not refused another text for what it says.
+const HARMLESS: &str = "driftless";
 
 impl Asking<'_, '_> {
     pub async fn group(&self, group: Vec<usize>) -> Result<Answered> {
@@ -42,7 +56,7 @@ impl Asking<'_, '_> {
             match self.patiently(&group).await? {
                 None => {}
                 Some((group, Ok(vectors))) => {
-                    answered.extend(group.into_iter().zip(vectors.into_iter().map(Some)))
+                    answered.extend(group.into_iter().zip(vectors.into_iter().map(Found::Vector)))
                 }
                 // One text may have spoilt the request for the others: halves find out which.
                 Some((group, Err(failure))) if failure.may_be_one_text() && group.len() > 1 => {
@@ -52,7 +66,17 @@ impl Asking<'_, '_> {
                 Some((group, Err(failure))) if self.processor.ignore_failure => {
                     let error = self.error(&group, failure)?;
                     tracing::warn!(error = %error.report(), "documents pass without their vectors");
-                    answered.extend(group.into_iter().map(|at| (at, None)));
+                    answered.extend(group.into_iter().map(|at| (at, Found::Nothing)));
+                }
+                Some((group, Err(failure))) if failure.may_be_one_text() => {
+                    match self.takes_others(&group).await? {
+                        None => {}
+                        Some(true) => {
+                            let refused = |at| (at, Found::Refused(failure.clone()));
+                            answered.extend(group.into_iter().map(refused));
+                        }
+                        Some(false) => return Err(self.error(&group, failure)?),
+                    }
                 }
                 Some((group, Err(failure))) => return Err(self.error(&group, failure)?),
             }
@@ -108,6 +132,43 @@ impl Asking<'_, '_> {
         }
     }
 
+    /// Whether the model takes another text than the one of `group`, which it has refused: else its definition is at
+    /// fault, or the index's. `None` when nobody wants to know any more.
+    async fn takes_others(&self, group: &[usize]) -> Result<Option<bool>> {
+        if self.has_answered.load(Ordering::Relaxed) {
+            return Ok(Some(true));
+        }
+        let config = self.models.config();
+        let mut backoff = Backoff::new(
+            Duration::from_millis(config.retry_wait_ms),
+            Duration::from_millis(config.retry_wait_max_ms),
+        );
+        loop {
+            let model = self.models.model(&self.processor.model_id)?;
+            let asked = async {
+                let _turn = model.limits.turn().await;
+                metrics().model_texts.inc();
+                self.models.embed(&model, &[HARMLESS], &[None]).await
+            };
+            let Some(answer) = self.while_needed(group, asked).await else { return Ok(None) };
+            let failure = match answer {
+                Ok(_) => {
+                    self.has_answered.store(true, Ordering::Relaxed);
+                    return Ok(Some(true));
+                }
+                Err(failure) => failure,
+            };
+            if failure.class != Class::Busy {
+                return Ok(Some(false));
+            }
+            metrics().model_requests_retried.inc();
+            let wait = tokio::time::sleep(backoff.next(failure.retry_after));
+            if self.while_needed(group, wait).await.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// One request, when it is the model's turn. The model is looked up each time: a credential or an endpoint that was
     /// mended meanwhile is used at once.
     async fn once(&self, group: &[usize]) -> Result<std::result::Result<Vec<Vector>, Failure>> {
@@ -118,6 +179,7 @@ impl Asking<'_, '_> {
         metrics().model_texts.inc_by(texts.len() as u64);
         let answer = self.models.embed(&model, &texts, &dimensions).await;
         if answer.is_ok() {
+            self.has_answered.store(true, Ordering::Relaxed);
             metrics().model_requests_ok.inc();
         }
         Ok(answer)
@@ -200,4 +262,6 @@ pub struct Ask<'p> {
     pub vector: Option<Vector>,
     /// Asked for in vain, and the processor ignores failures.
     pub failed: bool,
+    /// Why the model refuses it.
+    pub refused: Option<Failure>,
 }

@@ -1,20 +1,20 @@
 //! One processor on one batch: the texts of all its documents go to the model in as few requests as its limits allow,
 //! each text once. Knows no HTTP and no patience.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::atomic::AtomicBool};
 
 use futures_util::{StreamExt, stream};
 
 use super::{
-    StillWanted,
-    asking::{Ask, Asking, Wanted},
+    Ran, Refused, StillWanted,
+    asking::{Ask, Asking, Found, Wanted},
     processors::Processor,
     text_embedding::Plan,
 };
 use crate::{
-    connector::{Models, Vector},
+    connector::{Failure, Models, Vector},
     document::{Action, Batch, DocOp},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// Documents are looked through in portions of so many bytes, so that other tasks get their turn.
@@ -27,40 +27,64 @@ pub async fn run(
     batch: &Batch,
     dimensions: &HashMap<String, usize>,
     still_wanted: StillWanted<'_>,
-) -> Result<Batch> {
+) -> Result<Ran> {
     let wanted = Wanted::new(batch, still_wanted);
-    let plans = plans(processor, batch, &wanted).await?;
+    let mut refused = Vec::new();
+    let plans = plans(processor, batch, &wanted, &mut refused).await;
     let mut asks = Asks::collect(&plans, dimensions);
     if !asks.texts.is_empty() {
         answer(models, processor, &wanted, &mut asks).await?;
     }
-    Ok(write(batch, &plans, &asks, &wanted).await)
+    let model = match asks.texts.iter().any(|ask| ask.refused.is_some()) {
+        true => models.model(&processor.model_id)?.describe(),
+        false => String::new(),
+    };
+    let batch = write(batch, &plans, &asks, &wanted, (&model, &mut refused)).await;
+    refused.sort_by_key(|refused| refused.at);
+    Ok(Ran { batch, refused })
 }
 
-/// What each upsert needs; `None` for what passes as it is.
+/// What is to be done with one operation.
+enum Planned<'b> {
+    AsItIs,
+    Embed(Plan<'b>),
+    /// It was refused.
+    Left,
+}
+
+/// What each operation needs.
 async fn plans<'b>(
     processor: &Processor,
     batch: &'b Batch,
     wanted: &Wanted<'_>,
-) -> Result<Vec<Option<Plan<'b>>>> {
+    refused: &mut Vec<Refused>,
+) -> Vec<Planned<'b>> {
     let mut plans = Vec::with_capacity(batch.len());
     let mut portion = Portion::default();
     for (at, op) in batch.iter().enumerate() {
         portion.add(op.body.len()).await;
         if op.action == Action::Delete || !wanted.is(at) {
-            plans.push(None);
+            plans.push(Planned::AsItIs);
             continue;
         }
         match Plan::new(&processor.fields, op.body) {
-            Ok(plan) => plans.push((!plan.is_empty()).then_some(plan)),
+            Ok(plan) if plan.is_empty() => plans.push(Planned::AsItIs),
+            Ok(plan) => plans.push(Planned::Embed(plan)),
             Err(error) if processor.ignore_failure => {
                 tracing::warn!(id = op.id, error = %error, "a document passes without its vector");
-                plans.push(None);
+                plans.push(Planned::AsItIs);
             }
-            Err(error) => return Err(error.context(format!("cannot embed document `{}`", op.id))),
+            Err(error) => {
+                refused.push(Refused { at, why: named(error, &op) });
+                plans.push(Planned::Left);
+            }
         }
     }
-    Ok(plans)
+    plans
+}
+
+fn named(error: Error, op: &DocOp<'_>) -> Error {
+    error.context(format!("cannot embed document `{}`", op.id))
 }
 
 /// Yields to other tasks after each portion of work.
@@ -86,10 +110,11 @@ struct Asks<'p> {
 }
 
 impl<'p> Asks<'p> {
-    fn collect(plans: &'p [Option<Plan<'_>>], dimensions: &HashMap<String, usize>) -> Self {
+    fn collect(plans: &'p [Planned<'_>], dimensions: &HashMap<String, usize>) -> Self {
         let mut asks = Self { texts: Vec::new(), by_text: HashMap::new() };
         for (operation, plan) in plans.iter().enumerate() {
-            for text in plan.iter().flat_map(|plan| &plan.texts) {
+            let Planned::Embed(plan) = plan else { continue };
+            for text in &plan.texts {
                 let dimension = dimensions.get(&text.field).copied();
                 let at = *asks.by_text.entry(&text.text).or_insert_with(|| {
                     asks.texts.push(Ask {
@@ -98,6 +123,7 @@ impl<'p> Asks<'p> {
                         operations: Vec::new(),
                         vector: None,
                         failed: false,
+                        refused: None,
                     });
                     asks.texts.len() - 1
                 });
@@ -130,7 +156,8 @@ async fn answer(
     let open: Vec<usize> =
         (0..asks.texts.len()).filter(|at| asks.texts[*at].vector.is_none()).collect();
     let size = processor.batch_texts.unwrap_or(model.limits.texts());
-    let asking = Asking { models, processor, wanted, asks: &asks.texts };
+    let has_answered = AtomicBool::new(false);
+    let asking = Asking { models, processor, wanted, asks: &asks.texts, has_answered };
     let mut answers = stream::iter(open.chunks(size).map(<[usize]>::to_vec).collect::<Vec<_>>())
         .map(|group| asking.group(group))
         .buffer_unordered(model.limits.concurrency());
@@ -139,19 +166,23 @@ async fn answer(
         all.extend(answered?);
     }
     drop(answers);
-    for (at, vector) in all {
-        asks.texts[at].failed = vector.is_none();
-        asks.texts[at].vector = vector;
+    for (at, found) in all {
+        match found {
+            Found::Vector(vector) => asks.texts[at].vector = Some(vector),
+            Found::Nothing => asks.texts[at].failed = true,
+            Found::Refused(failure) => asks.texts[at].refused = Some(failure),
+        }
     }
     Ok(())
 }
 
-/// The batch with its vectors, without what is no longer wanted.
+/// The batch with its vectors, without what is no longer wanted and what is refused.
 async fn write(
     batch: &Batch,
-    plans: &[Option<Plan<'_>>],
+    plans: &[Planned<'_>],
     asks: &Asks<'_>,
     wanted: &Wanted<'_>,
+    (model, refused): (&str, &mut Vec<Refused>),
 ) -> Batch {
     let mut done = Batch::default();
     let mut body = Vec::new();
@@ -165,8 +196,13 @@ async fn write(
             continue;
         }
         body.clear();
-        if embedded(&op, plan.as_ref(), asks, &mut body) {
-            done.upsert(op.id, op.key, op.version, &body);
+        match embedded(&op, plan, asks, &mut body) {
+            Ok(true) => done.upsert(op.id, op.key, op.version, &body),
+            Ok(false) => {}
+            Err(failure) => {
+                let why = named(failure.clone().into_error(model), &op);
+                refused.push(Refused { at, why });
+            }
         }
         portion.add(body.len()).await;
     }
@@ -174,21 +210,33 @@ async fn write(
 }
 
 /// Writes the document with its vectors, or as it was where a failure is ignored; `false` where a vector was given up
-/// because nobody wanted the document.
-fn embedded(op: &DocOp<'_>, plan: Option<&Plan<'_>>, asks: &Asks<'_>, body: &mut Vec<u8>) -> bool {
-    let Some(plan) = plan else {
-        body.extend_from_slice(op.body);
-        return true;
+/// because nobody wanted the document, or where it was refused already; the failure where the model refuses a text of it.
+fn embedded<'a>(
+    op: &DocOp<'_>,
+    plan: &Planned<'_>,
+    asks: &'a Asks<'_>,
+    body: &mut Vec<u8>,
+) -> std::result::Result<bool, &'a Failure> {
+    let plan = match plan {
+        Planned::Embed(plan) => plan,
+        Planned::Left => return Ok(false),
+        Planned::AsItIs => {
+            body.extend_from_slice(op.body);
+            return Ok(true);
+        }
     };
     let found: Vec<&Ask<'_>> = plan.texts.iter().filter_map(|text| asks.get(&text.text)).collect();
+    if let Some(failure) = found.iter().find_map(|ask| ask.refused.as_ref()) {
+        return Err(failure);
+    }
     if found.iter().any(|ask| ask.failed) {
         body.extend_from_slice(op.body);
-        return true;
+        return Ok(true);
     }
     let vectors: Vec<&[f32]> = found.iter().filter_map(|ask| ask.vector.as_deref()).collect();
     let complete = vectors.len() == plan.texts.len();
     if complete {
         plan.write(op.body, |at| vectors[at], body);
     }
-    complete
+    Ok(complete)
 }

@@ -40,6 +40,22 @@ pub struct Pipeline {
     processors: Vec<Processor>,
 }
 
+/// What became of a batch.
+pub struct Ran {
+    /// What is to be written, in its order.
+    pub batch: Batch,
+    /// What never can be, as it is.
+    pub refused: Vec<Refused>,
+}
+
+/// An operation whose document, or a text of it, is refused while others are taken.
+pub struct Refused {
+    /// Its place in the batch that was given.
+    pub at: usize,
+    /// Names the `_id` and not the text. `DocumentRefused` where a processor, `ModelRefused` where a model says no.
+    pub why: Error,
+}
+
 /// A document without the numbers of its vectors.
 pub struct Shape {
     pub body: Vec<u8>,
@@ -64,20 +80,47 @@ impl Pipeline {
     /// asked about each operation that waits: one that is no longer wanted is left out of the result. `dimensions` are
     /// those of the index's vector fields, by their whole name.
     ///
-    /// An error names the `_id` of a document and never its text; nothing of the batch is then to be written.
+    /// An error names the `_id` of a document and never its text; nothing of the batch is then to be written. What a
+    /// processor or a model holds against single documents is one too.
     pub async fn run(
         &self,
         batch: &Batch,
         dimensions: &HashMap<String, usize>,
         still_wanted: StillWanted<'_>,
     ) -> Result<Batch> {
+        let mut ran = self.run_apart(batch, dimensions, still_wanted).await?;
+        match ran.refused.is_empty() {
+            true => Ok(ran.batch),
+            false => Err(ran.refused.swap_remove(0).why),
+        }
+    }
+
+    /// The same with those documents apart from the others. An error is then the model's, or that of its definition: it
+    /// refuses every text.
+    pub async fn run_apart(
+        &self,
+        batch: &Batch,
+        dimensions: &HashMap<String, usize>,
+        still_wanted: StillWanted<'_>,
+    ) -> Result<Ran> {
         let mut done: Option<Batch> = None;
+        let mut refused = Vec::new();
         for processor in &self.processors {
             let before = done.as_ref().unwrap_or(batch);
-            done =
-                Some(batch::run(&self.models, processor, before, dimensions, still_wanted).await?);
+            let ran = batch::run(&self.models, processor, before, dimensions, still_wanted).await?;
+            // A place in what another processor has left over is not one in what was given.
+            let place = |at: usize| {
+                let key = before.get(at).map(|op| op.key);
+                batch.iter().position(|op| Some(op.key) == key).unwrap_or(at)
+            };
+            let is_first = done.is_none();
+            refused.extend(ran.refused.into_iter().map(|one| Refused {
+                at: if is_first { one.at } else { place(one.at) },
+                why: one.why,
+            }));
+            done = Some(ran.batch);
         }
-        Ok(done.unwrap_or_else(|| batch.clone()))
+        Ok(Ran { batch: done.unwrap_or_else(|| batch.clone()), refused })
     }
 
     /// Whether its vectors can be computed without asking anybody for them.
@@ -126,7 +169,11 @@ impl Pipeline {
             batch.upsert("driftless-check", 0, Default::default(), probe.as_bytes());
             let began = Instant::now();
             let in_time = |_: &DocOp<'_>| began.elapsed() < PATIENCE;
-            if batch::run(&self.models, processor, &batch, dimensions, &in_time).await?.is_empty() {
+            let ran = batch::run(&self.models, processor, &batch, dimensions, &in_time).await?;
+            if let Some(refused) = ran.refused.into_iter().next() {
+                return Err(refused.why);
+            }
+            if ran.batch.is_empty() {
                 let what = format!(
                     "model {} gave no answer in {} s",
                     processor.model_id,

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 #[cfg(feature = "daemon")]
 use std::sync::Arc;
-#[cfg(feature = "daemon")]
 use std::time::Duration;
 
 #[cfg(feature = "daemon")]
@@ -85,6 +84,11 @@ pub trait Sink: Send + Sync {
         below: Version,
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Older>>;
+
+    /// What a request may hold now, in bytes: less than was configured where the sink has refused that as too large.
+    fn bulk_bytes(&self) -> usize {
+        usize::MAX
+    }
 
     /// The documents with these ids, in their order, as they are at some moment of the call, refreshed or not; None where
     /// there is none. A write that was acknowledged before the call is seen.
@@ -196,6 +200,8 @@ pub enum Outcome {
     Conflict { current: Version },
     /// Not written; waiting can help.
     Retry { reason: String },
+    /// Not written, because the sink has too much to do; waiting can help, and so can less at once.
+    Overloaded { reason: String, retry_after: Option<Duration> },
     /// Not written, and not before somebody mends something outside of the document.
     Blocked { reason: String },
     /// Not written, and never will be as it is.

@@ -1,6 +1,8 @@
 //! Connections for questions to the source: options, session, and what its errors ask of us. Must not know the
 //! questions.
 
+use std::time::Duration;
+
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{
     ClientIdentity, Conn, DriverError, Error as MysqlError, IoError, Opts, OptsBuilder, Row,
@@ -53,6 +55,21 @@ pub async fn connect(config: &Config) -> Result<Conn> {
     })
 }
 
+/// No question of ours that is not about rows takes the server so long: over this connection no answer will come.
+pub const ANSWERED_IN: Duration = Duration::from_secs(60);
+
+/// `asked`, if it is answered in time; else an error that time may mend. The connection that was asked over must not be
+/// used again.
+pub async fn in_time<T>(limit: Duration, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, asked).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            let what = format!("the source gave no answer within {} s", limit.as_secs_f32());
+            Err(Error::new(ErrorKind::SourceUnreachable, what))
+        }
+    }
+}
+
 async fn open(config: &Config, options: Opts) -> Result<Conn, MysqlError> {
     let timeout = config.connect_timeout();
     match tokio::time::timeout(timeout, Conn::new(options)).await {
@@ -76,7 +93,7 @@ fn options(config: &Config, is_encrypted: bool) -> Result<Opts> {
         .pass(Some(password.expose_secret().to_owned()))
         // A socket would go around TLS, and may lead to another server than the port does.
         .prefer_socket(false)
-        .tcp_keepalive(Some(std::time::Duration::from_secs(30)))
+        .tcp_keepalive(Some(Duration::from_secs(30)))
         .setup(SESSION.to_vec())
         .ssl_opts(is_encrypted.then(|| encryption(&config.tls)));
     Ok(options.into())

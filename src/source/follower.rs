@@ -8,6 +8,8 @@
 
 mod held;
 mod subscriber;
+
+pub(super) use self::subscriber::any_waits;
 mod xa;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use crate::mysql::{Connection, Dump, DumpFrom, EventStream, Session, prepare_ses
 use crate::position::Position;
 use crate::source::binlog::gtid_set;
 use crate::source::config::{Config, Resume, drawn_server_id};
+use crate::source::control;
 use crate::source::server::{Naming, Server};
 
 /// Longer than any pause of ours: a link that waits for its sink must not have the source cut the connection.
@@ -43,7 +44,18 @@ async fn open_as(
     server: &Server,
     from: impl FnOnce() -> Result<DumpFrom>,
 ) -> Result<Opened> {
-    let mut connection = Connection::connect(&config.replication_options()?).await?;
+    let connection = Connection::connect(&config.replication_options()?).await?;
+    let begun = begin(connection, server_id, config, server, from);
+    control::in_time(config.connect_timeout(), begun).await
+}
+
+async fn begin(
+    mut connection: Connection,
+    server_id: u32,
+    config: &Config,
+    server: &Server,
+    from: impl FnOnce() -> Result<DumpFrom>,
+) -> Result<Opened> {
     let session = Session {
         heartbeat: Duration::from_millis(config.heartbeat_ms),
         replica_uuid: uuid::Uuid::new_v4().to_string(),

@@ -11,10 +11,11 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::flow::backoff::Backoff;
 use crate::flow::queue;
 use crate::mysql::stream_ended;
+use crate::naive::hang_if_told;
 use crate::position::{Checkpoint, Version};
 use crate::source::Config;
 use crate::source::files::LogFiles;
-use crate::source::follower::{Follower, Step, is_wanted};
+use crate::source::follower::{self, Follower, Step, is_wanted};
 use crate::source::places::{Place, Places, Turn};
 use crate::source::replication::{self, Opened};
 use crate::source::server::Server;
@@ -71,6 +72,7 @@ pub enum Sharing {
 pub struct Tailer {
     subscriptions: mpsc::Sender<Subscription>,
     reached: Arc<AtomicU64>,
+    progress: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -92,8 +94,19 @@ impl Tailer {
         };
         let follower = Follower::new(server.clone(), start, durable, sharing);
         let reached = follower.reached();
-        let run = Run { config, server, follower, requests, stopped, is_shared, expected, report };
-        Self { subscriptions, reached, stop, task: tokio::spawn(run.run()) }
+        let progress = Arc::new(AtomicU64::new(0));
+        let run = Run {
+            config,
+            server,
+            follower,
+            requests,
+            stopped,
+            is_shared,
+            expected,
+            report,
+            progress: progress.clone(),
+        };
+        Self { subscriptions, reached, progress, stop, task: tokio::spawn(run.run()) }
     }
 
     pub async fn subscribe(&self, subscription: Subscription) -> Result<()> {
@@ -110,6 +123,11 @@ impl Tailer {
         self.reached.load(Ordering::Acquire)
     }
 
+    /// Grows with every event that is followed, but for heartbeats, and with every try to connect.
+    pub fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
     /// A way to subscribe that outlives the handle.
     pub fn subscriptions(&self) -> mpsc::Sender<Subscription> {
         self.subscriptions.clone()
@@ -121,10 +139,18 @@ impl Tailer {
     }
 
     /// Stops reading and waits for the task to end.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let _ = self.stop.send(true);
-        let _ = self.task.await;
+        if tokio::time::timeout(ENDS_IN, &mut self.task).await.is_err() {
+            tracing::error!("the tailer did not end when it was told to");
+            self.task.abort();
+        }
     }
+}
+
+/// Whether a stream of this process waits because a link takes nothing.
+pub fn any_waits_for_a_link() -> bool {
+    follower::any_waits()
 }
 
 struct Run {
@@ -138,7 +164,11 @@ struct Run {
     /// Links that are waited for at the beginning.
     expected: usize,
     report: Report,
+    progress: Arc<AtomicU64>,
 }
+
+/// Far longer than it takes the task to end, for it listens wherever it waits.
+const ENDS_IN: Duration = Duration::from_secs(5);
 
 /// Links that may wait at once to join the stream.
 const SUBSCRIPTIONS_WAITING_MAX: usize = 4_096;
@@ -217,6 +247,7 @@ impl Run {
             let files = LogFiles::open(dir, &self.follower.resume_at().position.gtids)?;
             return self.follow_files(files).await;
         }
+        self.progress.fetch_add(1, Ordering::Relaxed);
         let at = &self.follower.resume_at().position;
         let opened = replication::open(&self.config, &self.server, at).await?;
         let mut events = match opened {
@@ -253,6 +284,10 @@ impl Run {
                 },
             };
             backoff.reset();
+            if !is_heartbeat(&event) {
+                self.progress.fetch_add(1, Ordering::Relaxed);
+            }
+            hang_if_told("tailer").await;
             let step = self.follower.follow(&event).await?;
             let is_due = !events.buffered() || boundary_sent.elapsed() >= BOUNDARY_INTERVAL;
             if step == Step::Boundary && is_due {
@@ -338,6 +373,13 @@ impl Run {
             self.follower.wait_to_join(subscription);
         }
     }
+}
+
+/// By the type in the event's header; what it says is `follower`'s.
+fn is_heartbeat(event: &[u8]) -> bool {
+    const HEARTBEAT: u8 = 27;
+    const HEARTBEAT_V2: u8 = 41;
+    matches!(event.get(4), Some(&HEARTBEAT | &HEARTBEAT_V2))
 }
 
 fn nobody() -> Error {

@@ -12,7 +12,8 @@ use crate::error::Result;
 pub struct LetterRecord {
     /// The `_id`; of a row that can have none, its key.
     pub document: String,
-    /// Who refused it: `sink`, or `row` where it cannot be made a document.
+    /// Who refused it: `sink`, `model` or `pipeline`, or `row` where it cannot be made a document; `parked` where the sink
+    /// has not refused it, and could not write it for long.
     pub stage: String,
     /// `upsert` or `delete`.
     pub action: String,
@@ -26,6 +27,10 @@ pub struct LetterRecord {
     pub body: String,
     /// Unix seconds.
     pub at: u64,
+    /// How often what is parked was tried again.
+    pub tries: u32,
+    /// When it is tried again, in Unix seconds.
+    pub retry_at: u64,
 }
 
 pub struct Letters<'s> {
@@ -38,6 +43,10 @@ impl Letters<'_> {
     pub fn put(&self, link: &str, letter: &LetterRecord) -> Result<()> {
         let key = joined_key(link, &[&letter.document]);
         self.state.put(Family::Letters, &key, letter, Durability::Buffered)
+    }
+
+    pub fn get(&self, link: &str, document: &str) -> Result<Option<LetterRecord>> {
+        self.state.get(Family::Letters, &joined_key(link, &[document]))
     }
 
     pub fn delete(&self, link: &str, document: &str) -> Result<()> {

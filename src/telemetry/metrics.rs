@@ -50,6 +50,7 @@ pub struct Metrics {
     pub model_texts: IntCounter,
     pub embedding_cache_hits: IntCounter,
     pub embedding_cache_misses: IntCounter,
+    watchdog_restarts: [IntCounter; STAGES.len()],
 
     /// Requests at the door of somebody who has not shown who he is.
     pub http_unknown: IntCounter,
@@ -77,8 +78,11 @@ pub struct LinkMetrics {
     pub documents_conflict: IntCounter,
     pub documents_refused: IntCounter,
     pub dead_letters: IntGauge,
+    pub parked_documents: IntGauge,
     pub sink_retries: IntCounter,
     pub sink_inflight_bytes: IntGauge,
+    pub sink_concurrency: IntGauge,
+    pub sink_bulk_bytes: IntGauge,
     /// Events that wait to be decoded.
     pub queue_events_bytes: IntGauge,
     /// Document operations that wait for a lane.
@@ -106,9 +110,12 @@ struct LinkFamilies {
     sink_documents: IntCounterVec,
     sink_retries: IntCounterVec,
     sink_inflight_bytes: IntGaugeVec,
+    sink_concurrency: IntGaugeVec,
+    sink_bulk_bytes: IntGaugeVec,
     queue_bytes: IntGaugeVec,
     checkpoint_age_ms: IntGaugeVec,
     dead_letters: IntGaugeVec,
+    parked_documents: IntGaugeVec,
     verify_running: IntGaugeVec,
     verify_rows: IntCounterVec,
     verify_documents: IntCounterVec,
@@ -122,6 +129,8 @@ const DIFFERENCE_KINDS: [&str; 6] =
 const ROW_KINDS: [&str; 4] = ["insert", "update", "delete", "snapshot"];
 const DOCUMENT_OUTCOMES: [&str; 3] = ["done", "conflict", "refused"];
 const QUEUES: [&str; 2] = ["events", "lanes"];
+/// The values of the label `stage` of `driftless_watchdog_restarts_total`.
+pub const STAGES: [&str; 4] = ["tailer", "worker", "lane", "copy"];
 const MODEL_OUTCOMES: [&str; 3] = ["ok", "retried", "failed"];
 
 /// The metrics of this process.
@@ -144,6 +153,11 @@ impl Metrics {
             "driftless_http_refused_total",
             &["status"],
             "Requests at the door that were refused for who asked: `401` (no token, or none of ours), `403` (the role does not suffice)",
+        );
+        let watchdog_restarts = make.counters(
+            "driftless_watchdog_restarts_total",
+            &["stage"],
+            "Stages that stood still with work to do and were begun again: `tailer`, `worker`, `lane`, `copy`",
         );
         let build_info =
             make.gauges("driftless_build_info", &["version"], "1, with the version as a label");
@@ -201,6 +215,7 @@ impl Metrics {
             ),
             http_unknown: refused.with_label_values(&["401"]),
             http_forbidden: refused.with_label_values(&["403"]),
+            watchdog_restarts: STAGES.map(|stage| watchdog_restarts.with_label_values(&[stage])),
             by_link,
             links: Mutex::default(),
             began: Instant::now(),
@@ -220,6 +235,13 @@ impl Metrics {
     pub fn forget_link(&self, id: &str) {
         self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(id);
         self.by_link.forget(id);
+    }
+
+    /// One of [`STAGES`] stood still, and begins again.
+    pub fn watchdog_restarted(&self, stage: &str) {
+        debug_assert!(STAGES.contains(&stage), "{stage} is no stage of the metric");
+        let of = STAGES.iter().zip(&self.watchdog_restarts).find(|(name, _)| **name == stage);
+        of.into_iter().for_each(|(_, counter)| counter.inc());
     }
 
     /// Everything in Prometheus' text form.
@@ -266,8 +288,11 @@ impl LinkMetrics {
             documents_refused,
             sink_retries: by_link.sink_retries.with_label_values(&[id]),
             sink_inflight_bytes: by_link.sink_inflight_bytes.with_label_values(&[id]),
+            sink_concurrency: by_link.sink_concurrency.with_label_values(&[id]),
+            sink_bulk_bytes: by_link.sink_bulk_bytes.with_label_values(&[id]),
             queue_events_bytes,
             queue_lanes_bytes,
+            parked_documents: by_link.parked_documents.with_label_values(&[id]),
             dead_letters: by_link.dead_letters.with_label_values(&[id]),
             verify_running: by_link.verify_running.with_label_values(&[id]),
             verify_rows: by_link.verify_rows.with_label_values(&[id]),
@@ -363,6 +388,16 @@ impl LinkFamilies {
                 &["link"],
                 "Bytes sent and not yet acknowledged",
             ),
+            sink_concurrency: make.gauges(
+                "driftless_sink_concurrency",
+                &["link"],
+                "Requests that may be in flight now: fewer than `sink.lanes` times `sink.inflight` while the sink has too much to do",
+            ),
+            sink_bulk_bytes: make.gauges(
+                "driftless_sink_bulk_bytes",
+                &["link"],
+                "Bytes that one request may hold now: less than configured while the sink has too much to do, or refuses that as too large",
+            ),
             queue_bytes: make.gauges(
                 "driftless_queue_bytes",
                 &["link", "queue"],
@@ -377,6 +412,11 @@ impl LinkFamilies {
                 "driftless_dead_letters",
                 &["link"],
                 "Documents that were refused for good and wait for somebody",
+            ),
+            parked_documents: make.gauges(
+                "driftless_parked_documents",
+                &["link"],
+                "Documents that could not be written for long while others could, and are tried again by themselves",
             ),
             verify_running: make.gauges(
                 "driftless_verify_running",
@@ -443,8 +483,11 @@ impl LinkFamilies {
             &self.snapshot_rows,
             &self.snapshot_rows_total_estimate,
             &self.sink_inflight_bytes,
+            &self.sink_concurrency,
+            &self.sink_bulk_bytes,
             &self.checkpoint_age_ms,
             &self.dead_letters,
+            &self.parked_documents,
             &self.verify_running,
             &self.verify_ended_at,
         ];

@@ -498,6 +498,68 @@ async fn d6_a_compressed_transaction_larger_than_memory_passes() {
     memory_stays_bounded(true).await;
 }
 
+/// Each link has more to write than all may hold together, and none can write anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d6_ten_links_whose_sink_takes_nothing_share_one_bound() {
+    const LINKS: usize = 10;
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| {
+        setup.set("memory_limit_bytes", MEMORY_LIMIT)
+    })
+    .await;
+    let (db, wide) = (&stage.db, json!({"mappings": {"dynamic": false, "properties": {}}}));
+    let mut indexes = Vec::new();
+    for at in 0..LINKS {
+        stage
+            .mysql
+            .exec(format!(
+                "CREATE TABLE {db}.w{at} (id BIGINT PRIMARY KEY, a VARCHAR(9), b MEDIUMTEXT)"
+            ))
+            .await;
+        let index = stage.search.index("wide", wide.clone()).await;
+        let statement = stage.statement().replace(&stage.index, &index);
+        stage.daemon.sql(&statement.replace(".t.", &format!(".w{at}."))).await;
+        stage.mysql.exec(format!("INSERT INTO {db}.w{at} VALUES (0, '', '')")).await;
+        indexes.push(index);
+    }
+    let are_there = async |count: u64| {
+        for index in &indexes {
+            let found = stage.search.count(index).await;
+            if found != count {
+                return Err(format!("{found} documents in {index}"));
+            }
+        }
+        Ok(())
+    };
+    until("all links run", SECONDS_30, async || are_there(1).await).await;
+    let resident = "driftless_memory_resident_bytes";
+    let idle = metric(&stage, resident).await;
+    stage.proxy.cut();
+    let mut most = idle;
+    for round in 0..8 {
+        for at in 0..LINKS {
+            let rows: Vec<String> = (1..=40)
+                .map(|id| format!("({}, '', REPEAT('x', 80000))", round * 40 + id))
+                .collect();
+            stage.mysql.exec(format!("INSERT INTO {db}.w{at} VALUES {}", rows.join(","))).await;
+        }
+        most = most.max(metric(&stage, resident).await);
+    }
+    let began = Instant::now();
+    until("nothing more is taken in for a while", MINUTES_2, async || {
+        most = most.max(metric(&stage, resident).await);
+        began.elapsed() > SECONDS_10
+    })
+    .await;
+    stage.proxy.mend();
+    until("everything is a document", MINUTES_2, async || {
+        most = most.max(metric(&stage, resident).await);
+        are_there(8 * 40 + 1).await
+    })
+    .await;
+    eprintln!("memory: idle {:.0} MB, at most {:.0} MB", idle / 1e6, most / 1e6);
+    assert!(most <= idle + 2.0 * MEMORY_LIMIT as f64, "{most} bytes resident, idle were {idle}");
+}
+
 async fn stops_in_time(stage: &mut Stage) {
     let started = Instant::now();
     let status = stage.daemon.stop().await;

@@ -4,9 +4,11 @@
 use serde_json::{Value, json};
 
 use crate::support::daemon::Setup;
+use crate::support::model::{Behaviour, Model};
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::Stage;
-use crate::support::{SECONDS_30, until};
+use crate::support::tutorial::Door;
+use crate::support::{MINUTES_2, SECONDS_30, unique, until};
 
 /// The index takes numbers where the table has texts, and no fields but its own.
 async fn set(setup: impl FnOnce(Setup) -> Setup) -> Stage {
@@ -192,4 +194,143 @@ async fn rows_that_cannot_be_documents_become_dead_letters_until_they_can() {
     until_letters(&stage, &[]).await;
     assert_eq!(ids(&stage).await, expected);
     assert_eq!(stage.status().await.0, "running");
+}
+
+/// A link whose column `a` is embedded by Driftless, with the model.
+async fn embedding(setup: impl FnOnce(Setup) -> Setup) -> (Stage, Model) {
+    let model = Model::start().await;
+    let stage = Stage::set(servers::mysql(Flavour::Mysql97), setup).await;
+    let model_id = Door::Driftless(&stage.daemon).deploy_model(&model.address()).await;
+    let pipeline = unique("refusing");
+    let body = json!({"processors": [{"text_embedding": {"model_id": model_id, "field_map": {"a": "vector"}}}]});
+    let path = format!("/_ingest/pipeline/{pipeline}");
+    let (status, answer) = stage.daemon.request("PUT", &path, Some(body)).await;
+    assert!(status < 300, "{answer}");
+    let settings = json!({"index": {"default_pipeline": pipeline}});
+    stage.search.ok("PUT", &format!("/{}/_settings", stage.index), Some(settings)).await;
+    stage.link().await;
+    stage.until_state("running").await;
+    (stage, model)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_the_model_refuses_becomes_a_dead_letter_and_the_others_pass() {
+    let (stage, model) = embedding(|setup| {
+        setup.set("link.error_limit.records", 2).set("link.checkpoint_interval_ms", 100)
+    })
+    .await;
+    model.behave(Behaviour::Refuse("poison".to_owned(), 400));
+    let many: Vec<String> = (10..90).map(|id| format!("({id}, 'text {id}', '')")).collect();
+    stage.exec(&format!("INSERT INTO {{t}} VALUES {}, (1, 'poison', '')", many.join(","))).await;
+    until_letters(&stage, &["1"]).await;
+    until_doc(&stage, "89", json!("text 89")).await;
+    let shown = stage.daemon.sql(&format!("SHOW DEAD LETTERS OF LINK {}", stage.index)).await;
+    assert_eq!(shown.cell(0, "Stage"), "model");
+    assert!(shown.cell(0, "Reason").contains("the endpoint answered 400"), "{:?}", shown.rows);
+    // Alone in its request, so that only another text can tell whose fault it is.
+    stage.exec("INSERT INTO {t} VALUES (2, 'poison too', '')").await;
+    until_letters(&stage, &["1", "2"]).await;
+    stage.exec("INSERT INTO {t} VALUES (3, 'fine', '')").await;
+    until_doc(&stage, "3", json!("fine")).await;
+    let (state, message) = stage.status().await;
+    assert_eq!((state.as_str(), &message["restart_times"]), ("running", &json!("0")));
+
+    stage.exec("UPDATE {t} SET a = 'mended' WHERE id = 1").await;
+    until_doc(&stage, "1", json!("mended")).await;
+    until_letters(&stage, &["2"]).await;
+    model.behave(Behaviour::Fine);
+    stage.daemon.sql(&format!("RETRY DEAD LETTERS OF LINK {}", stage.index)).await;
+    until_letters(&stage, &[]).await;
+    until_doc(&stage, "2", json!("poison too")).await;
+    let doc = stage.search.doc(&stage.index, "2").await.expect("it is there");
+    assert!(doc.source["vector"].is_array(), "{}", doc.source);
+
+    model.behave(Behaviour::Refuse("poison".to_owned(), 422));
+    stage.exec("INSERT INTO {t} VALUES (4, 'poison 4', ''), (5, 'poison 5', '')").await;
+    until_letters(&stage, &["4", "5"]).await;
+    stage.exec("INSERT INTO {t} VALUES (6, 'poison 6', '')").await;
+    let errors = stage.until_state("failed").await["errors"].to_string();
+    assert!(errors.contains("document `6`") && errors.contains("2 dead letters"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_refuses_every_text_stops_the_link_and_makes_no_dead_letter() {
+    let (stage, model) = embedding(|setup| setup).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'before', '')").await;
+    until_doc(&stage, "1", json!("before")).await;
+    model.behave(Behaviour::Status(400, None));
+    stage.exec("INSERT INTO {t} VALUES (2, 'behind', ''), (3, 'behind it', '')").await;
+    let errors = stage.until_state("failed").await["errors"].to_string();
+    assert!(errors.contains("the endpoint answered 400"), "{errors}");
+    until_letters(&stage, &[]).await;
+    model.behave(Behaviour::Fine);
+    stage.daemon.sql(&format!("RESUME LINK {}", stage.index)).await;
+    until_doc(&stage, "3", json!("behind it")).await;
+}
+
+/// The cluster's own pipeline fails on one document, in a way that is nobody's fault for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_14_a_document_that_fails_while_others_pass_is_parked_and_tried_again() {
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| {
+        setup
+            .set("link.park_after_secs", 4)
+            .set("link.pipeline_mode", "delegate")
+            .set("link.error_limit.records", 0)
+            .set("link.checkpoint_interval_ms", 100)
+    })
+    .await;
+    let pipeline = unique("failing");
+    let path = format!("/_ingest/pipeline/{pipeline}");
+    let fails = json!({"processors": [{"fail": {"if": "ctx.a == 'stuck'", "message": "not now"}}]});
+    stage.search.ok("PUT", &path, Some(fails)).await;
+    let settings = json!({"index": {"default_pipeline": pipeline}});
+    stage.search.ok("PUT", &format!("/{}/_settings", stage.index), Some(settings)).await;
+    stage.link().await;
+    stage.until_state("running").await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'stuck', 'x'), (2, 'fine', 'x')").await;
+    until_doc(&stage, "2", json!("fine")).await;
+    let parked = format!("driftless_parked_documents{{link=\"{}\"}}", stage.index);
+    let mut id = 10;
+    until("the document is parked, while others pass", MINUTES_2, async || {
+        id += 1;
+        stage.exec(&format!("INSERT INTO {{t}} VALUES ({id}, 'fine', 'x')")).await;
+        stage.daemon.metric(&parked).await == Some(1.0)
+    })
+    .await;
+    let shown = stage.daemon.sql(&format!("SHOW DEAD LETTERS OF LINK {}", stage.index)).await;
+    assert_eq!((shown.rows.len(), shown.cell(0, "Document").as_str()), (1, "1"));
+    assert_eq!(shown.cell(0, "Stage"), "parked");
+    assert!(shown.cell(0, "Reason").contains("not now"), "{:?}", shown.rows);
+    assert_eq!(
+        stage.daemon.metric(&parked.replace("parked_documents", "dead_letters")).await,
+        Some(0.0)
+    );
+    // The checkpoint has passed it: a life that begins there does not meet it in the log.
+    stage.exec("INSERT INTO {t} VALUES (3, 'behind', 'x')").await;
+    until_doc(&stage, "3", json!("behind")).await;
+    let lag = format!("driftless_link_lag_ms{{link=\"{}\"}}", stage.index);
+    until("nothing is unacknowledged", SECONDS_30, async || {
+        stage.daemon.metric(&lag).await == Some(0.0)
+    })
+    .await;
+    stage.daemon.kill9();
+    stage.daemon.start_again().await;
+    stage.until_state("running").await;
+    assert_eq!(stage.daemon.metric(&parked).await, Some(1.0));
+    stage.exec("INSERT INTO {t} VALUES (4, 'later', 'x')").await;
+    until_doc(&stage, "4", json!("later")).await;
+    assert!(stage.search.doc(&stage.index, "1").await.is_none());
+    until("it is tried again, in vain", SECONDS_30, async || {
+        stage.daemon.log().contains("what is parked is tried again")
+    })
+    .await;
+
+    // Its row is another one by the time when it can be written.
+    stage.search.ok("PUT", &path, Some(json!({"processors": []}))).await;
+    stage.until_equal("it is written by itself", MINUTES_2).await;
+    until("nothing is parked", SECONDS_30, async || {
+        stage.daemon.metric(&parked).await == Some(0.0)
+    })
+    .await;
+    assert_eq!(stage.until_state("running").await["errors"], "");
 }

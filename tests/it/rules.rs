@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::failover;
 use crate::mariadb;
 use crate::standby;
 use crate::support::daemon::Setup;
 use crate::support::model::{Behaviour, Model};
-use crate::support::proxy::Request;
+use crate::support::proxy::{Proxy, Request};
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::{Stage, difference, index_body};
 use crate::support::tutorial::Door;
@@ -305,6 +306,38 @@ async fn rule_6(reading: Reading) {
 async fn rule_6_a_waiting_upsert_is_dropped_when_its_row_is_deleted() {
     rule_6(Reading::Right).await;
     rule_6(Reading::Naive).await;
+}
+
+/// A replica is promoted too early: it lacks transactions that were applied, and goes on with others of its own.
+async fn rule_7(reading: Reading) {
+    let flavour = Flavour::Mysql97;
+    let (one, two) =
+        (servers::own_mysql(flavour, &[]).await, servers::own_mysql(flavour, &[]).await);
+    let (first, second) = (one.client(), two.client());
+    let way = Proxy::tcp(&first.address()).await;
+    let setup = |setup: Setup| reading.of("rule7")(setup.set("source.port", i64::from(way.port())));
+    let mut stage = Stage::set(first.clone(), setup).await;
+    failover::follow(flavour, &second, &first).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'both', 'x'), (2, 'both', 'x')").await;
+    stage.link().await;
+    stage.settle().await;
+    failover::promote(flavour, &second, &first).await;
+    stage.exec("INSERT INTO {t} VALUES (3, 'lost', 'x')").await;
+    stage.exec("UPDATE {t} SET a = 'lost' WHERE id = 1").await;
+    stage.settle().await;
+    stage.mysql = second.clone();
+    stage.exec("INSERT INTO {t} VALUES (10, 'kept', 'x')").await;
+    way.lead_to(&second.address());
+    way.drop_connections();
+    assert_only_right_holds(reading, holds(&stage, reading).await);
+    let epochs = stage.daemon.log().matches("lost a fail-over").count();
+    assert_eq!(epochs > 0, reading == Reading::Right, "it says so, and only then");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_7_what_a_fail_over_has_lost_is_mended_before_the_stream_goes_on() {
+    rule_7(Reading::Right).await;
+    rule_7(Reading::Naive).await;
 }
 
 /// Two columns of one type change places while the daemon is down.

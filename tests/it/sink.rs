@@ -283,7 +283,7 @@ async fn what_a_cluster_has_embedded_is_not_sent_again_for_a_later_requests_sake
     proxy.inject_when(|request| request.text().contains("\"_id\":\"100\""), Fault::status(503));
     let outcomes = sink.write(&target, &batch(&operations)).await.expect("is answered");
     assert!(outcomes[..100].iter().all(|outcome| *outcome == Outcome::Done), "{outcomes:?}");
-    let is_retry = |outcome: &Outcome| matches!(outcome, Outcome::Retry { .. });
+    let is_retry = |outcome: &Outcome| matches!(outcome, Outcome::Overloaded { .. });
     assert!(outcomes[100..].iter().all(is_retry), "{outcomes:?}");
     assert_eq!(proxy.requests().len(), 2);
 

@@ -189,6 +189,9 @@ fn outcome_of(target: &Target, answered: &Answered<'_>, endpoint: &Endpoint<'_>)
     };
     match class {
         Class::Document => Outcome::Refused { reason },
+        Class::Patience if is_overload(&error.kind, answered.status) => {
+            Outcome::Overloaded { reason, retry_after: None }
+        }
         Class::Patience => Outcome::Retry { reason },
         Class::Systemic => Outcome::Blocked { reason },
     }
@@ -261,6 +264,14 @@ fn class_by_type(error: &ItemError<'_>, status: u16) -> Class {
         _ if status == 429 || status >= 500 => Class::Patience,
         _ => Class::Systemic,
     }
+}
+
+/// Whether the cluster would take the same if it had less to do.
+fn is_overload(kind: &str, status: u16) -> bool {
+    status == 429
+        || kind.ends_with("rejected_execution_exception")
+        || kind.ends_with("timeout_exception")
+        || matches!(kind, "circuit_breaking_exception" | "m_l_limit_exceeded_exception")
 }
 
 fn is_full(error: &ItemError<'_>) -> bool {
@@ -363,8 +374,9 @@ mod tests {
             {"index":{"_index":"goods","_id":"b","status":429,"error":{"type":"circuit_breaking_exception","reason":"full"}}},
             {"index":{"_index":"goods","_id":"unknown","status":200}},
             {"index":{"_index":"goods","_id":"a","status":200}}]}"#;
-        let retry = Outcome::Retry { reason: "circuit_breaking_exception: full".into() };
-        assert_eq!(outcomes(body), [Some(Outcome::Done), Some(retry), Some(Outcome::Done)]);
+        let reason = "circuit_breaking_exception: full".into();
+        let busy = Outcome::Overloaded { reason, retry_after: None };
+        assert_eq!(outcomes(body), [Some(Outcome::Done), Some(busy), Some(Outcome::Done)]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::Config;
 use super::product::Product;
 use crate::error::{Error, ErrorKind, Result};
+use crate::net;
 use crate::net::secret;
 
 /// How long a node that did not answer is left out while others do.
@@ -182,14 +183,23 @@ impl Http {
         let resting_until = if has_answered { 0 } else { self.now_ms() + REST.as_millis() as u64 };
         node.resting_until_ms.store(resting_until, Ordering::Relaxed);
         answer.map_err(|cause| {
-            Error::new(ErrorKind::SinkBusy, format!("cannot reach the sink at {}", node.url))
-                .caused_by(cause)
+            let what = format!("cannot reach the sink at {}", node.url);
+            let error = Error::new(ErrorKind::SinkBusy, what);
+            let is_late = was_too_late(&cause);
+            let error = error.caused_by(cause);
+            if is_late { error.overloaded(None) } else { error }
         })
     }
 
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
+}
+
+/// Whether the node has the request, and has not answered in time.
+fn was_too_late(cause: &Failure) -> bool {
+    let cause = cause.downcast_ref::<reqwest::Error>();
+    cause.is_some_and(|cause| cause.is_timeout() && !cause.is_connect())
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -321,7 +331,12 @@ impl Answer {
             }
             _ => None,
         };
-        let error = Error::new(kind, message);
+        let mut error = Error::new(kind, message);
+        if matches!(self.status, 429 | 503) {
+            let wish = self.retry_after.as_deref();
+            error = error
+                .overloaded(wish.and_then(|wish| net::http::patience(wish, SystemTime::now())));
+        }
         match advice {
             Some(advice) => error.with_advice(advice),
             None => error,

@@ -29,12 +29,14 @@ use super::answer::{self, Placed};
 use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Permit, Sink, Stored, Target};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
+use crate::flow::aimd::Aimd;
 use crate::naive::{Rule, is_naive};
 use crate::position::Version;
 
 pub(super) struct OpenSearch {
     http: Http,
-    bulk_bytes: usize,
+    /// Less than configured where something on the way refuses that (413).
+    bulk_bytes: Aimd,
     bulk_documents: usize,
     timeout_ms: u64,
     permit: Option<Arc<dyn Permit>>,
@@ -43,6 +45,10 @@ pub(super) struct OpenSearch {
 /// Most documents of a request whose pipeline the cluster runs: it asks the model for each, often one by one, and what is
 /// not answered within `sink.timeout_ms` is sent, and paid for, again.
 const DELEGATED_DOCUMENTS_MAX: usize = 100;
+
+/// What is refused as too large is as a rule a limit that somebody has set and that stays; so it is tried rarely.
+const TOO_LARGE_ROUND: usize = 500;
+const TOO_LARGE_PARTS_MAX: usize = 256;
 
 /// What one request holds.
 type Part<'p, 'b> = Cow<'p, [Placed<'b>]>;
@@ -55,7 +61,11 @@ impl OpenSearch {
     ) -> Result<Self> {
         Ok(Self {
             http: Http::new(config, product)?,
-            bulk_bytes: config.bulk_bytes.max(1),
+            bulk_bytes: Aimd::new(
+                config.bulk_bytes / TOO_LARGE_PARTS_MAX,
+                config.bulk_bytes,
+                config.bulk_bytes / TOO_LARGE_PARTS_MAX,
+            ),
             bulk_documents: config.bulk_documents.max(1),
             timeout_ms: config.timeout_ms,
             permit,
@@ -73,12 +83,13 @@ impl OpenSearch {
             false => self.bulk_documents,
         };
         // A stack, because a part that is too large for the server is put back as two halves.
-        let mut parts: Vec<Part<'_, '_>> = bulk::split(&sendable, self.bulk_bytes, documents_max)
-            .into_iter()
-            .rev()
-            .map(Cow::Borrowed)
-            .collect();
-        let mut unanswered = "the server did not answer for it".to_owned();
+        let mut parts: Vec<Part<'_, '_>> =
+            bulk::split(&sendable, self.bulk_bytes.now(), documents_max)
+                .into_iter()
+                .rev()
+                .map(Cow::Borrowed)
+                .collect();
+        let mut unanswered = None;
         while let Some(part) = parts.pop() {
             let is_begun = outcomes.iter().any(Option::is_some);
             match self.write_part(target, &part, &mut outcomes).await {
@@ -88,13 +99,19 @@ impl OpenSearch {
                 Err(error)
                     if target.runs_pipeline && is_begun && error.remedy() == Remedy::Retry =>
                 {
-                    unanswered = error.report();
+                    unanswered = Some(error);
                     break;
                 }
                 Err(error) => return Err(error),
             }
         }
-        let retry = || Outcome::Retry { reason: unanswered.clone() };
+        let retry = || match &unanswered {
+            Some(error) if error.is_overload() => {
+                Outcome::Overloaded { reason: error.report(), retry_after: error.retry_after() }
+            }
+            Some(error) => Outcome::Retry { reason: error.report() },
+            None => Outcome::Retry { reason: "the server did not answer for it".to_owned() },
+        };
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(retry)).collect())
     }
 
@@ -106,14 +123,19 @@ impl OpenSearch {
         part: &[Placed<'b>],
         outcomes: &mut [Option<Outcome>],
     ) -> Result<ControlFlow<(), Vec<Part<'p, 'b>>>> {
+        let seen = self.bulk_bytes.cuts();
         let answer = self.send(target, part).await?;
         match (answer.status, part) {
             (413, [(at, _)]) => {
                 outcomes[*at] = Some(refused("the document alone is larger than the server takes"));
                 Ok(ControlFlow::Continue(Vec::new()))
             }
-            (413, _) => Ok(ControlFlow::Continue(halves(part.to_vec()))),
+            (413, _) => {
+                self.bulk_bytes.cut(seen);
+                Ok(ControlFlow::Continue(halves(part.to_vec())))
+            }
             (200, _) => {
+                self.bulk_bytes.grow(TOO_LARGE_ROUND);
                 let spoilt = answer::read(target, part, &answer.body, outcomes)?;
                 match (spoilt.is_empty(), part.len()) {
                     (true, _) => Ok(ControlFlow::Continue(Vec::new())),
@@ -183,6 +205,10 @@ impl Sink for OpenSearch {
         batch: &'a Batch,
     ) -> BoxFuture<'a, Result<Vec<Outcome>>> {
         self.write_batch(target, batch).boxed()
+    }
+
+    fn bulk_bytes(&self) -> usize {
+        self.bulk_bytes.now()
     }
 
     fn older<'a>(

@@ -1,5 +1,6 @@
 //! One link's place at the stream: what is collected for it, what it has already, and how long the others wait for it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::flow::queue::{Closed, Room};
@@ -93,6 +94,7 @@ impl Subscriber {
         if let Some(room) = queue.try_reserve(self.bytes)? {
             return Ok(Some(room));
         }
+        let _waits = Waits::begin();
         loop {
             let (began, waiting) = (Instant::now(), queue.bytes());
             let patience = self.patience.at(began);
@@ -104,6 +106,29 @@ impl Subscriber {
                 Err(_) => return Ok(None),
             }
         }
+    }
+}
+
+/// Streams of this process that wait for a link just now.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any stream waits because a link's queue is full.
+pub fn any_waits() -> bool {
+    WAITING.load(Ordering::Relaxed) > 0
+}
+
+struct Waits;
+
+impl Waits {
+    fn begin() -> Self {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -107,14 +107,18 @@ async fn list(conn: &mut Conn, tell: Tell<'_>) -> Result<Vec<Active>> {
     let started = Instant::now();
     loop {
         let mark = format!("/* driftless {life} {} */", NUMBER.fetch_add(1, Ordering::Relaxed));
-        conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(tried)?;
         // Ids from 2⁴⁸ on are made up for transactions that have changed nothing.
         let question = format!(
             "SELECT {mark} trx_id, trx_mysql_thread_id, CAST(trx_started AS CHAR), COALESCE(trx_query, '') LIKE \
              'SELECT {mark}%' FROM information_schema.innodb_trx ORDER BY trx_started"
         );
-        let rows: Vec<(u64, u64, String, bool)> = conn.query(question).await.map_err(tried)?;
-        conn.query_drop("COMMIT").await.map_err(tried)?;
+        let asked = async {
+            conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(tried)?;
+            let rows: Vec<(u64, u64, String, bool)> = conn.query(question).await.map_err(tried)?;
+            conn.query_drop("COMMIT").await.map_err(tried)?;
+            Ok(rows)
+        };
+        let rows = control::in_time(control::ANSWERED_IN, asked).await?;
         let is_ours = rows.iter().any(|row| row.3);
         if is_ours && rows.len() < LISTED_MAX {
             let others = rows.into_iter().filter(|row| !row.3 && row.0 < 1 << 48);

@@ -35,11 +35,11 @@ const LONG: Duration = Duration::from_secs(2);
 
 /// Returns within a transaction that shows everything that is in the log now.
 pub async fn open(conn: &mut Conn, tell: Tell<'_>) -> Result<()> {
-    let (logged, end) = end(conn).await?;
+    let (logged, end) = control::in_time(control::ANSWERED_IN, end(conn)).await?;
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        let place = begin(conn).await?;
+        let place = control::in_time(control::ANSWERED_IN, begin(conn)).await?;
         if is_behind(&place, &end)? || is_naive(Rule::Snapshot) {
             return Ok(());
         }

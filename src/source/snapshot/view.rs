@@ -15,6 +15,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryFutureExt as _;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -60,15 +61,19 @@ pub async fn open_transaction(
     match server.naming {
         Naming::Domains => Ok(()),
         Naming::Gtids | Naming::Places => {
-            conn.query_drop("START TRANSACTION READ ONLY").await.map_err(control::error)
+            let begun = conn.query_drop("START TRANSACTION READ ONLY").map_err(control::error);
+            control::in_time(control::ANSWERED_IN, begun).await
         }
     }
 }
 
 /// Ends it. Gives a set of transactions in which all are that a SELECT can have shown.
 pub async fn close(conn: &mut Conn, server: &Server) -> Result<GtidSet> {
-    conn.query_drop("COMMIT").await.map_err(control::error)?;
-    watermark::executed(conn, server).await
+    control::in_time(control::ANSWERED_IN, async {
+        conn.query_drop("COMMIT").await.map_err(control::error)?;
+        watermark::executed(conn, server).await
+    })
+    .await
 }
 
 /// Returns when all of `delivered` can be seen, and goes on to be.
@@ -88,12 +93,12 @@ const WAIT_SECONDS: u32 = 1;
 async fn wait_until_executed(conn: &mut Conn, gtids: &GtidSet) -> Result<()> {
     let text = gtids.to_string();
     loop {
-        let timed_out: Option<Option<i64>> = conn
-            .exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", (&text, WAIT_SECONDS))
-            .await
-            .map_err(|error| {
-                control::error(error).context("cannot wait for executed transactions")
-            })?;
+        let asked =
+            conn.exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", (&text, WAIT_SECONDS));
+        let asked = asked.map_err(|error| {
+            control::error(error).context("cannot wait for executed transactions")
+        });
+        let timed_out: Option<Option<i64>> = control::in_time(control::ANSWERED_IN, asked).await?;
         match timed_out.flatten() {
             Some(0) => return Ok(()),
             Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
