@@ -37,6 +37,8 @@ pub enum Rule {
     Tailers = 17,
     /// Naive: a consistent snapshot of MariaDB shows what was delivered before it began.
     Snapshot = 18,
+    /// Naive: the name moves to a new index as soon as it is filled.
+    Rebuild = 20,
     /// Naive: every event is had whole before it is looked at.
     Memory = 22,
 }

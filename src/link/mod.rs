@@ -4,7 +4,8 @@
 //! them and maps them to document operations; an operation goes to the lane of its `_id`; a [`lane`] task takes a batch,
 //! lets the pipeline embed it and the sink write it; and what all lanes have acknowledged becomes the link's checkpoint.
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends. [`verify`]
-//! compares table and index beside a running worker.
+//! compares table and index beside a running worker, and [`rebuild`]
+//! makes an index anew.
 
 mod alone;
 mod altering;
@@ -28,6 +29,7 @@ mod pipeline_mode;
 mod policy;
 mod purging;
 mod prepared;
+mod rebuild;
 mod refused;
 mod start;
 mod status;
@@ -43,6 +45,7 @@ pub use control::Control;
 pub use letters::Retried;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
 pub use policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
+pub use rebuild::{Begun, NewRules, Rebuild, Wanted};
 pub use status::{Progress, State, Status, Verification};
 pub use supervisor::{Parts, Supervisor};
 pub use verify::{Counts, Difference, Order, Verdict};
@@ -77,6 +80,8 @@ pub struct Config {
     pub verify_every_secs: u64,
     /// Whether it then mends what differs.
     pub verify_repair: bool,
+    /// How long the old index of a link is kept when its name has moved to another one, in seconds.
+    pub rebuild_keep_old_secs: u64,
     /// How much may be refused.
     pub error_limit: ErrorLimit,
 }
@@ -120,6 +125,7 @@ impl Default for Config {
             on_purged: OnPurged::Verify,
             verify_every_secs: 0,
             verify_repair: false,
+            rebuild_keep_old_secs: 86_400,
             error_limit: ErrorLimit::default(),
         }
     }

@@ -30,6 +30,7 @@ mod oracle;
 mod pipeline;
 mod preflight;
 mod purged;
+mod rebuild;
 mod replication;
 mod rules;
 mod schema;

@@ -5,6 +5,7 @@
 //! index, with `require_alias`. When the index is deleted its alias goes too, and the server then refuses to create
 //! anything. For that to hold in a bulk of deletes only, [`bulk`] adds a guard.
 
+mod beside;
 mod bulk;
 mod http;
 mod index;
@@ -21,7 +22,10 @@ pub use self::bulk::write_operation;
 use self::http::{Answer, Http};
 pub(super) use self::product::Product;
 use super::answer::{self, Placed};
-use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Sink, Stored, Target};
+use super::{
+    Changes, Config, ID_BYTES_MAX, Moved, Moving, Named, Older, Outcome, PAGE_DOCUMENTS, Sink,
+    Stored, Target,
+};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
 use crate::naive::{Rule, is_naive};
@@ -182,6 +186,27 @@ impl Sink for OpenSearch {
 
     fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>> {
         index::let_go(&self.http, index, with_index).boxed()
+    }
+
+    fn named<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Named>> {
+        beside::named(&self.http, index).boxed()
+    }
+
+    fn make_like<'a>(
+        &'a self,
+        present: &'a str,
+        new: &'a str,
+        changes: &'a Changes,
+    ) -> BoxFuture<'a, Result<()>> {
+        beside::make_like(&self.http, present, new, changes).boxed()
+    }
+
+    fn refresh<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<()>> {
+        beside::refresh(&self.http, index).boxed()
+    }
+
+    fn move_names<'a>(&'a self, moving: &'a Moving) -> BoxFuture<'a, Result<Moved>> {
+        beside::move_names(&self.http, moving).boxed()
     }
 }
 
