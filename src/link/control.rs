@@ -97,7 +97,9 @@ impl Control {
         inner.refuse_drop(&record)?;
         if let Some(of) = &record.shadow_of {
             // Else its end would be taken for one that was cut off, and the index deleted.
-            inner.change_record(of, |record| record.rebuild = None)?;
+            inner.change_record(of, |record| {
+                record.rebuild = record.rebuild.take().filter(|rebuild| rebuild.other != id);
+            })?;
         }
         self.forget_link(id).await?;
         tracing::info!(link = id, with_index, "link dropped");

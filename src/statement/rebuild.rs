@@ -62,18 +62,20 @@ fn read_rebuild(lexer: &mut Lexer<'_>) -> Result<RebuildLink> {
     lexer.next()?;
     expect(lexer, "LINK")?;
     let link = read_id(lexer)?;
-    let token = lexer.clone().next()?;
-    let what = match () {
-        () if is_over(lexer)? => return Ok(begin(link, RebuildOptions::default())),
-        () if is_word(&token, "CANCEL") => Rebuild::Cancel,
-        () if is_word(&token, "ROLLBACK") => Rebuild::Rollback,
-        () if is_word(&token, "WITH") => {
-            lexer.next()?;
-            return Ok(begin(link, read_options(lexer)?));
-        }
-        () => return Err(unexpected("WITH, CANCEL, ROLLBACK or the end", &token)),
+    if is_over(lexer)? {
+        return Ok(begin(link, RebuildOptions::default()));
+    }
+    let token = lexer.next()?;
+    if is_word(&token, "WITH") {
+        return Ok(begin(link, read_options(lexer)?));
+    }
+    let what = match [("CANCEL", Rebuild::Cancel), ("ROLLBACK", Rebuild::Rollback)]
+        .into_iter()
+        .find(|(word, _)| is_word(&token, word))
+    {
+        Some((_, what)) => what,
+        None => return Err(unexpected("WITH, CANCEL, ROLLBACK or the end", &token)),
     };
-    lexer.next()?;
     Ok(RebuildLink { link, what })
 }
 

@@ -514,7 +514,10 @@ async fn a_link_of_the_configuration_stays_the_same_link_when_its_index_is_rebui
         .await;
     let mut stage = Stage { mysql, search, proxy, daemon, db, index };
     insert(&stage, 60).await;
-    stage.until_snapshot_is_done().await;
+    until("the link is made, and runs", SECONDS_30, async || {
+        shown(&stage, &stage.index).await["state"] == "running"
+    })
+    .await;
     // It is an index, whose name is free only when it goes.
     for keep in ["", "WITH KEEP OLD 1 DAY"] {
         let statement = format!("REBUILD LINK `{}` {keep}", stage.index);
@@ -615,6 +618,32 @@ async fn another_model_takes_the_place_of_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_whose_mapping_made_it_fail_is_well_behind_a_rebuild() {
+    let stage = staged(Product::OpenSearch, |setup| setup.set("link.error_limit.records", 0)).await;
+    linked(&stage, 30).await;
+    let strict =
+        json!({"dynamic": "strict", "properties": {"b": {"type": "keyword", "ignore_above": 9}}});
+    stage.search.ok("PUT", &format!("/{}/_mapping", at(&stage, 1)), Some(strict)).await;
+    let kept = stage.daemon.sql(&format!("DROP LINK `{}`", stage.index)).await;
+    assert_eq!(kept.cell(0, "Status"), "dropped");
+    let with_c = format!("{0}.c({1}.t.b),{0}.id(", stage.index, stage.db);
+    let statement = stage.statement().replacen(&format!("{}.id(", stage.index), &with_c, 1);
+    stage.daemon.sql(&statement).await;
+    stage.until_state("failed").await;
+    say(&stage, "WITH INDEX '{\"mappings\": {\"properties\": {\"c\": {\"type\": \"keyword\"}}}}'")
+        .await;
+    until_phase(&stage, "kept").await;
+    stage.until_state("running").await;
+    stage.exec("UPDATE {t} SET b = 'well' WHERE id = 3").await;
+    until("the link streams", SECONDS_30, async || {
+        stage.search.doc(&stage.index, "3").await.is_some_and(|doc| doc.source["c"] == "well")
+    })
+    .await;
+    assert_eq!(shown(&stage, &format!("{}~1", stage.index)).await["state"], "failed");
+    check(&stage, &stage.index, json!({"id": "id", "a": "a", "b": "b", "c": "b"})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_rebuilt_is_refused_and_changes_nothing() {
     let stage = staged(Product::OpenSearch, |setup| setup).await;
     linked(&stage, 20).await;
@@ -684,4 +713,29 @@ async fn a_link_is_copied_to_another_index() {
     let stage = Stage { index: other.clone(), ..stage };
     stage.until_equal("the other index is the table too", SECONDS_30).await;
     check(&stage, &other, plain()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_index_is_not_rebuilt_but_its_link_is_copied() {
+    let mysql = servers::mysql(Flavour::Mysql97);
+    let setup = Setup::new(&mysql, "http://127.0.0.1:9").set("sink.type", "embedded");
+    let daemon = setup.start().await;
+    let search = Search::at(daemon.url());
+    let db = mysql.database("rebuild").await;
+    mysql
+        .exec(format!("CREATE TABLE {db}.t (id BIGINT PRIMARY KEY, a VARCHAR(200), b VARCHAR(200)) CHARSET utf8mb4"))
+        .await;
+    let index = search.index("goods", index_body()).await;
+    let other = search.index("other", index_body()).await;
+    let proxy = Proxy::http(search.address()).await;
+    let stage = Stage { mysql, search, proxy, daemon, db, index };
+    insert(&stage, 5).await;
+    stage.link().await;
+    let why = refused(&stage, &format!("REBUILD LINK `{}`", stage.index)).await;
+    assert!(why.contains("the embedded sink has none") && why.contains("COPY LINK"), "{why}");
+    stage.daemon.sql(&format!("COPY LINK `{}` TO INDEX {other}", stage.index)).await;
+    until("the copy has the rows", SECONDS_30, async || {
+        stage.search.doc(&other, "5").await.is_some_and(|doc| doc.source["a"] == "0")
+    })
+    .await;
 }

@@ -322,7 +322,8 @@ impl Inner {
             let phase =
                 [State::Paused, State::Failed].into_iter().find(|p| p.as_str() == record.state);
             let (id, reason) = (record.id.clone(), record.reason.clone());
-            self.remember(record, phase.unwrap_or(State::Scheduled))?;
+            // Not scheduled, for a probe would take the daemon for one that is not ready.
+            self.remember(record, phase.unwrap_or(State::CatchingUp))?;
             if phase == Some(State::Failed)
                 && let Some((_, live)) = self.record_of(&id)
             {
