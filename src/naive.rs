@@ -41,6 +41,8 @@ pub enum Rule {
     Snapshot = 18,
     /// Naive: who has held the lease may write.
     Lease = 19,
+    /// Naive: the name moves to a new index as soon as it is filled.
+    Rebuild = 20,
     /// Naive: every event is had whole before it is looked at.
     Memory = 22,
 }

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::letters;
+use super::rebuild;
 use super::spec;
 use super::table::Table;
 use super::verification;
 use crate::error::{Error, ErrorKind, Span};
 use crate::link::{Control, Origin, Progress, State, Status};
-use crate::statement::{self, Name, SnapshotLink, Statement};
+use crate::statement::{self, CopyLink, Name, Rebuild, RebuildLink, SnapshotLink, Statement};
 use crate::table::TableId;
 
 /// The columns of `show_sync_link` and `show_sync_link_by_id`.
@@ -95,6 +96,27 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let how_far = "the rows are copied beside the stream; CALL dbms_etl.show_sync_link() says how far it is";
             Ok(done(&id.text, "ordered", how_far))
         }
+        Statement::RebuildLink(RebuildLink { link, what }) => {
+            rebuild_link(control, link, what, text).await
+        }
+        Statement::CopyLink(CopyLink { link, index, id }) => {
+            let named = id.as_ref().map(|id| id.text.as_str());
+            let made = control.copy_link(&link.text, &index.text, named, text.to_owned()).await;
+            let status = made.map_err(|errors| {
+                let at = |error: Error| match error.kind() {
+                    ErrorKind::NotFound if error.to_string().contains("unknown link") => {
+                        error.at(link.span)
+                    }
+                    ErrorKind::Input if error.to_string().contains("id") && id.is_some() => {
+                        error.at(id.as_ref().map_or(link.span, |id| id.span))
+                    }
+                    _ => error.at(index.span),
+                };
+                errors.into_iter().map(at).collect::<Vec<_>>()
+            })?;
+            let how_far = "it runs; CALL dbms_etl.show_sync_link() says how far it is";
+            Ok(done(&status.id, "created", how_far))
+        }
         Statement::VerifyLink(statement) => {
             let at = |error: Error| match (error.kind(), &statement.condition) {
                 (ErrorKind::NotFound, _) => error.at(statement.link.span),
@@ -104,6 +126,40 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let order = verification::order(statement);
             let verdict = control.verify(&order).await.map_err(|error| vec![at(error)])?;
             Ok(verification::table(&verdict))
+        }
+    }
+}
+
+async fn rebuild_link(
+    control: &Control,
+    link: &Name,
+    what: &Rebuild,
+    text: &str,
+) -> Result<Table, Vec<Error>> {
+    let at = |error: Error| match error.span() {
+        Some(_) => error,
+        None => error.at(link.span),
+    };
+    let one = |error: Error| vec![at(error)];
+    let id = &link.text;
+    match what {
+        Rebuild::Begin(options) => {
+            let wanted = rebuild::wanted(options, text).map_err(one)?;
+            let begun = control.rebuild(id, wanted).await;
+            let begun = begun.map_err(|errors| errors.into_iter().map(at).collect::<Vec<_>>())?;
+            let message = format!(
+                "the link {} fills {}; CALL dbms_etl.show_sync_link() says how far it is",
+                begun.shadow, begun.index
+            );
+            Ok(done(id, "rebuilding", &message))
+        }
+        Rebuild::Cancel => {
+            let index = control.cancel_rebuild(id).await.map_err(one)?;
+            Ok(done(id, "cancelled", &format!("{index} is deleted, and all is as it was")))
+        }
+        Rebuild::Rollback => {
+            let index = control.roll_back(id).await.map_err(one)?;
+            Ok(done(id, "rolled back", &format!("searches find {index} again")))
         }
     }
 }
@@ -197,6 +253,12 @@ fn others(status: &Status) -> String {
             "the last verification found {left} documents that differ from the table"
         ));
     }
+    if !status.shadow_of.is_empty() {
+        parts.push(format!("shadow of {}", status.shadow_of));
+    }
+    if let Some(rebuild) = &status.rebuild {
+        parts.push(rebuild::progress(&status.id, rebuild));
+    }
     if !status.note.is_empty() {
         parts.push(status.note.clone());
     }
@@ -276,6 +338,8 @@ mod tests {
             note: String::new(),
             verification: None,
             verified: None,
+            rebuild: None,
+            shadow_of: String::new(),
             statement: "CALL …".into(),
         }
     }

@@ -311,6 +311,17 @@ fn link(status: &Status) -> Value {
             "unjudged": verified.unjudged,
         })
     });
+    let rebuild = status.rebuild.as_ref().map(|rebuild| {
+        json!({
+            "phase": rebuild.phase,
+            "link": rebuild.link,
+            "index": rebuild.index,
+            "differences": rebuild.differences,
+            "repaired": rebuild.repaired,
+            "kept_until": rebuild.kept_until.map(execute::utc),
+            "waits_for": rebuild.waits_for,
+        })
+    });
     json!({
         "id": status.id,
         "index": status.index,
@@ -327,6 +338,8 @@ fn link(status: &Status) -> Value {
         "position": status.position,
         "verification": verification,
         "verified": verified,
+        "rebuild": rebuild,
+        "shadow_of": status.shadow_of,
         "pipeline": status.pipeline,
         "pipeline_mode": status.pipeline_mode,
         "statement": status.statement,

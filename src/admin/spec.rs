@@ -19,6 +19,8 @@ pub fn of(statement: &Statement, text: &str, origin: Origin) -> Option<Spec> {
         | Statement::ResetLink { .. }
         | Statement::DropLink { .. }
         | Statement::SnapshotLink(_)
+        | Statement::RebuildLink(_)
+        | Statement::CopyLink(_)
         | Statement::VerifyLink(_)
         | Statement::ShowDeadLetters { .. }
         | Statement::RetryDeadLetters { .. }
@@ -50,7 +52,7 @@ fn by_map(mapping: &Mapping) -> Rules {
     })
 }
 
-fn rule(assignment: &Assignment) -> mapping::Rule {
+pub(super) fn rule(assignment: &Assignment) -> mapping::Rule {
     mapping::Rule {
         field: assignment.field.text.clone(),
         table: TableId::new(&assignment.db.text, &assignment.table.text),

@@ -11,7 +11,7 @@ use crate::link::consequence::rule_records;
 use crate::link::standby::Waiting;
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
-use crate::link::{PipelineMode, Rules, Spec, beginning, start};
+use crate::link::{PipelineMode, Rebuild, Rules, Spec, beginning, rebuild, start};
 use crate::sink::Permit as _;
 use crate::state::LinkRecord;
 use crate::table::TableId;
@@ -26,10 +26,20 @@ pub struct Control {
 impl Control {
     /// Makes a link and starts it. Everything that can be known to be wrong is said now, all at once.
     pub async fn create(&self, spec: Spec) -> Result<Status, Vec<Error>> {
+        self.create_like(spec, None).await
+    }
+
+    /// The same, with the forms and the policy of another link.
+    pub(super) async fn create_like(
+        &self,
+        spec: Spec,
+        like: Option<&LinkRecord>,
+    ) -> Result<Status, Vec<Error>> {
         let inner = &self.inner;
         let id = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
         let table =
             spec.rules.table().cloned().ok_or_else(|| vec![Error::input("a link needs a rule")])?;
+        rebuild::refuse_name(&id).map_err(|error| vec![error])?;
         inner.refuse_twice(&id, spec.rules.index()).map_err(|error| vec![error])?;
         let mapping = start::validate(inner, &spec, &table).await?;
         let begins_at =
@@ -53,6 +63,19 @@ impl Control {
             ..LinkRecord::default()
         };
         set_overrides(&mut record, spec.overrides);
+        if let Some(like) = like {
+            record = LinkRecord {
+                types: like.types.clone(),
+                all_columns: like.all_columns,
+                on_truncate: like.on_truncate.clone(),
+                on_drop: like.on_drop.clone(),
+                add_columns: like.add_columns.clone(),
+                on_purged: like.on_purged.clone(),
+                verify_every_secs: like.verify_every_secs,
+                verify_repair: like.verify_repair,
+                ..record
+            };
+        }
         inner.refuse_twice(&id, &record.index).map_err(|error| vec![error])?;
         // What a drop that was cut off, or a worker that outlived it, may have left would pass for this link's own.
         inner.parts.state.checkpoints().delete(&id).map_err(|error| vec![error])?;
@@ -72,22 +95,16 @@ impl Control {
     /// Ends a link and forgets it; the index stays as it is, or is deleted.
     pub async fn drop_link(&self, id: &str, with_index: bool) -> Result<()> {
         let inner = &self.inner;
+        let _one_at_a_time = inner.moving.lock().await;
         let (record, _) = inner.record_of(id).ok_or_else(|| self.cannot_drop(id))?;
-        let running = inner.run.lock().await.workers.remove(id);
-        if let Some(running) = running {
-            running.task.abort();
-            let _ = running.task.await;
+        inner.refuse_drop(&record)?;
+        if let Some(of) = &record.shadow_of {
+            // Else its end would be taken for one that was cut off, and the index deleted.
+            inner.change_record(of, |record| {
+                record.rebuild = record.rebuild.take().filter(|rebuild| rebuild.other != id);
+            })?;
         }
-        let state = &inner.parts.state;
-        state.links().delete(id)?;
-        state.checkpoints().delete(id)?;
-        state.families().delete(id)?;
-        if let Some(rule) = record.rules.first() {
-            state.schemas().delete(id, &TableId::new(&rule.db, &rule.table))?;
-        }
-        lock(&inner.links).remove(id);
-        inner.share_memory();
-        metrics().forget_link(id);
+        self.forget_link(id).await?;
         tracing::info!(link = id, with_index, "link dropped");
         match inner.sink.let_go(&record.index, with_index).await {
             Err(error) if with_index => {
@@ -103,8 +120,31 @@ impl Control {
         }
     }
 
+    /// Ends a link, and takes it out of the state.
+    pub(super) async fn forget_link(&self, id: &str) -> Result<()> {
+        let inner = &self.inner;
+        let (record, _) = inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        let running = inner.run.lock().await.workers.remove(id);
+        if let Some(running) = running {
+            running.task.abort();
+            let _ = running.task.await;
+        }
+        let state = &inner.parts.state;
+        state.links().delete(id)?;
+        state.checkpoints().delete(id)?;
+        state.families().delete(id)?;
+        if let Some(rule) = record.rules.first() {
+            state.schemas().delete(id, &TableId::new(&rule.db, &rule.table))?;
+        }
+        lock(&inner.links).remove(id);
+        inner.share_memory();
+        metrics().forget_link(id);
+        Ok(())
+    }
+
     /// Stops a link at a clean checkpoint, also for the next starts of the daemon.
     pub async fn pause(&self, id: &str) -> Result<()> {
+        self.inner.refuse_moving(id)?;
         let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
         // Before its task ends: a restart of the stream that comes meanwhile must not take the link along.
         live.begin_again(State::Paused);
@@ -117,6 +157,7 @@ impl Control {
 
     /// Lets a link that was paused, or has failed, go on from its checkpoint.
     pub async fn resume(&self, id: &str) -> Result<()> {
+        self.inner.refuse_moving(id)?;
         let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
         if !live.phase().is_at_rest() {
             let what =
@@ -129,6 +170,7 @@ impl Control {
 
     /// Has a link copy its table again, and delete the documents that have no row then.
     pub async fn reset(&self, id: &str) -> Result<()> {
+        self.inner.refuse_moving(id)?;
         let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
         if self.inner.parts.source.files().is_some() {
             let what = "the source is a folder of log files, from which no table can be copied";
@@ -373,6 +415,11 @@ fn show(entry: &Entry) -> Status {
         note: String::new(),
         verification: None,
         verified: record.verified,
+        rebuild: record
+            .rebuild
+            .as_ref()
+            .map(|rebuild| Rebuild::shown(rebuild, entry.live.rebuild())),
+        shadow_of: record.shadow_of.clone().unwrap_or_default(),
         statement: record.statement.clone(),
     };
     entry.live.show(&mut status);

@@ -4,7 +4,8 @@
 //! them and maps them to document operations; an operation goes to the lane of its `_id`; a [`lane`] task takes a batch,
 //! lets the pipeline embed it and the sink write it; and what all lanes have acknowledged becomes the link's checkpoint.
 //! The [`supervisor`] owns the source's tailer and the links' workers and decides what follows when one ends. [`verify`]
-//! compares table and index beside a running worker.
+//! compares table and index beside a running worker, and [`rebuild`]
+//! makes an index anew.
 
 mod alone;
 mod altering;
@@ -31,6 +32,7 @@ mod pipeline_mode;
 mod policy;
 mod purging;
 mod prepared;
+mod rebuild;
 mod refused;
 pub mod standby;
 mod start;
@@ -50,6 +52,7 @@ pub use control::Control;
 pub use letters::Retried;
 pub use pipeline_mode::{PipelineMode, nobody_to_delegate_to};
 pub use policy::{AddColumns, OnGone, OnPurged, Overrides, Policy};
+pub use rebuild::{Begun, NewRules, Rebuild, Wanted};
 pub use status::{Progress, State, Status, Verification};
 pub use supervisor::{Parts, Supervisor};
 pub use verify::{Counts, Difference, Order, Verdict};
@@ -88,6 +91,8 @@ pub struct Config {
     pub watchdog_secs: u64,
     /// A document that cannot be written for so long while others can is parked; 0: never.
     pub park_after_secs: u64,
+    /// How long the old index of a link is kept when its name has moved to another one, in seconds.
+    pub rebuild_keep_old_secs: u64,
     /// How much may be refused.
     pub error_limit: ErrorLimit,
 }
@@ -137,6 +142,7 @@ impl Default for Config {
             verify_repair: false,
             watchdog_secs: 60,
             park_after_secs: 600,
+            rebuild_keep_old_secs: 86_400,
             error_limit: ErrorLimit::default(),
         }
     }

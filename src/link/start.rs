@@ -601,7 +601,7 @@ fn holding(holds: &SchemaRecord, passed: Option<&GtidSet>) -> Holding {
 }
 
 /// The rules by the columns' names of now, as far as the link knows them.
-fn last_rules(
+pub(super) fn last_rules(
     inner: &Inner,
     record: &LinkRecord,
     table: &TableId,

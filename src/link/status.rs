@@ -11,6 +11,7 @@ use crate::flow::pulse::Pulse;
 use crate::link::Spec;
 use crate::link::inquiry::Inquiry;
 use crate::link::pipeline_mode::Way;
+use crate::link::rebuild::Rebuild;
 use crate::state::{LinkRecord, VerifiedRecord};
 use crate::telemetry::metrics::{LinkMetrics, metrics};
 
@@ -96,6 +97,10 @@ pub struct Status {
     pub verification: Option<Verification>,
     /// The last one that has looked at everything.
     pub verified: Option<VerifiedRecord>,
+    /// The rebuild of its index that goes on, or whose old index is kept.
+    pub rebuild: Option<Rebuild>,
+    /// The link whose shadow this one is; empty where it is none.
+    pub shadow_of: String,
     pub statement: String,
 }
 
@@ -122,6 +127,8 @@ impl Status {
             note: String::new(),
             verification: None,
             verified: None,
+            rebuild: None,
+            shadow_of: String::new(),
             statement: spec.statement.clone(),
         }
     }
@@ -148,6 +155,8 @@ impl Status {
             note: format!("run by the daemon on {leader}, for which this one stands by"),
             verification: None,
             verified: record.verified,
+            rebuild: None,
+            shadow_of: record.shadow_of.clone().unwrap_or_default(),
             statement: record.statement.clone(),
         }
     }
@@ -206,6 +215,8 @@ struct Changing {
     verification: Option<Verification>,
     /// How far a copy is that compares.
     mending: Option<Verification>,
+    /// What the rebuild of its index does, and what that waits for.
+    rebuild: (&'static str, String),
     /// How the worker that runs now is asked; that of one that has ended is closed.
     inquiries: Option<mpsc::Sender<Inquiry>>,
 }
@@ -232,6 +243,7 @@ impl Live {
                 note: String::new(),
                 verification: None,
                 mending: None,
+                rebuild: ("", String::new()),
                 inquiries: None,
             }),
         };
@@ -341,6 +353,18 @@ impl Live {
 
     pub fn show_verification(&self, verification: Option<Verification>) {
         self.change(|c| c.verification = verification);
+    }
+
+    /// An empty word leaves that of before.
+    pub fn set_rebuild(&self, doing: &'static str, waits_for: String) {
+        self.change(|c| {
+            let doing = if doing.is_empty() { c.rebuild.0 } else { doing };
+            c.rebuild = (doing, waits_for);
+        });
+    }
+
+    pub fn rebuild(&self) -> (&'static str, String) {
+        self.change(|c| c.rebuild.clone())
     }
 
     pub fn show_mending(&self, mending: Option<Verification>) {

@@ -69,6 +69,10 @@ pub(super) struct Inner {
     /// Links whose source has ended.
     pub finished: watch::Sender<BTreeSet<String>>,
     pub keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Links that nobody may start: the name of an index moves with them.
+    pub held: Mutex<BTreeSet<String>>,
+    /// Whoever begins or ends a rebuild, or moves a name, has it.
+    pub moving: tokio::sync::Mutex<()>,
     /// Copies take turns in reading.
     pub copy_turns: Arc<Semaphore>,
     /// True from the moment when everything is to end for good.
@@ -140,6 +144,7 @@ impl Supervisor {
             let is_paused = record.state == State::Paused.as_str();
             inner.remember(record, if is_paused { State::Paused } else { State::Scheduled })?;
         }
+        inner.hold_moving();
         let keeper = tokio::spawn(keep(inner.clone(), requests, declared));
         *lock(&inner.keeper) = Some(keeper);
         Ok(Control { inner })
@@ -164,6 +169,7 @@ async fn keep(inner: Arc<Inner>, mut requests: mpsc::Receiver<Restart>, declared
     }
     beside.spawn(Control { inner: inner.clone() }.verify_when_due());
     beside.spawn(Control { inner: inner.clone() }.retry_parked());
+    beside.spawn(Control { inner: inner.clone() }.rebuild_when_asked());
     beside.spawn(watchdog::watch(inner.clone()));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut last = tokio::time::Instant::now();
@@ -235,6 +241,8 @@ impl Inner {
             declared: AtomicUsize::new(declared),
             finished: watch::Sender::default(),
             keeper: Mutex::default(),
+            held: Mutex::default(),
+            moving: tokio::sync::Mutex::default(),
             copy_turns: Arc::new(Semaphore::new(parts.snapshot.parallel.clamp(1, 1_024))),
             ending: watch::Sender::new(false),
             lease,
@@ -299,8 +307,9 @@ impl Inner {
 
     pub async fn start_worker(self: &Arc<Self>, id: &str) {
         let mut run = self.run.lock().await;
-        if run.is_stopping || run.workers.get(id).is_some_and(|running| !running.task.is_finished())
-        {
+        let is_held = lock(&self.held).contains(id);
+        let runs = run.workers.get(id).is_some_and(|running| !running.task.is_finished());
+        if run.is_stopping || is_held || runs {
             return;
         }
         let (stop, stopped) = watch::channel(false);
@@ -338,15 +347,17 @@ impl Inner {
         }
     }
 
-    /// Stops a link's task, if it has one, at a clean checkpoint if that is there in time.
-    pub async fn stop_worker(&self, id: &str) {
-        let Some(mut running) = self.run.lock().await.workers.remove(id) else { return };
+    /// Stops a link's task, if it has one, at a clean checkpoint if that is there in time; says whether it was.
+    pub async fn stop_worker(&self, id: &str) -> bool {
+        let Some(mut running) = self.run.lock().await.workers.remove(id) else { return true };
         let _ = running.stop.send(true);
         let timeout = Duration::from_millis(self.parts.link.stop_timeout_ms);
-        if tokio::time::timeout(timeout, &mut running.task).await.is_err() {
+        let is_in_time = tokio::time::timeout(timeout, &mut running.task).await.is_ok();
+        if !is_in_time {
             running.task.abort();
             let _ = running.task.await;
         }
+        is_in_time
     }
 
     /// Makes the next start of the stream begin an epoch above `above`.
@@ -413,16 +424,22 @@ impl Inner {
 
     /// Stores what a link became.
     pub fn store_record(&self, id: &str, change: impl FnOnce(&mut LinkRecord)) {
-        let record = {
-            let mut links = lock(&self.links);
-            let Some(entry) = links.get_mut(id) else { return };
-            change(&mut entry.record);
-            entry.record.updated_at = unix_seconds();
-            entry.record.clone()
-        };
-        if let Err(error) = self.parts.state.links().put(&record) {
+        if let Err(error) = self.change_record(id, change) {
             tracing::error!(link = id, error = %error.report(), "cannot store the link");
         }
+    }
+
+    /// The same, for those who must know whether it is stored; else nothing has changed. One at a time, so that an older
+    /// record is never stored last.
+    pub fn change_record(&self, id: &str, change: impl FnOnce(&mut LinkRecord)) -> Result<()> {
+        let mut links = lock(&self.links);
+        let Some(entry) = links.get_mut(id) else { return Ok(()) };
+        let mut record = entry.record.clone();
+        change(&mut record);
+        record.updated_at = unix_seconds();
+        self.parts.state.links().put(&record)?;
+        entry.record = record;
+        Ok(())
     }
 }
 

@@ -160,7 +160,7 @@ impl Sink for Embedded {
     }
 
     /// Documents are looked up as they are now.
-    fn refresh<'a>(&'a self, _target: &'a Target) -> BoxFuture<'a, Result<()>> {
+    fn refresh<'a>(&'a self, _index: &'a str) -> BoxFuture<'a, Result<()>> {
         async { Ok(()) }.boxed()
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "daemon")]
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -26,9 +26,9 @@ pub use self::opensearch::write_operation;
 use self::opensearch::{OpenSearch, OwnNotes, Product};
 #[cfg(feature = "daemon")]
 use crate::document::Batch;
-#[cfg(feature = "daemon")]
-use crate::error::Result;
 use crate::error::{Error, nearest};
+#[cfg(feature = "daemon")]
+use crate::error::{ErrorKind, Result};
 #[cfg(feature = "embedded")]
 use crate::index::Indexes;
 use crate::position::Version;
@@ -108,11 +108,35 @@ pub trait Sink: Send + Sync {
         self.read(target, ids)
     }
 
-    /// Has searches see every write that was acknowledged before.
-    fn refresh<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<()>>;
-
     /// Takes back what [`Sink::prepare`] has put on the index, or deletes the index. One that is not there is no error.
     fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>>;
+
+    /// What stands behind `index`, an index or an alias.
+    fn named<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Named>> {
+        let _ = index;
+        async { Err(has_no_aliases()) }.boxed()
+    }
+
+    /// Makes the index `new` as `present` is, but for what `changes` says. It is empty, and must not be there yet.
+    fn make_like<'a>(
+        &'a self,
+        present: &'a str,
+        new: &'a str,
+        changes: &'a Changes,
+    ) -> BoxFuture<'a, Result<()>> {
+        let _ = (present, new, changes);
+        async { Err(has_no_aliases()) }.boxed()
+    }
+
+    /// Has searches see every write to `index` that was acknowledged before.
+    fn refresh<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Lets all names that lead to one index lead to another, at one moment, with all that they say beside it. `Err` says
+    /// nothing: it may have been done, or be done later.
+    fn move_names<'a>(&'a self, moving: &'a Moving) -> BoxFuture<'a, Result<Moved>> {
+        let _ = moving;
+        async { Err(has_no_aliases()) }.boxed()
+    }
 
     /// The indexes behind this sink, if they are our own.
     #[cfg(feature = "embedded")]
@@ -127,6 +151,50 @@ pub trait Permit: Send + Sync {
     /// A request that is sent now must have ended when this time is over. Asked before each one; an error says that none
     /// may be sent now.
     fn time_left(&self) -> Result<Duration>;
+}
+
+/// What stands behind a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// The concrete index; of an alias with several the one that is written to.
+    pub index: String,
+    pub uuid: String,
+    pub is_alias: bool,
+}
+
+/// What shall be different in an index that is made like another.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// Settings that take the place of others; null: the server's default.
+    pub settings: Option<serde_json::Value>,
+    /// What is put over the mapping.
+    pub mappings: Option<serde_json::Value>,
+    pub default_pipeline: Option<String>,
+}
+
+/// From which index to which one the names go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moving {
+    pub from: String,
+    pub to: String,
+    /// The first index goes, and its own name becomes an alias too.
+    pub replaces: bool,
+}
+
+#[derive(Debug)]
+pub enum Moved {
+    Done,
+    /// Nothing has changed.
+    Refused(Error),
+}
+
+/// What is to be said where names cannot move.
+#[cfg(feature = "daemon")]
+fn has_no_aliases() -> Error {
+    let what = "a rebuild moves an alias, and the embedded sink has none";
+    Error::new(ErrorKind::Unsupported, what).with_advice(
+        "make another index with the mapping you want, and COPY LINK <id> TO INDEX <index>; search there when it runs",
+    )
 }
 
 /// Every type of sink that this build has.

@@ -77,6 +77,25 @@ impl Families<'_> {
         self.state.write(batch, Durability::Buffered)
     }
 
+    /// Adds the entries of one link to those of another, not all at once.
+    pub(super) fn copy_children(&self, from: &str, to: &str) -> Result<()> {
+        /// In a batch, so that no link needs much memory.
+        const AT_ONCE: usize = 10_000;
+        let family = self.state.family(Records::Children);
+        let (prefix, new_prefix) = (joined_key(from, &[""]), joined_key(to, &[""]));
+        let mut batch = WriteBatch::default();
+        let mode = IteratorMode::From(&prefix, Direction::Forward);
+        for entry in self.state.inner.db.iterator_cf(family, mode) {
+            let (name, value) = entry.map_err(|cause| failed("read from children", cause))?;
+            let Some(rest) = name.strip_prefix(prefix.as_slice()) else { break };
+            batch.put_cf(family, [&new_prefix, rest].concat(), value);
+            if batch.len() >= AT_ONCE {
+                self.state.write(std::mem::take(&mut batch), Durability::Buffered)?;
+            }
+        }
+        self.state.write(batch, Durability::Buffered)
+    }
+
     /// Entries of rows that refer by this key to what has this form (None: to anything), behind the entry `after`, in
     /// their order.
     pub fn children(

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rocksdb::WriteBatch;
+use rocksdb::{Direction, IteratorMode, WriteBatch};
 use serde::{Deserialize, Serialize};
 
-use super::{Durability, Family, State, joined_key};
+use super::{Durability, Family, State, failed, joined_key};
 use crate::error::Result;
 
 /// One link, as it is found again after a restart.
@@ -58,6 +58,49 @@ pub struct LinkRecord {
     /// Why the next start begins with a comparison of the table and its documents, as behind a purge; None: it does not.
     #[serde(default)]
     pub is_incomplete: Option<String>,
+    /// The rebuild of this link that goes on, or whose old index is still kept.
+    #[serde(default)]
+    pub rebuild: Option<RebuildRecord>,
+    /// The link that this one is the shadow of: it fills that one's new index, or keeps its old one.
+    #[serde(default)]
+    pub shadow_of: Option<String>,
+    /// How often its index was made anew.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+/// One index in the place of another under one name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildRecord {
+    pub phase: RebuildPhase,
+    /// The shadow: it fills the new index, and when the name has moved it keeps the old one.
+    pub other: String,
+    /// The shadow's index.
+    pub index: String,
+    pub index_uuid: String,
+    /// The index that the name leads to.
+    pub present: String,
+    pub present_uuid: String,
+    /// The name is that of the present index, which must go for an alias to have it.
+    pub replaces: bool,
+    pub keep_old_secs: u64,
+    /// Unix seconds; None before the name has moved.
+    pub kept_until: Option<u64>,
+    /// What verifications of the new index have found, and mended of it.
+    pub differences: u64,
+    pub repaired: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RebuildPhase {
+    /// The shadow fills the new index.
+    #[default]
+    Filling,
+    /// The name moves now, or has moved; the index that it leads to says which.
+    Moving,
+    /// The name has moved, and the shadow keeps the old index.
+    Kept,
 }
 
 /// What a verification has found.
@@ -86,6 +129,10 @@ pub struct RuleRecord {
     pub column: String,
 }
 
+/// Where a link has records beside its own and those of its rows by foreign keys, under its id or behind it.
+const OF_A_LINK: [Family; 5] =
+    [Family::Checkpoints, Family::Schemas, Family::Prepared, Family::Families, Family::Letters];
+
 /// All links; every write is synced.
 pub struct Links<'s> {
     pub(super) state: &'s State,
@@ -95,6 +142,71 @@ impl Links<'_> {
     /// Writes the link under its own id, in the place of what was there.
     pub fn put(&self, link: &LinkRecord) -> Result<()> {
         self.state.put(Family::Links, link.id.as_bytes(), link, Durability::Synced)
+    }
+
+    /// Writes several links, all or none.
+    pub fn put_all(&self, links: &[&LinkRecord]) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        for link in links {
+            self.state.add(Family::Links, link.id.as_bytes(), *link, &mut batch)?;
+        }
+        self.state.write(batch, Durability::Synced)
+    }
+
+    /// Lets `link` go on with everything that `shadow` has, under its own id, and `kept`, where there is one, with
+    /// everything that the link had; else that is forgotten. All or nothing, but for the rows by foreign keys: these are
+    /// copied first, so that after a crash some may be there twice, which is harmless where both links make the same ids.
+    pub fn exchange(
+        &self,
+        link: &LinkRecord,
+        shadow: &str,
+        kept: Option<&LinkRecord>,
+    ) -> Result<()> {
+        let families = self.state.families();
+        if let Some(kept) = kept {
+            families.copy_children(&link.id, &kept.id)?;
+        }
+        families.copy_children(shadow, &link.id)?;
+        let mut batch = WriteBatch::default();
+        if let Some(kept) = kept {
+            self.copy(&link.id, &kept.id, &mut batch)?;
+            self.state.add(Family::Links, kept.id.as_bytes(), kept, &mut batch)?;
+        }
+        self.forget(&link.id, &mut batch);
+        self.copy(shadow, &link.id, &mut batch)?;
+        self.forget(shadow, &mut batch);
+        self.state.delete_range(Family::Children, &joined_key(shadow, &[""]), &mut batch);
+        batch.delete_cf(self.state.family(Family::Links), shadow);
+        self.state.add(Family::Links, link.id.as_bytes(), link, &mut batch)?;
+        self.state.write(batch, Durability::Synced)
+    }
+
+    /// Adds what `from` has, but for its rows by foreign keys, to `batch` under `to`.
+    fn copy(&self, from: &str, to: &str, batch: &mut WriteBatch) -> Result<()> {
+        let db = &self.state.inner.db;
+        for family in OF_A_LINK {
+            let handle = self.state.family(family);
+            let reading = |cause| failed(&format!("read from {}", family.name()), cause);
+            if let Some(value) = db.get_pinned_cf(handle, from).map_err(reading)? {
+                batch.put_cf(handle, to, value);
+            }
+            let (prefix, new_prefix) = (joined_key(from, &[""]), joined_key(to, &[""]));
+            let all = IteratorMode::From(&prefix, Direction::Forward);
+            for entry in db.iterator_cf(handle, all) {
+                let (key, value) = entry.map_err(reading)?;
+                let Some(rest) = key.strip_prefix(prefix.as_slice()) else { break };
+                batch.put_cf(handle, [&new_prefix, rest].concat(), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the deletion of what [`Links::copy`] copies to `batch`.
+    fn forget(&self, id: &str, batch: &mut WriteBatch) {
+        for family in OF_A_LINK {
+            batch.delete_cf(self.state.family(family), id);
+            self.state.delete_range(family, &joined_key(id, &[""]), batch);
+        }
     }
 
     pub fn get(&self, id: &str) -> Result<Option<LinkRecord>> {
@@ -124,7 +236,7 @@ impl Links<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::open;
-    use super::super::{CheckpointRecord, History, SchemaRecord};
+    use super::super::{CheckpointRecord, Child, History, LetterRecord, SchemaRecord};
     use super::*;
     use crate::table::{TableDef, TableId};
 
@@ -155,6 +267,46 @@ mod tests {
         stored.as_object_mut().expect("an object").remove("types").expect("is there now");
         let read: LinkRecord = serde_json::from_value(stored).expect("reads");
         assert_eq!(read, link("1"));
+    }
+
+    #[test]
+    fn two_links_exchange_all_that_they_have() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = open(dir.path());
+        let letter = |link: &str| LetterRecord { document: link.into(), ..Default::default() };
+        let child = |form: &str| Child {
+            form: form.into(),
+            id: "1".into(),
+            key: Vec::new(),
+            refers_to: Vec::new(),
+        };
+        for name in ["a", "a~2", "ab"] {
+            let checkpoint = CheckpointRecord { index_uuid: name.into(), ..Default::default() };
+            state.links().put(&link(name)).expect("writes");
+            state.checkpoints().put(name, &checkpoint, false).expect("writes");
+            state.letters().put(name, &letter(name)).expect("writes");
+            let child = child(name);
+            state.families().put_children(name, [("f", &child)]).expect("writes");
+        }
+        let kept = LinkRecord { id: "a~1".into(), ..link("a") };
+        state.links().exchange(&link("a"), "a~2", Some(&kept)).expect("exchanges");
+        let uuid = |name| state.checkpoints().get(name).expect("reads").map(|c| c.index_uuid);
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!((uuid("a"), uuid("a~1"), uuid("a~2")), (some("a~2"), some("a"), None));
+        assert_eq!(state.letters().list("a").expect("reads"), [letter("a~2")]);
+        assert_eq!(state.letters().list("a~1").expect("reads"), [letter("a")]);
+        assert_eq!(state.letters().list("a~2").expect("reads"), []);
+        let forms = |name| {
+            let found = state.families().children(name, ("f", None), None, 9).expect("reads");
+            found.into_iter().map(|(_, child)| child.form).collect::<Vec<_>>()
+        };
+        // What was there too is there still.
+        assert_eq!((forms("a"), forms("a~1")), (vec!["a".into(), "a~2".into()], vec!["a".into()]));
+        assert_eq!(forms("a~2"), [""; 0]);
+        state.links().exchange(&link("a"), "a~1", None).expect("exchanges");
+        assert_eq!((uuid("a"), uuid("a~1"), uuid("ab")), (some("a"), None, some("ab")));
+        let ids: Vec<_> = state.links().list().expect("lists").into_iter().map(|l| l.id).collect();
+        assert_eq!(ids, ["a", "ab"]);
     }
 
     #[test]

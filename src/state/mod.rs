@@ -32,7 +32,7 @@ pub use self::catalog::Catalog;
 pub use self::checkpoints::{CheckpointRecord, Checkpoints, CopyOrder, KeyPart, SnapshotRecord};
 pub use self::families::{Child, Families, FamilyRecord, entry_name};
 pub use self::letters::{LetterRecord, Letters};
-pub use self::links::{LinkRecord, Links, RuleRecord, VerifiedRecord};
+pub use self::links::{LinkRecord, Links, RebuildPhase, RebuildRecord, RuleRecord, VerifiedRecord};
 pub use self::pages::{Page, Pages, PairRecord};
 pub use self::prepared::{Prepared, PreparedOp};
 pub use self::schemas::{Copy, History, SchemaRecord, Schemas};
@@ -230,11 +230,23 @@ impl State {
         record: &T,
         durability: Durability,
     ) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        self.add(family, key, record, &mut batch)?;
+        self.write(batch, durability)
+    }
+
+    /// Adds a record to `batch`.
+    fn add<T: Serialize + ?Sized>(
+        &self,
+        family: Family,
+        key: &[u8],
+        record: &T,
+        batch: &mut WriteBatch,
+    ) -> Result<()> {
         let bytes = serde_json::to_vec(&WriteEnvelope { v: RECORD_VERSION, value: record })
             .map_err(|cause| failed(&format!("write to {}", family.name()), cause))?;
-        let mut batch = WriteBatch::default();
         batch.put_cf(self.family(family), key, bytes);
-        self.write(batch, durability)
+        Ok(())
     }
 
     fn delete(&self, family: Family, key: &[u8], durability: Durability) -> Result<()> {

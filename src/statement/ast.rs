@@ -28,6 +28,8 @@ pub enum Statement {
         with_index: bool,
     },
     SnapshotLink(SnapshotLink),
+    RebuildLink(RebuildLink),
+    CopyLink(CopyLink),
     VerifyLink(VerifyLink),
     /// `None`: of all links.
     ShowDeadLetters {
@@ -64,6 +66,45 @@ pub struct VerifyLink {
     pub sample_ppm: Option<u32>,
     pub with_vectors: bool,
     pub repair: bool,
+}
+
+/// `REBUILD LINK x [WITH option[, option…]]`, `REBUILD LINK x CANCEL`, `REBUILD LINK x ROLLBACK`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RebuildLink {
+    pub link: Name,
+    pub what: Rebuild,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebuild {
+    Begin(RebuildOptions),
+    Cancel,
+    Rollback,
+}
+
+/// In what the new index is different, and what becomes of the old one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RebuildOptions {
+    /// A JSON object with `settings` and `mappings`, or one of them.
+    pub index: Option<Name>,
+    /// Rules in the place of the link's; at least one, of one index and one table.
+    pub mapping: Option<Vec<Assignment>>,
+    pub pipeline: Option<Name>,
+    pub keep_old: Option<KeepOld>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepOld {
+    pub secs: u64,
+    pub span: Span,
+}
+
+/// `COPY LINK x TO INDEX y [AS id]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyLink {
+    pub link: Name,
+    pub index: Name,
+    pub id: Option<Name>,
 }
 
 /// A name as it is meant (quotes and escapes undone), and the bytes of the text that wrote it.

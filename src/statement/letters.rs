@@ -47,12 +47,12 @@ pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<Option<Statement>> {
     }))
 }
 
-fn expect(lexer: &mut Lexer<'_>, word: &str) -> Result<()> {
+pub(super) fn expect(lexer: &mut Lexer<'_>, word: &str) -> Result<()> {
     let token = lexer.next()?;
     if is_word(&token, word) { Ok(()) } else { Err(unexpected(word, &token)) }
 }
 
-fn is_over(lexer: &Lexer<'_>) -> Result<bool> {
+pub(super) fn is_over(lexer: &Lexer<'_>) -> Result<bool> {
     Ok(matches!(lexer.clone().next()?.kind, Kind::End | Kind::Sign(';')))
 }
 

@@ -56,6 +56,15 @@ pub(super) struct Text {
     origins: Vec<usize>,
 }
 
+impl Text {
+    /// Where the byte at this place of the meaning was written.
+    pub fn place(&self, at: usize) -> Span {
+        let start = self.origins.get(at).or(self.origins.last()).copied().unwrap_or_default();
+        let end = self.origins.iter().copied().find(|origin| *origin > start).unwrap_or(start);
+        Span::new(start, end)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Lexer<'t> {
     text: &'t str,

@@ -13,9 +13,13 @@ mod links;
 mod mapping;
 mod parser;
 mod procedures;
+mod rebuild;
 mod verify;
 
-pub use ast::{Assignment, Mapping, Name, SnapshotLink, Statement, SyncByTable, VerifyLink};
+pub use ast::{
+    Assignment, CopyLink, KeepOld, Mapping, Name, Rebuild, RebuildLink, RebuildOptions,
+    SnapshotLink, Statement, SyncByTable, VerifyLink,
+};
 pub use mapping::{key_list, mapping, mapping_list};
 pub use parser::parse;
 

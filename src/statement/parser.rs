@@ -7,6 +7,7 @@ use super::letters;
 use super::lexer::{Kind, Lexer, Token, shortened};
 use super::links::{self, link_statement};
 use super::procedures::{Argument, id, sync_by_map, sync_by_table};
+use super::rebuild;
 use super::verify;
 use crate::error::{Error, ErrorKind, Result, Span, nearest};
 
@@ -68,6 +69,10 @@ pub fn parse(text: &str) -> Result<Statement> {
         expect_end(&mut lexer)?;
         return Ok(statement);
     }
+    if let Some(statement) = rebuild::read(&mut lexer)? {
+        expect_end(&mut lexer)?;
+        return Ok(statement);
+    }
     expect_call(&mut lexer)?;
     let procedure = read_procedure(&mut lexer)?;
     let (arguments, parentheses) = read_arguments(&mut lexer)?;
@@ -90,10 +95,11 @@ fn possible() -> String {
     let names = PROCEDURES.iter().map(|p| format!("{}({})", p.name, p.arguments.join(", ")));
     let names = names.collect::<Vec<_>>().join(", ");
     format!(
-        "this version knows CALL {SCHEMA}.{names}; {}; {}; {}",
+        "this version knows CALL {SCHEMA}.{names}; {}; {}; {}; {}",
         links::forms(),
         verify::FORM,
-        letters::FORMS
+        letters::FORMS,
+        rebuild::FORMS
     )
 }
 

@@ -159,12 +159,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']; REBUILD LINK <id> [WITH <options>] | CANCEL | ROLLBACK; COPY LINK <id> TO INDEX <index> [AS <id>]
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']
+    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']; REBUILD LINK <id> [WITH <options>] | CANCEL | ROLLBACK; COPY LINK <id> TO INDEX <index> [AS <id>]
       line 1, column 1
       | DROP TABLE x
       | ^^^^
@@ -472,7 +472,7 @@ fn the_statements_of_the_page_are_read() {
         let block = block.split("```").next().expect("a split has a first part");
         statements.extend(block.split_inclusive(';').filter(|text| !text.trim().is_empty()));
     }
-    assert_eq!(statements.len(), 17, "{statements:?}");
+    assert_eq!(statements.len(), 24, "{statements:?}");
     for statement in statements {
         parse(statement).unwrap_or_else(|error| panic!("{}", error.point_into(statement)));
     }
@@ -661,4 +661,97 @@ fn rows_of_a_snapshot_are_named_by_table_and_condition() {
     ] {
         assert!(parse(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_rebuild_is_read_with_its_options_in_any_order() {
+    let rebuild = |text: &str| match parse(text) {
+        Ok(Statement::RebuildLink(rebuild)) => rebuild,
+        other => panic!("{text}: {other:?}"),
+    };
+    let options = |text: &str| match rebuild(text).what {
+        Rebuild::Begin(options) => options,
+        other => panic!("{text}: {other:?}"),
+    };
+    assert_eq!(options("rebuild link products;"), RebuildOptions::default());
+    assert_eq!(rebuild("REBUILD LINK `a b` CANCEL").what, Rebuild::Cancel);
+    assert_eq!(rebuild("REBUILD LINK logs-2026.07 rollback;").what, Rebuild::Rollback);
+    let text = "REBUILD LINK p WITH KEEP OLD 2 Hours, PIPELINE 'm', MAPPING 'p.a(d.t.b), p.b(d.t.c)', INDEX '{\"mappings\": {}}'";
+    let all = options(text);
+    assert_eq!(all.keep_old.map(|keep| keep.secs), Some(7_200));
+    assert_eq!(all.pipeline.map(|name| name.text).as_deref(), Some("m"));
+    assert_eq!(all.index.map(|name| name.text).as_deref(), Some("{\"mappings\": {}}"));
+    let mapping = all.mapping.expect("rules");
+    assert_eq!((mapping.len(), mapping[1].column.text.as_str()), (2, "c"));
+    assert_eq!(&text[mapping[1].column.span.start..mapping[1].column.span.end], "c");
+    for (keep, secs) in
+        [("0", 0), ("0 DAYS", 0), ("1 SECOND", 1), ("3 minutes", 180), ("2 DAY", 172_800)]
+    {
+        let read = options(&format!("REBUILD LINK p WITH KEEP OLD {keep}"));
+        assert_eq!(read.keep_old.map(|keep| keep.secs), Some(secs));
+    }
+    let Ok(Statement::CopyLink(copy)) = parse("copy link a.b to index logs.x-2 as `c d`;") else {
+        panic!("it is a copy")
+    };
+    assert_eq!((&*copy.link.text, &*copy.index.text), ("a.b", "logs.x-2"));
+    assert_eq!(copy.id.expect("an id").text, "c d");
+}
+
+#[test]
+fn a_wrong_rebuild_is_pointed_at() {
+    let say = |text: &&'static str| match parse(text) {
+        Err(error) => {
+            let (message, span) = (error.to_string(), error.span().expect("a place"));
+            format!("{message} [{}]", &text[span.start..span.end])
+        }
+        Ok(read) => panic!("{text}: {read:?}"),
+    };
+    let texts = [
+        "REBUILD products",
+        "REBUILD LINK",
+        "REBUILD LINK a NOW",
+        "REBUILD LINK a WITH",
+        "REBUILD LINK a WITH REPAIR",
+        "REBUILD LINK a WITH KEEP 1 DAY",
+        "REBUILD LINK a WITH KEEP OLD 1",
+        "REBUILD LINK a WITH KEEP OLD ever",
+        "REBUILD LINK a WITH KEEP OLD 99999999 DAYS",
+        "REBUILD LINK a WITH PIPELINE m",
+        "REBUILD LINK a WITH PIPELINE ' '",
+        "REBUILD LINK a WITH PIPELINE 'm' INDEX '{}'",
+        "REBUILD LINK a WITH PIPELINE 'm', PIPELINE 'n'",
+        "REBUILD LINK a WITH INDEX '{\"settings\": {\"é\": x}}'",
+        "REBUILD LINK a WITH INDEX '{}'",
+        "REBUILD LINK a WITH INDEX '{\"fields\": {}}'",
+        "REBUILD LINK a WITH INDEX '{\"settings\": 1}'",
+        "REBUILD LINK a WITH MAPPING 'a.b(d.t)'",
+        "REBUILD LINK a CANCEL ROLLBACK",
+        "COPY LINK a INDEX b",
+        "COPY LINK a TO INDEX B",
+        "COPY LINK a TO INDEX b c",
+    ];
+    insta::assert_snapshot!(texts.iter().map(say).collect::<Vec<_>>().join("\n"), @r#"
+    expected LINK, found `products` [products]
+    expected the id of a link, found the end []
+    expected WITH, CANCEL, ROLLBACK or the end, found `NOW` [NOW]
+    expected INDEX, MAPPING, PIPELINE or KEEP OLD, found the end []
+    expected INDEX, MAPPING, PIPELINE or KEEP OLD, found `REPAIR` [REPAIR]
+    expected OLD, found `1` [1]
+    expected SECOND, MINUTE, HOUR or DAY, found the end []
+    expected a number of SECOND, MINUTE, HOUR or DAY, found `ever` [ever]
+    nothing is kept for so long [KEEP OLD 99999999 DAYS]
+    expected the name of a pipeline in quotes, found `m` [m]
+    the pipeline has no name [' ']
+    expected `,` or the end of the statement, found `INDEX` [INDEX]
+    PIPELINE is given twice [PIPELINE]
+    this is not JSON: expected value [x]
+    INDEX says nothing ['{}']
+    unknown key `fields` ['{"fields": {}}']
+    `settings` is not an object ['{"settings": 1}']
+    expected `.` and a column behind the table, found `)` [)]
+    expected the end of the statement, found `ROLLBACK` [ROLLBACK]
+    expected TO, found `INDEX` [INDEX]
+    `B` cannot be the name of an index [B]
+    expected AS, found `c` [c]
+    "#);
 }

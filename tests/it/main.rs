@@ -31,6 +31,7 @@ mod pipeline;
 mod preflight;
 mod pressure;
 mod purged;
+mod rebuild;
 mod replication;
 mod rules;
 mod schema;

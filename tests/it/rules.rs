@@ -21,7 +21,7 @@ use crate::verify::verify;
 
 /// Which reading is in force.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Reading {
+pub enum Reading {
     Right,
     Naive,
 }
@@ -33,7 +33,7 @@ impl Reading {
 }
 
 /// Whether the index comes to equal the table.
-async fn holds(stage: &Stage, reading: Reading) -> Result<(), String> {
+pub async fn holds(stage: &Stage, reading: Reading) -> Result<(), String> {
     stage.settle().await;
     if reading == Reading::Right {
         stage.until_equal("the index equals the table", SECONDS_30).await;
@@ -41,7 +41,7 @@ async fn holds(stage: &Stage, reading: Reading) -> Result<(), String> {
     difference(&stage.found().await, &stage.expected().await)
 }
 
-fn assert_only_right_holds(reading: Reading, held: Result<(), String>) {
+pub fn assert_only_right_holds(reading: Reading, held: Result<(), String>) {
     match reading {
         Reading::Right => assert_eq!(held, Ok(())),
         Reading::Naive => assert!(

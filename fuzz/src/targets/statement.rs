@@ -1,7 +1,7 @@
 //! Statements and mapping strings: every place that an error or a name speaks of must be in the text.
 
 use driftless::error::{Error, Span};
-use driftless::statement::{self, Assignment, Name, Statement};
+use driftless::statement::{self, Assignment, Name, Rebuild, Statement};
 
 pub fn read(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
@@ -39,6 +39,20 @@ pub fn read(input: &[u8]) {
             assert_name(&verification.link, &text);
             if let Some(condition) = &verification.condition {
                 assert_name(condition, &text);
+            }
+        }
+        Ok(Statement::RebuildLink(rebuild)) => {
+            assert_name(&rebuild.link, &text);
+            if let Rebuild::Begin(options) = &rebuild.what {
+                options.index.iter().chain(&options.pipeline).for_each(|name| assert_name(name, &text));
+                for assignment in options.mapping.iter().flatten() {
+                    assert_assignment(assignment, &text);
+                }
+            }
+        }
+        Ok(Statement::CopyLink(copy)) => {
+            for name in [&copy.link, &copy.index].into_iter().chain(&copy.id) {
+                assert_name(name, &text);
             }
         }
         Ok(Statement::ShowDeadLetters { link: Some(link) }) => assert_name(&link, &text),

@@ -43,6 +43,8 @@ pub fn of_statement(statement: &Statement) -> Role {
         | Statement::SyncByTable(_)
         | Statement::DropSyncLinkById { .. }
         | Statement::DropLink { .. }
+        | Statement::RebuildLink(_)
+        | Statement::CopyLink(_)
         | Statement::DiscardDeadLetters { .. } => Role::Admin,
     }
 }

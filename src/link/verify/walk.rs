@@ -241,7 +241,7 @@ impl Verifier<'_> {
     async fn refresh(&mut self) -> Result<()> {
         loop {
             let route = &self.link.standing.route;
-            match route.sink.refresh(&route.target).await {
+            match route.sink.refresh(&route.target.index).await {
                 Err(error) if error.remedy() == Remedy::Retry => self.recover(error).await?,
                 refreshed => return refreshed,
             }

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sink::Dynamic;
 
 /// What is put behind the name of an index to name the alias that we write through.
-const ALIAS_SUFFIX: &str = ".driftless";
+pub(super) const ALIAS_SUFFIX: &str = ".driftless";
 
 /// Looks at the index and puts the write alias on it, where it is not yet. The alias is hidden, so that a search over
 /// `goods*` does not name it.
@@ -182,7 +182,7 @@ async fn look(http: &Http, index: &str) -> Result<(Target, bool)> {
 }
 
 /// The one index that a write to `asked` would reach.
-fn write_index<'v>(asked: &str, found: &'v Value) -> Result<(&'v str, &'v Value)> {
+pub(super) fn write_index<'v>(asked: &str, found: &'v Value) -> Result<(&'v str, &'v Value)> {
     let indices: Vec<(&str, &Value)> = found
         .as_object()
         .map(|indices| indices.iter().map(|(name, index)| (name.as_str(), index)).collect())
@@ -232,7 +232,7 @@ fn dynamic(setting: &Value) -> Dynamic {
 }
 
 /// A name that stands for one index: the server would take a pattern for many, and we would write to the first.
-fn check_name(index: &str) -> Result<()> {
+pub(super) fn check_name(index: &str) -> Result<()> {
     let is_one_name = !index.is_empty()
         && !index.starts_with(['_', '-', '+', '.', '<'])
         && !index.contains(['*', '?', ',', '/', '\\', '"', '<', '>', '|', ' ', '#', ':']);
@@ -243,7 +243,7 @@ fn check_name(index: &str) -> Result<()> {
         .with_advice("name one index or alias, in lower case and without patterns"))
 }
 
-fn missing(index: &str) -> Error {
+pub(super) fn missing(index: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("the index {index} does not exist")).with_advice(format!(
         "create it with the mapping you want: PUT /{index} {{\"mappings\": {{\"properties\": {{…}}}}}}"
     ))

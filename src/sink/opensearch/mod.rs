@@ -5,6 +5,7 @@
 //! index, with `require_alias`. When the index is deleted its alias goes too, and the server then refuses to create
 //! anything. For that to hold in a bulk of deletes only, [`bulk`] adds a guard.
 
+mod beside;
 mod bulk;
 mod http;
 mod index;
@@ -26,7 +27,10 @@ pub(super) use self::notes::OwnNotes;
 pub(super) use self::product::Product;
 use self::reading::By;
 use super::answer::{self, Placed};
-use super::{Config, ID_BYTES_MAX, Older, Outcome, PAGE_DOCUMENTS, Permit, Sink, Stored, Target};
+use super::{
+    Changes, Config, ID_BYTES_MAX, Moved, Moving, Named, Older, Outcome, PAGE_DOCUMENTS, Permit,
+    Sink, Stored, Target,
+};
 use crate::document::{Batch, DocOp};
 use crate::error::{Remedy, Result};
 use crate::flow::aimd::Aimd;
@@ -236,12 +240,29 @@ impl Sink for OpenSearch {
         reading::read(&self.http, target, ids, By::Search).boxed()
     }
 
-    fn refresh<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<()>> {
-        older::refresh(&self.http, target).boxed()
-    }
-
     fn let_go<'a>(&'a self, index: &'a str, with_index: bool) -> BoxFuture<'a, Result<()>> {
         index::let_go(&self.http, index, with_index).boxed()
+    }
+
+    fn named<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<Named>> {
+        beside::named(&self.http, index).boxed()
+    }
+
+    fn make_like<'a>(
+        &'a self,
+        present: &'a str,
+        new: &'a str,
+        changes: &'a Changes,
+    ) -> BoxFuture<'a, Result<()>> {
+        beside::make_like(&self.http, present, new, changes).boxed()
+    }
+
+    fn refresh<'a>(&'a self, index: &'a str) -> BoxFuture<'a, Result<()>> {
+        beside::refresh(&self.http, index).boxed()
+    }
+
+    fn move_names<'a>(&'a self, moving: &'a Moving) -> BoxFuture<'a, Result<Moved>> {
+        beside::move_names(&self.http, moving).boxed()
     }
 }
 

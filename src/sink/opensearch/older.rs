@@ -4,6 +4,7 @@ use opensearch::http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::beside;
 use super::http::{Answer, Http};
 use super::{Older, PAGE_DOCUMENTS, Target};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +57,7 @@ pub(super) async fn page(
     let mut answer = match after {
         Some(scroll) => next(http, scroll).await?,
         None => {
-            refresh(http, target).await?;
+            beside::refresh(http, &target.index).await?;
             let body = json!({
                 "size": PAGE_DOCUMENTS, "version": true, "_source": false, "sort": ["_doc"],
                 "query": {"match_all": {}},
@@ -81,11 +82,6 @@ pub(super) async fn page(
         }
         answer = next(http, &scroll).await?;
     }
-}
-
-pub(super) async fn refresh(http: &Http, target: &Target) -> Result<()> {
-    let path = format!("/{}/_refresh", target.index);
-    read(http.control(Method::Post, &path, None).await?).map(|_| ())
 }
 
 async fn next(http: &Http, scroll: &str) -> Result<Page> {
