@@ -8,7 +8,7 @@ use crate::support::stage::Stage;
 use crate::support::{MINUTES_2, SECONDS_30, until};
 
 /// Makes `replica` follow `primary`, whose transactions it has so far.
-async fn follow(flavour: Flavour, replica: &Mysql, primary: &Mysql) {
+pub async fn follow(flavour: Flavour, replica: &Mysql, primary: &Mysql) {
     let port = primary.port();
     let statements = match flavour.is_mariadb() {
         true => vec![
@@ -33,7 +33,7 @@ async fn follow(flavour: Flavour, replica: &Mysql, primary: &Mysql) {
 }
 
 /// Waits until `replica` has what `primary` has, and makes it follow nobody.
-async fn promote(flavour: Flavour, replica: &Mysql, primary: &Mysql) {
+pub async fn promote(flavour: Flavour, replica: &Mysql, primary: &Mysql) {
     let executed = match flavour.is_mariadb() {
         true => "SELECT @@global.gtid_binlog_pos",
         false => "SELECT @@global.gtid_executed",

@@ -153,6 +153,15 @@ impl Daemon {
         .await;
     }
 
+    /// Waits until the door answers, whatever it says of the links.
+    pub async fn answers(&self) {
+        until("the daemon answers", SECONDS_30, async || {
+            self.assert_running();
+            request(&self.http, "GET", &format!("{}/healthz", self.url), None).await.is_ok()
+        })
+        .await;
+    }
+
     /// Changes one key; it counts from the next start.
     pub fn reconfigure(&mut self, key: &str, value: impl Into<Value>) {
         self.setup = self.setup.clone().set(key, value);
