@@ -14,7 +14,10 @@ MYSQL ?=
 LISTEN ?=
 # What `make run` runs.
 CONFIG ?= config/quickstart.toml
-# How long `make fuzz` tries, all targets together; the seed of its choices, drawn where none is given; what
+# How many rounds `make chaos` plays; how many links `make many-links` makes.
+ROUNDS ?= 200
+LINKS ?= 900
+# How long `make fuzz` tries, all targets together; the seed of its choices (and of `make chaos`), drawn where none is given; what
 # `make fuzz-one` replays.
 SECONDS ?= 60
 SEED ?=
@@ -23,7 +26,7 @@ FILE ?=
 TEST_SECONDS ?= 2400
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run check test verify-million bench bench-decode bench-log fuzz fuzz-one env clean-servers
+.PHONY: help build demo run check test verify-million chaos many-links bench bench-decode bench-log fuzz fuzz-one env clean-servers
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -62,6 +65,21 @@ verify-million: ## the test of VERIFY LINK on a million rows, against real serve
 	cargo test --no-run
 	DRIFTLESS_VERIFY_ROWS=1000000 tests/servers/with timeout --kill-after=30 3600 \
 		cargo test --test it -- --nocapture verify_finds_and_mends_what_is_planted_among
+
+chaos: ## ROUNDS=200 rounds of faults under load, drawn by SEED=…; a table of what was lost, went back, and how long it took
+	tests/servers/install servers
+	cargo test --no-run
+	@mkdir -p $(CARGO_TARGET_DIR); rm -f $(CARGO_TARGET_DIR)/chaos.txt
+	@DRIFTLESS_CHAOS_ROUNDS=$(ROUNDS) DRIFTLESS_CHAOS_SEED=$(SEED) DRIFTLESS_CHAOS_REPORT=$(CARGO_TARGET_DIR)/chaos.txt \
+		tests/servers/with timeout --kill-after=30 $$(($(ROUNDS) * 200 + 600)) \
+		cargo test --test it -- --nocapture rounds_of_drawn_faults_under_load; \
+		status=$$?; cat $(CARGO_TARGET_DIR)/chaos.txt; exit $$status
+
+many-links: ## LINKS=900 links over as many indexes, on a node of their own: start, stream, kill
+	tests/servers/install servers
+	cargo test --no-run
+	DRIFTLESS_LINKS=$(LINKS) tests/servers/with timeout --kill-after=30 3600 \
+		cargo test --test it -- --nocapture many_links_start_at_once_and_run
 
 bench: ## figures, of a release build: docs/benchmarks.md; BENCH_ROWS=100000 BENCH_RUNS=1 for a try
 	tests/servers/install servers

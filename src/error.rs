@@ -39,6 +39,8 @@ pub enum ErrorKind {
     ForeignVersion,
     /// Our own state directory failed or makes no sense.
     State,
+    /// The disk of our state directory has no room.
+    StateFull,
     /// A file or a socket of this machine.
     Io,
     /// We are stopping.
@@ -63,9 +65,11 @@ pub enum Remedy {
 impl ErrorKind {
     pub fn remedy(self) -> Remedy {
         match self {
-            Self::SourceUnreachable | Self::ModelBusy | Self::SinkBusy | Self::SinkBlocked => {
-                Remedy::Retry
-            }
+            Self::SourceUnreachable
+            | Self::ModelBusy
+            | Self::SinkBusy
+            | Self::SinkBlocked
+            | Self::StateFull => Remedy::Retry,
             Self::Input | Self::NotFound => Remedy::Refuse,
             Self::Unsupported
             | Self::SourceRefused

@@ -69,6 +69,7 @@ fn kind(kind: ErrorKind) -> &'static str {
         ErrorKind::DocumentRefused => "document_refused",
         ErrorKind::ForeignVersion => "foreign_version",
         ErrorKind::State => "state",
+        ErrorKind::StateFull => "state_full",
         ErrorKind::Io => "io",
         ErrorKind::Stopped => "stopped",
     }

@@ -38,7 +38,9 @@ fn usual_remedy(kind: ErrorKind) -> &'static str {
         ErrorKind::ModelBusy | ErrorKind::ModelAnswer | ErrorKind::ModelRefused => {
             "check the connector of the model: endpoint, credential, parameters"
         }
-        ErrorKind::State | ErrorKind::Io => "check state_dir: its owner, its disk",
+        ErrorKind::State | ErrorKind::StateFull | ErrorKind::Io => {
+            "check state_dir: its owner, its disk"
+        }
         ErrorKind::NotFound | ErrorKind::Input => "correct the name",
         ErrorKind::Unsupported
         | ErrorKind::SourceLost

@@ -19,6 +19,7 @@ use crate::source::server::{Naming, Server};
 use crate::source::snapshot::watermark;
 use crate::source::stream::{Began, Item};
 use crate::source::tailer::{Durable, Report, Sharing, Subscription, Tailer};
+use crate::source::torn::Ends;
 use crate::source::{control, files};
 use crate::state::SourceRecord;
 use crate::table::TableId;
@@ -50,6 +51,10 @@ struct Look {
     executed: GtidSet,
     /// Of MariaDB the last transaction of each server in each domain.
     newest: Vec<Gtid>,
+    /// Where the files of its log end.
+    ends: Ends,
+    /// The epoch of those checkpoints that are places in this server's log.
+    epoch: Option<u64>,
 }
 
 /// Why a link cannot go on from its checkpoint.
@@ -176,7 +181,7 @@ impl Inner {
     ) -> Result<Joined, End> {
         let (link, table, others) = wanted;
         let look = self.look_at_source().await.map_err(wait_or_fail)?;
-        if let Some(lost) = why_lost(&look, &from.position.gtids) {
+        if let Some(lost) = why_lost(&look, &from) {
             return Err(End::Failed(lost.error()));
         }
         let epoch = self.parts.state.source().get()?.map(|record| record.epoch);
@@ -234,7 +239,7 @@ impl Inner {
         let mut lost = BTreeMap::new();
         let mut checkpoints = Vec::new();
         for (id, checkpoint) in self.checkpoints()? {
-            match why_lost(&look, &checkpoint.position.gtids) {
+            match why_lost(&look, &checkpoint) {
                 Some(why) => {
                     lost.insert(id, why);
                 }
@@ -305,7 +310,7 @@ impl Inner {
         let look = async {
             let Some(stored) = self.parts.state.checkpoints().get(link)? else { return Ok(false) };
             let source = self.look_at_source().await?;
-            Ok::<_, Error>(why_lost(&source, &stored.checkpoint.position.gtids).is_some())
+            Ok::<_, Error>(why_lost(&source, &stored.checkpoint).is_some())
         };
         look.await.unwrap_or(false)
     }
@@ -321,7 +326,8 @@ impl Inner {
             }
             let server = Server { identity: files::identity(dir)?, naming: Naming::Gtids };
             let (purged, executed) = (before.clone(), before);
-            return Ok(Look { server, logged, purged, executed, newest: Vec::new() });
+            let (newest, ends, epoch) = (Vec::new(), Ends::default(), None);
+            return Ok(Look { server, logged, purged, executed, newest, ends, epoch });
         }
         // It is looked with the run's lock held: were it waited for without end, nothing would ever start again.
         control::in_time(control::ANSWERED_IN, async {
@@ -331,7 +337,11 @@ impl Inner {
             let purged = watermark::purged(&mut conn, &server).await?;
             let executed = watermark::executed(&mut conn, &server).await?;
             let newest = watermark::newest_of_each_server(&mut conn, &server).await?;
-            Ok(Look { server, logged, purged, executed, newest })
+            let ends = Ends::of(&mut conn).await;
+            let record = self.parts.state.source().get()?;
+            let is_same = |record: &SourceRecord| record.server_uuid == server.identity;
+            let epoch = record.filter(is_same).map(|record| record.epoch);
+            Ok(Look { server, logged, purged, executed, newest, ends, epoch })
         })
         .await
     }
@@ -424,8 +434,8 @@ fn can_join(checkpoint: &Checkpoint, start: &Checkpoint) -> bool {
 }
 
 /// Why the source cannot be followed from `ours`, if it cannot.
-fn why_lost(look: &Look, ours: &GtidSet) -> Option<Lost> {
-    let logged = &look.logged;
+fn why_lost(look: &Look, checkpoint: &Checkpoint) -> Option<Lost> {
+    let (logged, ours) = (&look.logged, &checkpoint.position.gtids);
     if !logged.covers(ours) && !is_naive(Rule::LostTransactions) {
         let reason = match look.server.naming {
             Naming::Places => format!(
@@ -452,6 +462,10 @@ fn why_lost(look: &Look, ours: &GtidSet) -> Option<Lost> {
             "the source has not executed transaction {missing} that was applied ({ours}), and has others of that number \
              or above: it was restored, or lost a fail-over"
         );
+        return Some(Lost { reason, has_diverged: true, is_foreign: false });
+    }
+    let is_of_this_log = look.epoch == Some(checkpoint.epoch.0);
+    if is_of_this_log && let Some(reason) = look.ends.why_torn(&checkpoint.position) {
         return Some(Lost { reason, has_diverged: true, is_foreign: false });
     }
     let reason = || format!("the source has purged the log that follows the checkpoint ({ours})");

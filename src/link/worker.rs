@@ -123,6 +123,8 @@ pub(super) struct Worker {
     /// The state has the order for the copy that runs.
     pub(super) order_is_kept: bool,
     acked: Option<Mark>,
+    /// The last checkpoint found the disk full.
+    waits_for_room: bool,
     /// The snapshot's last row is in the index.
     snapshot_is_acked: bool,
     pub(super) snapshot_logged: Instant,
@@ -174,6 +176,7 @@ impl Worker {
             pace: Pace::new(),
             order_is_kept: false,
             acked: None,
+            waits_for_room: false,
             snapshot_is_acked: setup.snapshot.done,
             snapshot_logged: Instant::now(),
             checkpoint_written: Instant::now(),
@@ -432,9 +435,30 @@ impl Worker {
         metrics.queue_lanes_bytes.set(self.setup.lanes.waiting_bytes() as i64);
         if self.checkpoint_written.elapsed() >= self.setup.checkpoint_interval {
             self.checkpoint_written = Instant::now();
-            self.write_checkpoint(false)?;
+            self.write_checkpoint_or_wait()?;
         }
         Ok(())
+    }
+
+    /// While our own disk is full the link goes on without checkpoints: what is delivered meanwhile would be replayed.
+    fn write_checkpoint_or_wait(&mut self) -> Result<()> {
+        match self.write_checkpoint(false) {
+            Ok(()) if self.waits_for_room => {
+                self.waits_for_room = false;
+                self.setup.live.trouble_is_over();
+                tracing::info!(link = self.setup.link, "there is room for checkpoints again");
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::StateFull => {
+                if !self.waits_for_room {
+                    tracing::error!(link = self.setup.link, error = %error.report(), "no checkpoint can be written");
+                }
+                self.waits_for_room = true;
+                self.setup.live.wait_for(error.report());
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// Does `work` beside what must go on meanwhile: acknowledgements, checkpoints, and the ear for a stop. The stream
@@ -506,7 +530,7 @@ impl Worker {
             self.acked = Some(mark);
             // What is shown as copied is not copied again after a crash.
             if is_copied {
-                self.write_checkpoint(false)?;
+                self.write_checkpoint_or_wait()?;
             }
         }
         let oldest =
@@ -529,14 +553,15 @@ impl Worker {
 
     /// Not fsynced but at the end: what a power failure takes away is replayed.
     fn write_checkpoint(&mut self, sync: bool) -> Result<()> {
-        let Some(mark) = self.acked.take() else { return Ok(()) };
+        let Some(mark) = &self.acked else { return Ok(()) };
         let record = CheckpointRecord {
             checkpoint: (*mark.checkpoint).clone(),
-            snapshot: Some(mark.snapshot),
+            snapshot: Some(mark.snapshot.clone()),
             index_uuid: self.setup.index_uuid.clone(),
-            prepared: mark.prepared,
+            prepared: mark.prepared.clone(),
         };
         self.setup.state.checkpoints().put(&self.setup.link, &record, sync)?;
+        self.acked = None;
         if let Some(snapshot) = &record.snapshot {
             self.end_order(snapshot)?;
         }
@@ -579,6 +604,7 @@ fn is_of_the_source(error: &Error) -> bool {
         | ErrorKind::DocumentRefused
         | ErrorKind::ForeignVersion
         | ErrorKind::State
+        | ErrorKind::StateFull
         | ErrorKind::Io
         | ErrorKind::Stopped => false,
     }

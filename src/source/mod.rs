@@ -7,6 +7,7 @@
 //! what is wrong with a server. [`xid`] names XA transactions.
 //! [`from_table_map`] those that the log itself announces),
 //! [`files`] is a folder of log files in the place of a server. [`preflight`] says what is wrong with a server. [`xid`] names XA transactions.
+//! [`torn`] notices that a log has lost its end.
 
 #[cfg(feature = "daemon")]
 pub mod ahead;
@@ -45,6 +46,8 @@ pub mod snapshot;
 pub mod stream;
 #[cfg(feature = "daemon")]
 pub mod tailer;
+#[cfg(feature = "daemon")]
+pub mod torn;
 pub mod xid;
 
 #[cfg(feature = "daemon")]

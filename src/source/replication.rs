@@ -9,6 +9,7 @@ use crate::source::binlog::gtid_set;
 use crate::source::config::{Config, Resume, drawn_server_id};
 use crate::source::control;
 use crate::source::server::{Naming, Server};
+use crate::source::torn;
 
 /// Longer than any pause of ours: a link that waits for its sink must not have the source cut the connection.
 const NET_WRITE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -22,36 +23,38 @@ pub enum Opened {
 
 /// Connects and asks for everything behind `at`, as the one that follows this source.
 pub async fn open(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
-    open_as(config.server_id(), config, server, || resume(config.resume, server.naming, at)).await
+    let from = || resume(config.resume, server.naming, at);
+    open_as((config.server_id(), Some(at)), config, server, from).await
 }
 
 /// The same beside the one that follows it.
 pub async fn open_beside(config: &Config, server: &Server, at: &Position) -> Result<Opened> {
     let from = || resume(config.resume, server.naming, at);
-    open_as(drawn_server_id(), config, server, from).await
+    open_as((drawn_server_id(), None), config, server, from).await
 }
 
 /// Connects, beside the one that follows this source, and asks for a file of the log, from its head on.
 pub async fn open_file(config: &Config, server: &Server, file: &str) -> Result<Opened> {
     let from = || Ok(DumpFrom::File { file: file.to_owned(), offset: 4 });
-    open_as(drawn_server_id(), config, server, from).await
+    open_as((drawn_server_id(), None), config, server, from).await
 }
 
 /// A server ends another reader with the same number: MySQL goes by a UUID, which is new each time, MariaDB by this alone.
+/// `read` is how far this server's log was read before.
 async fn open_as(
-    server_id: u32,
+    (server_id, read): (u32, Option<&Position>),
     config: &Config,
     server: &Server,
     from: impl FnOnce() -> Result<DumpFrom>,
 ) -> Result<Opened> {
     let connection = Connection::connect(&config.replication_options()?).await?;
-    let begun = begin(connection, server_id, config, server, from);
+    let begun = begin(connection, (server_id, read), config, server, from);
     control::in_time(config.connect_timeout(), begun).await
 }
 
 async fn begin(
     mut connection: Connection,
-    server_id: u32,
+    (server_id, read): (u32, Option<&Position>),
     config: &Config,
     server: &Server,
     from: impl FnOnce() -> Result<DumpFrom>,
@@ -65,6 +68,11 @@ async fn begin(
     let found = Server::of_connection(&mut connection).await?.identity;
     if found != server.identity {
         return Ok(Opened::Elsewhere(found));
+    }
+    if let Some(read) = read
+        && let Some(reason) = torn::by_connection(&mut connection, read).await?
+    {
+        return Err(Error::new(ErrorKind::SourceLost, reason));
     }
     Ok(Opened::Stream(connection.dump(Dump { server_id, from: from()? }).await?))
 }

@@ -182,6 +182,16 @@ const GROWTH_INTERVAL: Duration = Duration::from_millis(100);
 /// The links of a configuration join within this of each other.
 const GATHERING: Duration = Duration::from_millis(500);
 
+/// A log that cannot be decoded behind one place over so many connections in a row is damaged where it lies.
+const DAMAGED_TIMES_MAX: u32 = 5;
+
+/// Where the stream was when something could not be decoded, and how often in a row.
+#[derive(Default)]
+struct Damage {
+    n: u64,
+    times: u32,
+}
+
 /// How a connection that did not break ended.
 enum Followed {
     /// There are files in the place of a server, and they have ended.
@@ -211,6 +221,7 @@ impl Run {
     }
 
     async fn run_until_broken(&mut self) {
+        let mut damage = Damage::default();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
             let (error, is_over) = match self.connect_and_follow(&mut backoff).await {
@@ -222,7 +233,8 @@ impl Run {
                 }
                 Ok(Followed::Deserted) => return,
                 Err(error) => {
-                    let is_over = error.remedy() != Remedy::Retry;
+                    let is_over = error.remedy() != Remedy::Retry
+                        && !self.may_come_whole(&error, &mut damage);
                     (error, is_over)
                 }
             };
@@ -239,6 +251,20 @@ impl Run {
             (self.report)(Some(error.report()));
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// What cannot be decoded may have been damaged on its way, and comes again over the next connection. A log that is
+    /// damaged itself is so each time.
+    fn may_come_whole(&self, error: &Error, damage: &mut Damage) -> bool {
+        if error.kind() != ErrorKind::Undecodable || self.config.files().is_some() {
+            return false;
+        }
+        let n = self.follower.resume_at().n;
+        *damage = match damage.n == n {
+            true => Damage { n, times: damage.times + 1 },
+            false => Damage { n, times: 1 },
+        };
+        damage.times < DAMAGED_TIMES_MAX
     }
 
     /// Follows the stream over one connection until it breaks.

@@ -289,6 +289,12 @@ impl State {
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
         self.inner.db.write_opt(batch, &options).map_err(|cause| {
+            // The database looks for room every few seconds, and then takes writes again.
+            if cause.to_string().contains("No space left on device") {
+                return Error::new(ErrorKind::StateFull, "cannot write the state")
+                    .caused_by(cause)
+                    .with_advice("make room on the disk of the state directory; no restart is needed");
+            }
             failed("write the state", cause).with_advice(
                 "look at the disk of the state directory (space, errors), then start driftless again",
             )

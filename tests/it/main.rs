@@ -4,6 +4,7 @@ mod support;
 
 mod beginning;
 mod cascades;
+mod chaos;
 mod charsets;
 mod cli;
 mod config;
@@ -13,6 +14,7 @@ mod delivery;
 mod demo;
 mod embedded;
 mod failover;
+mod faults;
 mod files;
 mod forms;
 mod harness;

@@ -87,7 +87,7 @@ async fn rows_are_delivered_when_daemon_and_server_were_killed_between_prepare_a
 }
 
 /// By id the versions of a bulk's operations.
-fn versions(bulks: &[Request]) -> BTreeMap<String, Vec<u64>> {
+pub fn versions(bulks: &[Request]) -> BTreeMap<String, Vec<u64>> {
     let mut versions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in
         bulks.iter().flat_map(|bulk| bulk.text().lines().map(str::to_owned).collect::<Vec<_>>())

@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod checker;
+pub mod clock;
 pub mod daemon;
 pub mod model;
 pub mod mysql;
@@ -38,10 +39,16 @@ pub async fn until<V: Verdict>(
         };
         let waited = started.elapsed();
         assert!(waited < deadline, "waited {waited:.1?} in vain until {what}: {why_not}");
-        // The one sleep of the test suite: between two looks at a condition.
+        // Between two looks at a condition.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+/// Lets this time go by: for how long a fault lasts, or for what would happen by then if it did. Who waits for something
+/// waits by [`until`].
+pub async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 pub const SECONDS_10: Duration = Duration::from_secs(10);

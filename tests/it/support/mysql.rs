@@ -70,6 +70,11 @@ impl Mysql {
             .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.address()))
     }
 
+    /// The same of a server that may be away.
+    pub async fn try_session(&self) -> mysql_async::Result<Conn> {
+        self.pool.get_conn().await
+    }
+
     /// A session of another user.
     pub async fn session_as(&self, user: &str, password: &str) -> Conn {
         let options = options(&self.host, self.port, user, Some(password));

@@ -1,13 +1,16 @@
-//! A TCP proxy that misbehaves on order: cuts, delays, and for HTTP holds, refuses or loses single requests. Knows
-//! nothing of Driftless; in front of an index it watches `_bulk`, elsewhere whatever path it is told.
+//! A TCP proxy that misbehaves on order: cuts, delays, throttles, holds, damages what a server logs, and for HTTP holds,
+//! refuses or loses single requests. Knows nothing of Driftless; in front of an index it watches `_bulk`, elsewhere
+//! whatever path it is told.
+
+mod bulk;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -27,6 +30,8 @@ pub enum Fault {
     HoldRequest(Gate),
     /// Answer this instead of forwarding.
     Answer { status: u16, retry_after_s: Option<u32>, body: String },
+    /// Forward every other operation of a bulk, and answer this status for the rest.
+    RefuseHalf(u16),
     /// Forward it, and close the connection instead of answering.
     LoseAnswer,
     /// Close the connection without forwarding.
@@ -108,6 +113,15 @@ impl Gate {
 
 type Condition = Box<dyn Fn(&Request) -> bool + Send + Sync>;
 
+/// What is done to one piece of a log on its way to who reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    /// One bit is the other way round.
+    Flip,
+    /// Nothing comes behind the middle of it.
+    Cut,
+}
+
 struct Shared {
     upstream: Mutex<String>,
     /// Requests whose path contains this are counted and may meet a fault.
@@ -122,6 +136,13 @@ struct Shared {
     /// Closes the connections of the moment.
     cut: Notify,
     delay: watch::Sender<Duration>,
+    /// Bytes a second; 0: as many as come.
+    pace: watch::Sender<usize>,
+    /// False: connections stand, and nothing passes.
+    flows: watch::Sender<bool>,
+    /// For the next piece of a log that has these bytes.
+    damages: Mutex<VecDeque<(Damage, Vec<u8>)>>,
+    damaged: AtomicU64,
     keep_requests: bool,
 }
 
@@ -155,6 +176,10 @@ impl Proxy {
             mended: watch::Sender::new(true),
             cut: Notify::new(),
             delay: watch::Sender::new(Duration::ZERO),
+            pace: watch::Sender::new(0),
+            flows: watch::Sender::new(true),
+            damages: Mutex::default(),
+            damaged: AtomicU64::new(0),
             keep_requests,
         });
         let acceptor = tokio::spawn(accept(listener, shared.clone(), watched.is_some()));
@@ -192,6 +217,42 @@ impl Proxy {
     /// Every piece of data, in both directions, comes this much later.
     pub fn delay(&self, delay: Duration) {
         self.shared.delay.send_replace(delay);
+    }
+
+    /// So many bytes a second pass on each connection, in each direction; 0: as many as come.
+    pub fn throttle(&self, bytes_per_s: usize) {
+        self.shared.pace.send_replace(bytes_per_s);
+    }
+
+    /// Connections stand and new ones are taken, but nothing passes, until [`Proxy::release`].
+    pub fn hold(&self) {
+        self.shared.flows.send_replace(false);
+    }
+
+    pub fn release(&self) {
+        self.shared.flows.send_replace(true);
+    }
+
+    /// Flips a bit amid these bytes, the next time that they pass in a server's log. Of MySQL in the clear only; any bytes
+    /// where none are given.
+    pub fn flip_in_log(&self, bytes: &str) {
+        self.shared.damage(Damage::Flip, bytes);
+    }
+
+    /// Closes the connection amid these bytes, the next time that they pass in a server's log.
+    pub fn cut_in_log(&self, bytes: &str) {
+        self.shared.damage(Damage::Cut, bytes);
+    }
+
+    /// How often a log was damaged so far.
+    pub fn damaged(&self) -> u64 {
+        self.shared.damaged.load(Ordering::SeqCst)
+    }
+
+    /// What was ordered and has not happened will not.
+    pub fn forget_faults(&self) {
+        self.shared.faults.lock().expect("nobody panics with it").clear();
+        self.shared.damages.lock().expect("nobody panics with it").clear();
     }
 
     /// The next watched request meets this fault.
@@ -285,16 +346,43 @@ async fn serve_tcp(client: TcpStream, shared: &Shared) -> io::Result<()> {
     let server = connect(shared).await?;
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
+    let is_log = AtomicBool::new(false);
     tokio::select! {
-        ended = copy(client_read, server_write, shared) => ended,
-        ended = copy(server_read, client_write, shared) => ended,
+        ended = copy_commands(client_read, server_write, shared, &is_log) => ended,
+        ended = copy_answers(server_read, client_write, shared, &is_log) => ended,
     }
 }
 
-async fn copy(
+/// Passes on what a client says, and sees when it asks for the log.
+async fn copy_commands(
     mut from: impl AsyncRead + Unpin,
-    mut to: impl tokio::io::AsyncWrite + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     shared: &Shared,
+    is_log: &AtomicBool,
+) -> io::Result<()> {
+    const ASK_FOR_LOG: [u8; 2] = [0x12, 0x1e];
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        // Behind three bytes of length, the first packet of a command.
+        if let [_, _, _, 0, command, ..] = &buffer[..read]
+            && ASK_FOR_LOG.contains(command)
+        {
+            is_log.store(true, Ordering::SeqCst);
+        }
+        lag(shared, read).await;
+        to.write_all(&buffer[..read]).await?;
+    }
+}
+
+async fn copy_answers(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    shared: &Shared,
+    is_log: &AtomicBool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -302,7 +390,13 @@ async fn copy(
         if read == 0 {
             return to.shutdown().await;
         }
-        lag(shared).await;
+        lag(shared, read).await;
+        let damage = is_log.load(Ordering::SeqCst).then(|| shared.damage_for(&buffer[..read]));
+        match damage.flatten() {
+            Some((Damage::Flip, at)) => buffer[at] ^= 0x10,
+            Some((Damage::Cut, at)) => return to.write_all(&buffer[..at]).await,
+            None => {}
+        }
         to.write_all(&buffer[..read]).await?;
     }
 }
@@ -314,8 +408,16 @@ async fn connect(shared: &Shared) -> io::Result<TcpStream> {
     Ok(server)
 }
 
-async fn lag(shared: &Shared) {
-    let delay = *shared.delay.borrow();
+/// Before so many bytes are passed on.
+async fn lag(shared: &Shared, bytes: usize) {
+    let mut flows = shared.flows.subscribe();
+    flows.wait_for(|flows| *flows).await.expect("it is ours");
+    let pace = *shared.pace.borrow();
+    let paced = match pace {
+        0 => Duration::ZERO,
+        _ => Duration::from_secs_f64(bytes as f64 / pace as f64),
+    };
+    let delay = *shared.delay.borrow() + paced;
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
@@ -337,14 +439,22 @@ async fn serve_http(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
                     gate.pass().await;
                 }
                 let mut flight = shared.watches(&request).then(|| Flight::begin(shared));
-                lag(shared).await;
+                lag(shared, message.bytes.len()).await;
                 let expect = Expect::answer_to(&request.method);
-                let answer =
-                    forward(&mut server, &mut from_server, &message, expect, shared).await?;
+                let halved = match &fault {
+                    Some(Fault::RefuseHalf(status)) => Some(bulk::Half::of(&request, *status)),
+                    _ => None,
+                };
+                let sent = halved.as_ref().map_or(&message, |half| &half.kept);
+                let mut answer =
+                    forward(&mut server, &mut from_server, sent, expect, shared).await?;
+                if let Some(half) = &halved {
+                    answer.bytes = half.answer(&answer.body);
+                }
                 match fault {
                     Some(Fault::LoseAnswer) => return Ok(()),
                     Some(Fault::HoldAnswer(gate)) => gate.pass().await,
-                    _ => lag(shared).await,
+                    _ => lag(shared, answer.bytes.len()).await,
                 }
                 // A client that died while its answer was held is seen by the end of its stream.
                 if is_gone(&client) || !*shared.mended.borrow() {
@@ -415,6 +525,27 @@ impl Drop for Flight<'_> {
 }
 
 impl Shared {
+    fn damage(&self, damage: Damage, bytes: &str) {
+        let mut damages = self.damages.lock().expect("nobody panics with it");
+        damages.push_back((damage, bytes.as_bytes().to_vec()));
+    }
+
+    /// What is to be done to this piece of a log, and at which byte.
+    fn damage_for(&self, piece: &[u8]) -> Option<(Damage, usize)> {
+        let mut damages = self.damages.lock().expect("nobody panics with it");
+        let (damage, bytes) = damages.front()?;
+        let at = match bytes.len() {
+            // Not the answer to the request itself.
+            0 if piece.len() < 200 => return None,
+            0 => piece.len() / 2,
+            length => piece.windows(length).position(|window| window == bytes)? + length / 2,
+        };
+        let damage = *damage;
+        damages.pop_front();
+        self.damaged.fetch_add(1, Ordering::SeqCst);
+        Some((damage, at))
+    }
+
     fn watches(&self, request: &Request) -> bool {
         request.path.contains(&self.watched)
     }

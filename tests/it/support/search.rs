@@ -172,9 +172,19 @@ impl Search {
         answer
     }
 
+    /// The same of a node that may be away.
+    pub async fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> reqwest::Result<(u16, Value)> {
+        super::daemon::request(&self.http, method, &format!("{}{path}", self.url), body).await
+    }
+
     /// Any request; an answer that is not JSON comes back as a string.
     pub async fn request(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        super::daemon::request(&self.http, method, &format!("{}{path}", self.url), body)
+        self.try_request(method, path, body)
             .await
             .unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
     }
