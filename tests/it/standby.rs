@@ -557,3 +557,42 @@ async fn a_standby_before_elasticsearch_steps_in() {
     let written = pair.written(&pair.stage.proxy);
     assert!(written < 60, "{written} operations");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_the_copy_has_the_table_compared() {
+    let _one = one_at_a_time().await;
+    let mut pair = Pair::set(LEASE_SECS, |setup| setup).await;
+    pair.fill(50).await;
+    pair.stage.exec("ALTER TABLE {t} MODIFY b MEDIUMTEXT").await;
+    // Longer than what the field takes, so each is a dead letter; together they are more than the copy takes of a kind.
+    let numbers =
+        "WITH RECURSIVE n AS (SELECT 100 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 140)";
+    let long = format!("INSERT INTO {{t}} {numbers} SELECT i, '0', REPEAT('x', 40000) FROM n");
+    pair.stage.exec(&long).await;
+    pair.stage.link().await;
+    let series = format!("driftless_dead_letters{{link=\"{}\"}}", pair.stage.index);
+    let until_letters = async |daemon: &Daemon, count: f64| {
+        until("there are the letters", SECONDS_30, async || {
+            let found = daemon.metric(&series).await;
+            if found == Some(count) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    };
+    until_letters(&pair.stage.daemon, 41.0).await;
+    pair.until_copied().await;
+    pair.stage.daemon.kill9();
+    pair.stage.exec("DELETE FROM {t} WHERE id = 9").await;
+    pair.stage.exec("UPDATE {t} SET b = 'short' WHERE id = 110").await;
+    let other = pair.another(|setup| setup).await;
+    pair.lead(other);
+    until_leads(&pair.stage.daemon).await;
+    let Stage { search, index, .. } = &pair.stage;
+    until("the changes are delivered", SECONDS_30, async || {
+        search.doc(index, "110").await.is_some() && search.doc(index, "9").await.is_none()
+    })
+    .await;
+    until_letters(&pair.stage.daemon, 40.0).await;
+    let (_, message) = pair.stage.status().await;
+    assert!(message.to_string().contains("too large: letters"), "{message}");
+    assert_eq!(search.count(index).await, 50);
+}

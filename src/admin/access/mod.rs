@@ -169,8 +169,8 @@ mod tests {
     }
 
     fn access() -> Access {
-        let mut config = Config::default();
-        config.tokens = vec![token(Role::Read, READER), token(Role::Admin, ADMIN)];
+        let tokens = vec![token(Role::Read, READER), token(Role::Admin, ADMIN)];
+        let mut config = Config { tokens, ..Config::default() };
         config.tls.clients = vec![Client { name: "ops.example".to_owned(), role: Role::Operate }];
         Access::new(&config).expect("good tokens")
     }
