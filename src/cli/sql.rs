@@ -5,15 +5,22 @@ use std::io::Read as _;
 use clap::ValueEnum;
 
 use super::{Failure, ask, print};
+use crate::statement;
 
 const EXAMPLES: &str = "\
 Examples:
-  driftless sql \"CALL dbms_etl.show_sync_link()\"
+  driftless sql \"SHOW LINKS\"
   driftless sql --format json \"CALL dbms_etl.show_sync_link_by_id('products')\"
   driftless sql - < link.sql";
 
+/// Every statement, and how some are run.
+fn statements() -> String {
+    let forms = statement::forms().map(|form| format!("  {form}\n")).collect::<String>();
+    format!("Statements (docs/statements.md):\n{forms}\n{EXAMPLES}")
+}
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = statements())]
 pub(super) struct Arguments {
     /// The statement; `-` reads it from standard input
     statement: String,

@@ -24,7 +24,7 @@ pub(super) fn forms() -> String {
     let verbs = VERBS.iter().map(|(verb, _)| *verb).filter(|verb| ![DROP, SNAPSHOT].contains(verb));
     let verbs = verbs.collect::<Vec<_>>().join(" | ");
     format!(
-        "{verbs} LINK <id>; {DROP} LINK <id> [WITH INDEX]; {SNAPSHOT} LINK <id> [TABLE <db.table>] [WHERE <condition>]"
+        "SHOW LINKS; {verbs} LINK <id>; {DROP} LINK <id> [WITH INDEX]; {SNAPSHOT} LINK <id> [TABLE <db.table>] [WHERE <condition>]"
     )
 }
 
@@ -32,6 +32,10 @@ pub(super) fn forms() -> String {
 pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>> {
     let mut ahead = lexer.clone();
     let Kind::Word(word) = ahead.next()?.kind else { return Ok(None) };
+    if word.eq_ignore_ascii_case("SHOW") && is_word(&ahead.next()?, "LINKS") {
+        *lexer = ahead;
+        return Ok(Some(Statement::ShowSyncLink));
+    }
     let Some((_, build)) = VERBS.iter().find(|(verb, _)| verb.eq_ignore_ascii_case(&word)) else {
         return Ok(None);
     };
@@ -40,7 +44,10 @@ pub(super) fn link_statement(lexer: &mut Lexer<'_>) -> Result<Option<Statement>>
         true => {}
         // Of what else is dropped nothing is meant here.
         false if word.eq_ignore_ascii_case(DROP) => return Ok(None),
-        false => return Err(unexpected("LINK", &token)),
+        false => {
+            let verb = word.to_uppercase();
+            return Err(unexpected("LINK", &token).with_advice(format!("write {verb} LINK <id>")));
+        }
     }
     *lexer = ahead;
     let mut statement = build(read_id(lexer)?);

@@ -21,7 +21,7 @@ pub use ast::{
     SnapshotLink, Statement, SyncByTable, VerifyLink,
 };
 pub use mapping::{key_list, mapping, mapping_list};
-pub use parser::parse;
+pub use parser::{forms, parse};
 
 #[cfg(test)]
 mod tests;

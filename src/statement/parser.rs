@@ -83,24 +83,51 @@ pub fn parse(text: &str) -> Result<Statement> {
 
 fn expect_call(lexer: &mut Lexer<'_>) -> Result<()> {
     let token = lexer.next()?;
-    let error = match &token.kind {
+    let (error, advice) = match &token.kind {
         Kind::Word(word) if word.eq_ignore_ascii_case("call") => return Ok(()),
-        Kind::End => Error::input("the statement is empty"),
-        _ => Error::input(format!("unknown statement: it begins with {}", token.describe())),
+        Kind::End => (Error::input("the statement is empty"), all_forms()),
+        Kind::Word(word) => (begins_with(&token), likely_forms(word)),
+        _ => (begins_with(&token), all_forms()),
     };
-    Err(error.at(token.span).with_advice(possible()))
+    Err(error.at(token.span).with_advice(advice))
 }
 
-fn possible() -> String {
-    let names = PROCEDURES.iter().map(|p| format!("{}({})", p.name, p.arguments.join(", ")));
-    let names = names.collect::<Vec<_>>().join(", ");
-    format!(
-        "this version knows CALL {SCHEMA}.{names}; {}; {}; {}; {}",
-        links::forms(),
-        verify::FORM,
-        letters::FORMS,
-        rebuild::FORMS
-    )
+fn begins_with(token: &Token) -> Error {
+    Error::input(format!("unknown statement: it begins with {}", token.describe()))
+}
+
+/// How every statement is written, those that are alike in one.
+pub fn forms() -> impl Iterator<Item = String> {
+    let calls = PROCEDURES
+        .iter()
+        .map(|call| format!("CALL {SCHEMA}.{}({})", call.name, call.arguments.join(", ")));
+    let others = [&links::forms(), verify::FORM, letters::FORMS, rebuild::FORMS]
+        .map(|forms| forms.split("; ").map(str::to_owned).collect::<Vec<_>>());
+    calls.chain(others.into_iter().flatten())
+}
+
+fn all_forms() -> String {
+    format!("this version knows {}", forms().collect::<Vec<_>>().join("; "))
+}
+
+/// The forms of the verb that was written, or meant.
+fn likely_forms(word: &str) -> String {
+    let word = shortened(&word.to_uppercase());
+    let known: Vec<String> =
+        forms().flat_map(|form| verbs(&form).map(str::to_owned).collect::<Vec<_>>()).collect();
+    let alike = known.iter().map(String::as_str).filter(|verb| verb.get(..1) == word.get(..1));
+    let Some(near) = nearest(&word, alike) else { return all_forms() };
+    let found: Vec<String> = forms().filter(|form| verbs(form).any(|verb| verb == near)).collect();
+    match near == word {
+        true => format!("it can be {}", found.join("; ")),
+        false => format!("did you mean {near}? {}", found.join("; ")),
+    }
+}
+
+/// The words with which statements of this form begin.
+fn verbs(form: &str) -> impl Iterator<Item = &str> {
+    let words = form.split(' ').take_while(|word| !["LINK", "LINKS", "DEAD"].contains(word));
+    words.filter(|word| word.bytes().all(|byte| byte.is_ascii_uppercase()))
 }
 
 pub(super) fn is_word(token: &Token, word: &str) -> bool {

@@ -123,6 +123,37 @@ fn an_error_points_through_quotes_and_escapes() {
 }
 
 #[test]
+fn a_misspelt_verb_is_told_its_form() {
+    insta::assert_snapshot!(refusals(|text| parse(text).err(), &[
+        "PASUE LINK x",
+        "PAUSE x",
+        "verfy link x",
+        "SHOW TABLES",
+    ]), @r#"
+    unknown statement: it begins with `PASUE`; did you mean PAUSE? PAUSE | RESUME | RESET LINK <id>
+      line 1, column 1
+      | PASUE LINK x
+      | ^^^^^
+
+    expected LINK, found `x`; write PAUSE LINK <id>
+      line 1, column 7
+      | PAUSE x
+      |       ^
+
+    unknown statement: it begins with `verfy`; did you mean VERIFY? VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]
+      line 1, column 1
+      | verfy link x
+      | ^^^^^
+
+    unknown statement: it begins with `SHOW`; it can be SHOW LINKS; SHOW DEAD LETTERS [OF LINK <id>]
+      line 1, column 1
+      | SHOW TABLES
+      | ^^^^
+    "#);
+    assert_eq!(parse("show links").expect("a statement"), Statement::ShowSyncLink);
+}
+
+#[test]
 fn a_wrong_statement_says_what_is_possible() {
     insta::assert_snapshot!(refusals(|text| parse(text).err(), &[
         "",
@@ -159,12 +190,12 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']; REBUILD LINK <id> [WITH <options>] | CANCEL | ROLLBACK; COPY LINK <id> TO INDEX <index> [AS <id>]
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""); CALL dbms_etl.sync_by_table("search", db.table, index, column list); CALL dbms_etl.show_sync_link(); CALL dbms_etl.show_sync_link_by_id(id); CALL dbms_etl.drop_sync_link_by_id(id); SHOW LINKS; PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']; REBUILD LINK <id> [WITH <options>] | CANCEL | ROLLBACK; COPY LINK <id> TO INDEX <index> [AS <id>]
       line 1, column 1
       | 
       | ^
 
-    unknown statement: it begins with `DROP`; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""), sync_by_table("search", db.table, index, column list), show_sync_link(), show_sync_link_by_id(id), drop_sync_link_by_id(id); PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']; REBUILD LINK <id> [WITH <options>] | CANCEL | ROLLBACK; COPY LINK <id> TO INDEX <index> [AS <id>]
+    unknown statement: it begins with `DROP`; it can be DROP LINK <id> [WITH INDEX]
       line 1, column 1
       | DROP TABLE x
       | ^^^^
