@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::compare::{Rules, differing};
 use super::{Kind, Order};
 use crate::document::{Batch, DocOp, IdHasher};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::link::inquiry::Standing;
 use crate::link::pipeline_mode::Way;
 use crate::pipeline::{Pipeline, VectorField};
@@ -41,12 +41,15 @@ impl Maker {
             let as_it_is = |(_, body)| Expected { body, any: Vec::new() };
             return Ok(bodies.into_iter().map(as_it_is).collect());
         };
+        let shape = |(id, body): (&str, Vec<u8>)| match pipeline.shape(&body) {
+            Ok(shape) => Ok(Expected { body: shape.body, any: shape.vectors }),
+            // It is a dead letter, and its document is not what its row says.
+            Err(error) if error.kind() == ErrorKind::DocumentRefused => {
+                Ok(Expected { body, any: Vec::new() })
+            }
+            Err(error) => Err(error.context(format!("cannot embed document `{id}`"))),
+        };
         if !self.computes_vectors {
-            let shape = |(id, body): (&str, Vec<u8>)| {
-                let named = |error: Error| error.context(format!("cannot embed document `{id}`"));
-                let shape = pipeline.shape(&body).map_err(named)?;
-                Ok(Expected { body: shape.body, any: shape.vectors })
-            };
             return bodies.into_iter().map(shape).collect();
         }
         let mut batch = Batch::default();
@@ -54,9 +57,17 @@ impl Maker {
             batch.upsert(id, IdHasher.key(id), Default::default(), body);
         }
         let dimensions = &self.standing.route.target.dimensions;
-        let embedded = pipeline.run(&batch, dimensions, &|_| true).await?;
+        let ran = pipeline.run_apart(&batch, dimensions, &|_| true).await?;
         let made = |op: DocOp<'_>| Expected { body: op.body.to_vec(), any: Vec::new() };
-        Ok(embedded.iter().map(made).collect())
+        let mut embedded = ran.batch.iter().map(made);
+        let is_refused = |at: usize| ran.refused.iter().any(|refused| refused.at == at);
+        let expected = bodies.into_iter().enumerate().map(|(at, (id, body))| match is_refused(at) {
+            true => shape((id, body)),
+            false => embedded.next().ok_or_else(|| {
+                Error::new(ErrorKind::ModelAnswer, format!("document `{id}` was not embedded"))
+            }),
+        });
+        expected.collect()
     }
 
     /// What is wrong with the document, if anything is.
