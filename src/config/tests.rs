@@ -97,7 +97,7 @@ maping = "i.a(d.t.a)"
     driftless.toml:2:22: wrong value for `memory_limit_bytes`: expected a size as 1048576, "512KiB", "16MiB" or "1GiB"
       | memory_limit_bytes = "lots"
       |                      ^^^^^^
-    driftless.toml:3:1: unknown key `colour`; there are `state_dir`, `memory_limit_bytes`, `http`, `log`, `secrets`, `source`, `snapshot`, `pipeline`, `sink`, `link`, `links`
+    driftless.toml:3:1: unknown key `colour`; there are `state_dir`, `memory_limit_bytes`, `http`, `log`, `secrets`, `source`, `snapshot`, `pipeline`, `sink`, `link`, `standby`, `links`
       | colour = "blue"
       | ^^^^^^
     driftless.toml:6:10: wrong value for `listen` in [http]: expected address:port, as "127.0.0.1:9220"
@@ -396,7 +396,7 @@ fn every_file_in_the_folder_can_be_loaded() {
     }
     let env = |name: &str| match name {
         "CREDENTIALS_DIRECTORY" => credentials.path().to_str().map(str::to_owned),
-        _ => Some("x".to_owned()),
+        _ => Some("x".repeat(32)),
     };
     let files = toml_files(&root().join("config"));
     assert!(files.len() >= 4, "{files:?}");

@@ -68,7 +68,7 @@ impl Length {
 
     /// No single request about the lease takes longer.
     pub fn request_timeout(self) -> Duration {
-        self.0 / 4
+        self.0 / 5
     }
 }
 
