@@ -85,10 +85,7 @@ async fn a_copy_that_stands_still_is_begun_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_reason_is_not_begun_again() {
     let folder = servers::data_dir();
-    let stage = set(folder.path(), |setup| {
-        setup.set("memory_limit_bytes", "16MiB")
-    })
-    .await;
+    let stage = set(folder.path(), |setup| setup.set("memory_limit_bytes", "16MiB")).await;
     stage.link().await;
     stage.settle().await;
     let silent = stage.proxy.hold_next_request();

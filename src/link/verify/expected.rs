@@ -61,12 +61,13 @@ impl Maker {
         let made = |op: DocOp<'_>| Expected { body: op.body.to_vec(), any: Vec::new() };
         let mut embedded = ran.batch.iter().map(made);
         let is_refused = |at: usize| ran.refused.iter().any(|refused| refused.at == at);
-        let expected = bodies.into_iter().enumerate().map(|(at, (id, body))| match is_refused(at) {
-            true => shape((id, body)),
-            false => embedded.next().ok_or_else(|| {
-                Error::new(ErrorKind::ModelAnswer, format!("document `{id}` was not embedded"))
-            }),
-        });
+        let expected =
+            bodies.into_iter().enumerate().map(|(at, (id, body))| match is_refused(at) {
+                true => shape((id, body)),
+                false => embedded.next().ok_or_else(|| {
+                    Error::new(ErrorKind::ModelAnswer, format!("document `{id}` was not embedded"))
+                }),
+            });
         expected.collect()
     }
 
