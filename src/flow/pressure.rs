@@ -114,26 +114,24 @@ pub struct Turn<'p> {
 }
 
 impl Turn<'_> {
-    /// The receiver has taken it. Says whether the bounds are others now.
-    pub fn went_well(self) -> bool {
+    /// The receiver has taken it.
+    pub fn went_well(self) {
         let pressure = self.pressure;
         if pressure.requests.is_at_max() && pressure.bytes.is_at_max() {
-            return false;
+            return;
         }
         // A round is as many requests as may be under way.
         let round = pressure.requests.now();
-        let is_larger = pressure.bytes.grow(round);
-        let is_more = pressure.requests.grow(round);
-        if is_more {
+        pressure.bytes.grow(round);
+        if pressure.requests.grow(round) {
             pressure.freed.notify_one();
         }
-        is_larger || is_more
     }
 
-    /// The receiver has too much to do. Says whether the bounds are others now.
-    pub fn was_too_much(self) -> bool {
-        let is_fewer = self.pressure.requests.cut(self.requests_seen);
-        self.pressure.bytes.cut(self.bytes_seen) || is_fewer
+    /// The receiver has too much to do.
+    pub fn was_too_much(self) {
+        self.pressure.requests.cut(self.requests_seen);
+        self.pressure.bytes.cut(self.bytes_seen);
     }
 }
 
@@ -182,7 +180,8 @@ mod tests {
             requests += 1;
             assert!(requests < 1_000, "it does not come back");
         }
-        assert!(!pressure.turn().await.went_well());
+        pressure.turn().await.went_well();
+        assert_eq!((pressure.requests(), pressure.bytes()), (4, 1 << 20));
     }
 
     #[tokio::test]

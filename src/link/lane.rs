@@ -301,15 +301,13 @@ impl Left {
 
 /// What a request's end says of how much the sink can take.
 fn learn(route: &Route, turn: Turn<'_>, trouble: Option<&Trouble>) {
-    let has_changed = match trouble {
+    match trouble {
         None => turn.went_well(),
         Some(trouble) if trouble.is_overload => turn.was_too_much(),
         // A sink that is away or blocked says nothing of that.
-        Some(_) => return,
-    };
-    if has_changed {
-        route.show_pressure();
+        Some(_) => drop(turn),
     }
+    route.show_pressure();
 }
 
 /// A wait that is longer than an embedding usually takes is shown in the link's status.
