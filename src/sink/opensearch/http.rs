@@ -98,19 +98,26 @@ impl Http {
         })
     }
 
-    /// A request about an index, an alias, settings or a mapping.
+    /// A request about an index, an alias, settings or a mapping. Each may be made twice, so where one address does not
+    /// answer the others are asked.
     pub(super) async fn control(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer> {
-        let node = self.pick();
-        let answer = match &node.transport {
-            Some(transport) => through_crate(transport, method, path, body, self.timeout).await,
-            None => self.through_client(node, method, path, body).await,
-        };
-        self.note(node, answer)
+        let mut tried = 1;
+        loop {
+            let node = self.pick();
+            let answer = match &node.transport {
+                Some(transport) => through_crate(transport, method, path, body, self.timeout).await,
+                None => self.through_client(node, method, path, body).await,
+            };
+            match self.note(node, answer) {
+                Err(_) if tried < self.nodes.len() => tried += 1,
+                answer => return answer,
+            }
+        }
     }
 
     /// A bulk request; `body` goes out as it is.
