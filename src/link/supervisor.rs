@@ -113,6 +113,10 @@ struct Restart {
     above: Option<Version>,
 }
 
+/// The version that was met is one of many: others of its epoch lie above it, by twice the bytes of log that it lasted. Were
+/// the next epoch to begin among them, its reservation would take them for our own. This is for 8 TiB.
+const FOREIGN_SPAN: u64 = 1 << 44;
+
 /// Wishes for a restart that may wait; one restart serves them all.
 const RESTARTS_WAITING_MAX: usize = 64;
 
@@ -363,7 +367,7 @@ impl Inner {
     /// Makes the next start of the stream begin an epoch above `above`.
     fn note_foreign_version(&self, above: Version) -> Result<()> {
         let Some(mut record) = self.parts.state.source().get()? else { return Ok(()) };
-        record.highest_version = record.highest_version.max(above.0);
+        record.highest_version = record.highest_version.max(above.0 + FOREIGN_SPAN);
         // An epoch that no checkpoint has: the next start finds that it must begin a new one.
         record.epoch = 0;
         self.parts.state.source().put(&record, true)

@@ -86,16 +86,25 @@ impl Http {
         })
     }
 
-    /// A request about an index, an alias, settings or a mapping.
+    /// A request about an index, an alias, settings or a mapping. Each may be made twice, so where one address does not
+    /// answer the others are asked.
     pub(super) async fn control(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer> {
-        let node = self.pick();
-        let answer = self.through_client(node, method, path, body).await;
-        self.note(node, answer)
+        let mut tried = 1;
+        loop {
+            let node = self.pick();
+            let answer = self.through_client(node, method, path, body).await;
+            // What has arrived may have been done; it is not for us to do it twice.
+            let goes_on = answer.as_ref().err().is_some_and(never_arrived) && tried < self.nodes.len();
+            match self.note(node, answer) {
+                Err(_) if goes_on => tried += 1,
+                answer => return answer,
+            }
+        }
     }
 
     /// A bulk request; `body` goes out as it is. It ends within `timeout`, or as any other.
@@ -194,6 +203,11 @@ impl Http {
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
+}
+
+/// Whether there was no connection by which the request could have gone.
+fn never_arrived(cause: &Failure) -> bool {
+    cause.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
 }
 
 /// Whether the node has the request, and has not answered in time.

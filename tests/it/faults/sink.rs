@@ -60,6 +60,9 @@ async fn storms_slowness_partial_failures_and_lost_answers_lose_nothing() {
     stage.proxy.delay(Duration::from_millis(200));
     stage.proxy.throttle(50_000);
     stage.exec("UPDATE {t} SET a = 'slow' WHERE id % 5 = 0").await;
+    stage.settle().await;
+    stage.proxy.delay(Duration::ZERO);
+    stage.proxy.throttle(0);
     is_proven_equal(&stage, "slow").await;
     assert_eq!(stage.until_state("running").await["errors"], "");
 }

@@ -25,7 +25,7 @@ async fn a_source_that_restarts_or_crashes_is_waited_for() {
             false => server.stop().await,
         }
         let why = until_it_waits(&stage).await;
-        assert!(why.contains("source"), "{why}");
+        assert!(why.contains("source") || why.contains("cannot connect to"), "{why}");
         assert_eq!(metric(&stage, "driftless_source_connected").await, 0.0);
         server.start().await;
         stage.exec("DELETE FROM {t} WHERE id % 7 = 0 AND id < 300").await;
@@ -59,7 +59,8 @@ async fn sessions_that_are_killed_are_opened_anew_in_copy_and_stream() {
     stage.until_snapshot_is_done().await;
     for round in 0..3 {
         stage.exec(&format!("UPDATE {{t}} SET a = 'round {round}' WHERE id % 5 = {round}")).await;
-        assert!(kill_sessions(&stage, &user).await > 0);
+        until("a session was killed", SECONDS_30, async || kill_sessions(&stage, &user).await > 0)
+            .await;
     }
     is_proven_equal(&stage, "all sessions were killed").await;
     assert_eq!(stage.until_state("running").await["errors"], "");
