@@ -99,7 +99,8 @@ impl Http {
             let node = self.pick();
             let answer = self.through_client(node, method, path, body).await;
             // What has arrived may have been done; it is not for us to do it twice.
-            let goes_on = answer.as_ref().err().is_some_and(never_arrived) && tried < self.nodes.len();
+            let goes_on =
+                answer.as_ref().err().is_some_and(never_arrived) && tried < self.nodes.len();
             match self.note(node, answer) {
                 Err(_) if goes_on => tried += 1,
                 answer => return answer,
