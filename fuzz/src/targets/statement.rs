@@ -44,7 +44,11 @@ pub fn read(input: &[u8]) {
         Ok(Statement::RebuildLink(rebuild)) => {
             assert_name(&rebuild.link, &text);
             if let Rebuild::Begin(options) = &rebuild.what {
-                options.index.iter().chain(&options.pipeline).for_each(|name| assert_name(name, &text));
+                options
+                    .index
+                    .iter()
+                    .chain(&options.pipeline)
+                    .for_each(|name| assert_name(name, &text));
                 for assignment in options.mapping.iter().flatten() {
                     assert_assignment(assignment, &text);
                 }
