@@ -40,16 +40,8 @@ pub async fn execute(control: &Control, text: &str) -> Result<Table, Vec<Error>>
             let status = control.status(&id.text).map_err(|error| vec![error.at(id.span)])?;
             Ok(links(&[status]))
         }
-        Statement::DropSyncLinkById { id } => {
-            control.drop_link(&id.text, false).await.map_err(|error| vec![error.at(id.span)])?;
-            Ok(done(&id.text, "dropped", "the index stays as it is"))
-        }
-        Statement::DropLink { id, with_index } => {
-            let dropped = control.drop_link(&id.text, *with_index).await;
-            dropped.map_err(|error| vec![error.at(id.span)])?;
-            let message = if *with_index { "its index too" } else { "the index stays as it is" };
-            Ok(done(&id.text, "dropped", message))
-        }
+        Statement::DropSyncLinkById { id } => drop_link(control, id, false).await,
+        Statement::DropLink { id, with_index } => drop_link(control, id, *with_index).await,
         Statement::PauseLink { id } => {
             control.pause(&id.text).await.map_err(|error| vec![error.at(id.span)])?;
             Ok(done(&id.text, "paused", "RESUME LINK lets it go on where it stopped"))
@@ -180,6 +172,19 @@ fn whose(snapshot: &SnapshotLink, error: &Error) -> Span {
 /// Whether the statement ends with who asked for it; any other is finished although nobody hears of it.
 pub fn ends_with_its_caller(text: &str) -> bool {
     matches!(statement::parse(text), Ok(Statement::VerifyLink(_)))
+}
+
+async fn drop_link(control: &Control, id: &Name, with_index: bool) -> Result<Table, Vec<Error>> {
+    let dropped = control.drop_link(&id.text, with_index).await;
+    let comes_back = dropped.map_err(|error| vec![error.at(id.span)])?;
+    let mut message =
+        if with_index { "its index too" } else { "the index stays as it is" }.to_owned();
+    if comes_back {
+        message.push_str(
+            "; the configuration file has the link, and the next start makes it anew unless it is taken out of there",
+        );
+    }
+    Ok(done(&id.text, "dropped", &message))
 }
 
 fn done(id: &str, status: &str, message: &str) -> Table {

@@ -26,9 +26,19 @@ struct Link {
     errors: String,
     latency_ms: i64,
     restarts: u64,
+    dead_letters: u64,
+    verified: Option<Verified>,
     pipeline: String,
     pipeline_mode: String,
     snapshot: Option<Progress>,
+}
+
+/// What the last verification of the whole link has found.
+#[derive(Debug, Deserialize)]
+struct Verified {
+    at: String,
+    differences: u64,
+    repaired: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,8 +65,10 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn show(links: &[Link]) -> Table {
-    let columns =
-        ["LINK", "STATE", "LAG", "SNAPSHOT", "PIPELINE", "RESTARTS", "FROM", "TO", "REASON"];
+    let columns = [
+        "LINK", "STATE", "LAG", "SNAPSHOT", "VERIFIED", "LETTERS", "PIPELINE", "RESTARTS", "FROM",
+        "TO", "REASON",
+    ];
     let row = |link: &Link| {
         let cells = [
             link.id.clone(),
@@ -66,6 +78,8 @@ fn show(links: &[Link]) -> Table {
                 .as_ref()
                 .map(|snapshot| progress(&link.state, snapshot))
                 .unwrap_or_default(),
+            link.verified.as_ref().map(verified).unwrap_or_default(),
+            link.dead_letters.to_string(),
             pipeline(link),
             link.restarts.to_string(),
             link.table.clone(),
@@ -84,6 +98,14 @@ fn lag(ms: i64) -> String {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
         _ => duration(ms as u64 / 1_000),
+    }
+}
+
+/// `2026-11-21 22:41:21: 4 differ`; nothing before the first one.
+fn verified(verified: &Verified) -> String {
+    match verified.differences.saturating_sub(verified.repaired) {
+        0 => format!("{}: right", verified.at),
+        left => format!("{}: {left} differ", verified.at),
     }
 }
 
@@ -129,25 +151,27 @@ mod tests {
     fn links_are_shown_with_lag_and_progress() {
         let answer = json!({"links": [
             {"id": "products", "table": "shop.products", "index": "products", "state": "snapshotting", "errors": "",
-             "latency_ms": -1, "restarts": 0, "position": "", "statement": "",
+             "latency_ms": -1, "restarts": 0, "position": "", "statement": "", "dead_letters": 0, "verified": null,
              "pipeline": "to_vec", "pipeline_mode": "emulate",
              "snapshot": {"rows": 1200, "rows_total_estimate": 500000, "rows_per_s": 300.4, "eta_s": 1663}},
             {"id": "orders", "table": "shop.orders", "index": "orders", "state": "recovering",
-             "errors": "cannot connect to 10.0.0.9:3306", "latency_ms": 7_500_000, "restarts": 3,
+             "errors": "cannot connect to 10.0.0.9:3306", "latency_ms": 7_500_000, "restarts": 3, "dead_letters": 2,
+             "verified": {"at": "2026-11-21 22:41:21", "differences": 4, "repaired": 1, "unjudged": 0},
              "pipeline": "", "pipeline_mode": "", "snapshot": null},
             {"id": "users", "table": "shop.users", "index": "users", "state": "running", "errors": "",
-             "latency_ms": 12, "restarts": 0, "pipeline": "", "pipeline_mode": "delegate",
+             "latency_ms": 12, "restarts": 0, "dead_letters": 0,
+             "verified": {"at": "2026-11-21 22:41:21", "differences": 1, "repaired": 1, "unjudged": 0}, "pipeline": "", "pipeline_mode": "delegate",
              "snapshot": {"rows": 20, "rows_total_estimate": 18, "rows_per_s": 300.4, "eta_s": 0}},
         ]});
         let answer: Answer = serde_json::from_value(answer).expect("the door's shape");
         insta::assert_snapshot!(show(&answer.links).to_text(), @r#"
-        +----------+--------------+------------+------------------------------------------+------------------+----------+---------------+----------+---------------------------------+
-        | LINK     | STATE        | LAG        | SNAPSHOT                                 | PIPELINE         | RESTARTS | FROM          | TO       | REASON                          |
-        +----------+--------------+------------+------------------------------------------+------------------+----------+---------------+----------+---------------------------------+
-        | products | snapshotting | -          | 1200 of ~500000, 300/s, 27 min 43 s left | to_vec (emulate) | 0        | shop.products | products |                                 |
-        | orders   | recovering   | 2 h 05 min |                                          |                  | 3        | shop.orders   | orders   | cannot connect to 10.0.0.9:3306 |
-        | users    | running      | 12 ms      | 20 rows, done                            | none (delegate)  | 0        | shop.users    | users    |                                 |
-        +----------+--------------+------------+------------------------------------------+------------------+----------+---------------+----------+---------------------------------+
+        +----------+--------------+------------+------------------------------------------+-------------------------------+---------+------------------+----------+---------------+----------+---------------------------------+
+        | LINK     | STATE        | LAG        | SNAPSHOT                                 | VERIFIED                      | LETTERS | PIPELINE         | RESTARTS | FROM          | TO       | REASON                          |
+        +----------+--------------+------------+------------------------------------------+-------------------------------+---------+------------------+----------+---------------+----------+---------------------------------+
+        | products | snapshotting | -          | 1200 of ~500000, 300/s, 27 min 43 s left |                               | 0       | to_vec (emulate) | 0        | shop.products | products |                                 |
+        | orders   | recovering   | 2 h 05 min |                                          | 2026-11-21 22:41:21: 3 differ | 2       |                  | 3        | shop.orders   | orders   | cannot connect to 10.0.0.9:3306 |
+        | users    | running      | 12 ms      | 20 rows, done                            | 2026-11-21 22:41:21: right    | 0       | none (delegate)  | 0        | shop.users    | users    |                                 |
+        +----------+--------------+------------+------------------------------------------+-------------------------------+---------+------------------+----------+---------------+----------+---------------------------------+
         "#);
     }
 

@@ -11,7 +11,7 @@ use crate::link::consequence::rule_records;
 use crate::link::standby::Waiting;
 use crate::link::status::{Live, State, Status, unix_seconds};
 use crate::link::supervisor::{Entry, Inner, lock, set_overrides};
-use crate::link::{PipelineMode, Rebuild, Rules, Spec, beginning, rebuild, start};
+use crate::link::{Origin, PipelineMode, Rebuild, Rules, Spec, beginning, rebuild, start};
 use crate::sink::Permit as _;
 use crate::state::LinkRecord;
 use crate::table::TableId;
@@ -93,7 +93,9 @@ impl Control {
     }
 
     /// Ends a link and forgets it; the index stays as it is, or is deleted.
-    pub async fn drop_link(&self, id: &str, with_index: bool) -> Result<()> {
+    ///
+    /// Says whether the configuration has it, which makes it anew with the next start.
+    pub async fn drop_link(&self, id: &str, with_index: bool) -> Result<bool> {
         let inner = &self.inner;
         let _one_at_a_time = inner.moving.lock().await;
         let (record, _) = inner.record_of(id).ok_or_else(|| self.cannot_drop(id))?;
@@ -106,6 +108,7 @@ impl Control {
         }
         self.forget_link(id).await?;
         tracing::info!(link = id, with_index, "link dropped");
+        let comes_back = record.origin == Origin::Config.as_str();
         match inner.sink.let_go(&record.index, with_index).await {
             Err(error) if with_index => {
                 let what =
@@ -114,9 +117,9 @@ impl Control {
             }
             Err(error) => {
                 tracing::warn!(index = record.index, error = %error.report(), "the write alias stays");
-                Ok(())
+                Ok(comes_back)
             }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(comes_back),
         }
     }
 
@@ -158,7 +161,11 @@ impl Control {
     /// Lets a link that was paused, or has failed, go on from its checkpoint.
     pub async fn resume(&self, id: &str) -> Result<()> {
         self.inner.refuse_moving(id)?;
-        let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
+        let Some((_, live)) = self.inner.record_of(id) else {
+            let is_unmade = lock(&self.inner.unmade).contains_key(id);
+            self.inner.resumed.notify_waiters();
+            return if is_unmade { Ok(()) } else { Err(self.unknown(id)) };
+        };
         if !live.phase().is_at_rest() {
             let what =
                 format!("the link `{id}` is {}, so it goes on anyway", live.phase().as_str());

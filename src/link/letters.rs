@@ -208,7 +208,7 @@ impl Letters {
         match self.count() {
             0 => refusal,
             count => refusal.context(format!(
-                "{count} dead letters are there already (SHOW DEAD LETTERS), and link.error_limit.records allows no more"
+                "{count} dead letters are there already (SHOW DEAD LETTERS; RETRY or DISCARD them, or allow more by a larger link.error_limit.records)"
             )),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -54,6 +54,8 @@ pub(super) struct Inner {
     pub links: Mutex<BTreeMap<String, Entry>>,
     /// Links of the configuration that could not be made so far, and why.
     pub unmade: Mutex<BTreeMap<String, Status>>,
+    /// Told when links that could not be made shall be tried again.
+    pub resumed: Notify,
     pub run: tokio::sync::Mutex<Run>,
     /// What the links' queues may hold together.
     pub budget: Arc<Budget>,
@@ -207,12 +209,20 @@ async fn declare(control: Control, id: String, spec: Spec) {
             Err(errors) => errors,
         };
         let reason = errors.iter().map(|error| error.report()).collect::<Vec<_>>().join("; ");
-        if errors.iter().any(|error| error.remedy() != Remedy::Retry) {
+        let has_end = control.inner.parts.source.files().is_some();
+        // Somebody may make the index meanwhile, or the table.
+        let may_come = |error: &Error| error.kind() == ErrorKind::NotFound && !has_end;
+        if errors.iter().any(|error| error.remedy() != Remedy::Retry && !may_come(error)) {
             tracing::error!(link = id, reason, "the link of the configuration cannot be made");
-            let then = "when that is mended, restart Driftless, which then makes the link";
+            let then = format!("when that is mended: RESUME LINK `{id}`, which then makes it");
+            let asked = control.inner.resumed.notified();
+            tokio::pin!(asked);
+            asked.as_mut().enable();
             unmade(State::Failed, &format!("{reason}; {then}"));
             control.inner.finished.send_modify(|_| ());
-            return;
+            asked.await;
+            backoff.reset();
+            continue;
         }
         tracing::warn!(link = id, reason, "the link of the configuration waits");
         unmade(State::Recovering, &reason);
@@ -236,6 +246,7 @@ impl Inner {
             pipelines,
             links: Mutex::default(),
             unmade: Mutex::default(),
+            resumed: Notify::new(),
             run: tokio::sync::Mutex::default(),
             budget: Arc::new(Budget::new(parts.memory_limit_bytes)),
             places: Places::default(),

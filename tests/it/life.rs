@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::SECONDS_30;
 use crate::support::daemon::Setup;
 use crate::support::servers::{self, Flavour};
 use crate::support::stage::{Stage, index_body};
+use crate::support::{SECONDS_30, until};
 
 async fn staged() -> Stage {
     // The first document that is refused stops the link.
@@ -112,4 +112,51 @@ async fn a_dropped_link_leaves_its_index_without_our_alias_or_takes_it_along() {
     assert_eq!(aliases().await, (404, None));
     let unknown = stage.daemon.try_sql(&format!("DROP LINK {}", stage.index)).await;
     assert!(unknown.expect_err("it is gone").contains("unknown link"));
+}
+
+/// Whoever makes the index, or the column, later need not restart anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_of_the_file_is_made_when_what_it_lacks_has_come() {
+    let mut stage = Stage::set(servers::mysql(Flavour::Mysql97), |setup| setup).await;
+    stage.exec("INSERT INTO {t} VALUES (1, 'a', 'b')").await;
+    let (db, index) = (stage.db.clone(), format!("{}-late", stage.index));
+    let link = toml::Table::from_iter([
+        ("mapping".to_owned(), format!("{index}.id({db}.t.id),{index}.c({db}.t.c)").into()),
+        ("key".to_owned(), format!("{index}.id={db}.t.id").into()),
+    ]);
+    stage.daemon.stop().await;
+    stage.daemon.reconfigure("links", vec![toml::Value::from(link)]);
+    stage.daemon.start_again_unready();
+    stage.daemon.listens().await;
+    let of_file = async || {
+        let (_, links) = stage.daemon.request("GET", "/_links", None).await;
+        links["links"][0].clone()
+    };
+    until("the column is missed", SECONDS_30, async || {
+        let link = of_file().await;
+        let is_told = link["errors"].as_str().is_some_and(|text| text.contains("RESUME LINK"));
+        if link["state"] == "failed" && is_told { Ok(()) } else { Err(link.to_string()) }
+    })
+    .await;
+    stage.exec("ALTER TABLE {t} ADD COLUMN c INT NOT NULL DEFAULT 7").await;
+    stage.daemon.sql(&format!("RESUME LINK `{index}`")).await;
+    until("the index is waited for", SECONDS_30, async || {
+        let link = of_file().await;
+        let text = link["errors"].as_str().unwrap_or_default();
+        if link["state"] == "recovering" && text.contains("does not exist") {
+            Ok(())
+        } else {
+            Err(link.to_string())
+        }
+    })
+    .await;
+    stage.search.create_index(&index, serde_json::json!({})).await;
+    until("the row is a document", SECONDS_30, async || {
+        let doc = stage.search.doc(&index, "1").await;
+        doc.is_some_and(|doc| doc.source["c"] == 7)
+    })
+    .await;
+    let dropped = stage.daemon.sql(&format!("DROP LINK `{index}`")).await;
+    let message = dropped.cell(0, "Message");
+    assert!(message.contains("the configuration file has the link"), "{message}");
 }
