@@ -148,6 +148,8 @@ struct Query {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Json,
+    /// An object for each row, on a line of its own.
+    Lines,
     Text,
 }
 
@@ -213,7 +215,8 @@ fn format_of(uri: &Uri) -> Result<Format> {
     match formats.next_back() {
         None | Some("json") => Ok(Format::Json),
         Some("txt") => Ok(Format::Text),
-        Some(_) => Err(Error::input("unknown format").with_advice("there are json and txt")),
+        Some("jsonl") => Ok(Format::Lines),
+        Some(_) => Err(Error::input("unknown format").with_advice("there are json, jsonl and txt")),
     }
 }
 
@@ -221,6 +224,10 @@ fn show(format: Format, table: &Table) -> Response {
     match format {
         Format::Json => {
             object(StatusCode::OK, &json!({ "columns": table.columns, "rows": table.rows }))
+        }
+        Format::Lines => {
+            let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+            (StatusCode::OK, kind, table.to_json_lines()).into_response()
         }
         Format::Text => text(StatusCode::OK, table.to_text()),
     }
@@ -237,7 +244,9 @@ pub(super) fn refused(status: StatusCode, uri: &Uri, error: Error) -> Response {
 
 fn refusal_as(status: StatusCode, format: Format, errors: &[Error], statement: &str) -> Response {
     match format {
-        Format::Json => object(status, &answer::json(status.as_u16(), errors, statement)),
+        Format::Json | Format::Lines => {
+            object(status, &answer::json(status.as_u16(), errors, statement))
+        }
         Format::Text => text(status, answer::text(errors, statement)),
     }
 }

@@ -9,6 +9,17 @@ pub struct Table {
 }
 
 impl Table {
+    /// A JSON object on a line for each row.
+    pub fn to_json_lines(&self) -> String {
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = self.columns.iter().cloned().zip(row.iter().cloned());
+            text.push_str(&Value::Object(cells.collect()).to_string());
+            text.push('\n');
+        }
+        text
+    }
+
     /// With lines around the cells, as MySQL's client draws it.
     pub fn to_text(&self) -> String {
         let header: Vec<String> = self.columns.iter().map(|name| printable(name)).collect();
@@ -74,7 +85,10 @@ mod tests {
     fn a_table_is_drawn_with_lines() {
         let columns = ["id", "text"].map(str::to_owned).to_vec();
         let rows = vec![vec![json!(1), json!("größe\nx")], vec![json!(22), Value::Null]];
-        insta::assert_snapshot!(Table { columns: columns.clone(), rows }.to_text(), @r#"
+        let table = Table { columns: columns.clone(), rows };
+        let lines = "{\"id\":1,\"text\":\"größe\\nx\"}\n{\"id\":22,\"text\":null}\n";
+        assert_eq!(table.to_json_lines(), lines);
+        insta::assert_snapshot!(table.to_text(), @r#"
         +----+----------+
         | id | text     |
         +----+----------+

@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   driftless sql \"SHOW LINKS\"
   driftless sql --format json \"CALL dbms_etl.show_sync_link_by_id('products')\"
+  driftless sql --format jsonl \"EXPORT DEAD LETTERS\" > letters.jsonl
   driftless sql - < link.sql";
 
 /// Every statement, and how some are run.
@@ -35,6 +36,8 @@ pub(super) struct Arguments {
 enum Format {
     Txt,
     Json,
+    /// A JSON object on a line for each row
+    Jsonl,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -48,6 +51,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let format = match arguments.format {
         Format::Txt => "txt",
         Format::Json => "json",
+        Format::Jsonl => "jsonl",
     };
     let answer = arguments.daemon.ask_sql(format, &statement)?;
     if !answer.is_ok {

@@ -1,4 +1,4 @@
-//! `SHOW DEAD LETTERS [OF LINK x]`, and `RETRY` or `DISCARD DEAD LETTERS OF LINK x [DOCUMENT 'id']`. Knows nothing of what
+//! `SHOW` or `EXPORT DEAD LETTERS [OF LINK x]`, and `RETRY` or `DISCARD DEAD LETTERS OF LINK x [DOCUMENT 'id']`. Knows nothing of what
 //! a letter is.
 
 use super::ast::{Name, Statement};
@@ -7,9 +7,9 @@ use super::links::read_id;
 use super::parser::{is_word, unexpected};
 use crate::error::{Error, Result};
 
-const VERBS: [&str; 3] = ["SHOW", "RETRY", "DISCARD"];
+const VERBS: [&str; 4] = ["SHOW", "EXPORT", "RETRY", "DISCARD"];
 
-pub(super) const FORMS: &str = "SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']";
+pub(super) const FORMS: &str = "SHOW | EXPORT DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']";
 
 /// Reads the statement if its first word is one of the verbs.
 pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<Option<Statement>> {
@@ -22,16 +22,18 @@ pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<Option<Statement>> {
         return Ok(None);
     }
     lexer.next()?;
+    // The same; a program asks for them in lines.
+    let shows = ["SHOW", "EXPORT"].contains(verb);
     let form = |error: Error| error.with_advice(format!("it is written {FORMS}"));
     expect(lexer, "DEAD").and_then(|()| expect(lexer, "LETTERS")).map_err(form)?;
     let link = match is_over(lexer)? {
-        true if *verb == "SHOW" => return Ok(Some(Statement::ShowDeadLetters { link: None })),
+        true if shows => return Ok(Some(Statement::ShowDeadLetters { link: None })),
         _ => {
             expect(lexer, "OF").and_then(|()| expect(lexer, "LINK")).map_err(form)?;
             read_id(lexer).map_err(form)?
         }
     };
-    if *verb == "SHOW" {
+    if shows {
         return Ok(Some(Statement::ShowDeadLetters { link: Some(link) }));
     }
     let document = match is_over(lexer)? {

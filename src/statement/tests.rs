@@ -145,7 +145,7 @@ fn a_misspelt_verb_is_told_its_form() {
       | verfy link x
       | ^^^^^
 
-    unknown statement: it begins with `SHOW`; it can be SHOW LINKS; SHOW DEAD LETTERS [OF LINK <id>]
+    unknown statement: it begins with `SHOW`; it can be SHOW LINKS; SHOW | EXPORT DEAD LETTERS [OF LINK <id>]
       line 1, column 1
       | SHOW TABLES
       | ^^^^
@@ -190,7 +190,7 @@ fn a_wrong_statement_says_what_is_possible() {
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', '*, a')",
         "call dbms_etl.sync_by_table('search', 'a.b', 'i', 'a, A')",
     ]), @r#"
-    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""); CALL dbms_etl.sync_by_table("search", db.table, index, column list); CALL dbms_etl.show_sync_link(); CALL dbms_etl.show_sync_link_by_id(id); CALL dbms_etl.drop_sync_link_by_id(id); SHOW LINKS; PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']; REBUILD LINK <id> [WITH <options>] | CANCEL | ROLLBACK; COPY LINK <id> TO INDEX <index> [AS <id>]
+    the statement is empty; this version knows CALL dbms_etl.sync_by_map("search", mapping list, key list, "", ""); CALL dbms_etl.sync_by_table("search", db.table, index, column list); CALL dbms_etl.show_sync_link(); CALL dbms_etl.show_sync_link_by_id(id); CALL dbms_etl.drop_sync_link_by_id(id); SHOW LINKS; PAUSE | RESUME | RESET LINK <id>; DROP LINK <id> [WITH INDEX]; SNAPSHOT LINK <id> [TABLE <db.table>] [WHERE <condition>]; VERIFY LINK <id> [WHERE <condition>] [SAMPLE <n>%] [WITH VECTORS] [REPAIR]; SHOW | EXPORT DEAD LETTERS [OF LINK <id>]; RETRY | DISCARD DEAD LETTERS OF LINK <id> [DOCUMENT '<_id>']; REBUILD LINK <id> [WITH <options>] | CANCEL | ROLLBACK; COPY LINK <id> TO INDEX <index> [AS <id>]
       line 1, column 1
       | 
       | ^

@@ -68,6 +68,13 @@ async fn what_an_index_refuses_becomes_a_dead_letter_and_the_link_goes_on() {
     let (state, message) = stage.status().await;
     assert_eq!((state.as_str(), &message["restart_times"]), ("running", &json!("0")));
     assert!(message["others"].as_str().unwrap_or_default().contains("3 dead letters"), "{message}");
+    let export = format!("EXPORT DEAD LETTERS OF LINK {}", stage.index);
+    let exported = stage.daemon.run(&["sql", "--format", "jsonl", &export]);
+    let lines = String::from_utf8_lossy(&exported.stdout).into_owned();
+    let letter = |line| serde_json::from_str::<Value>(line).expect("JSON in one line");
+    let documents: Vec<Value> =
+        lines.lines().map(|line| letter(line)["Document"].clone()).collect();
+    assert_eq!(documents, ["1", "2", "3"], "{lines}");
 
     let repair = format!("VERIFY LINK {} REPAIR", stage.index);
     let verdict = stage.daemon.sql(&repair).await;
