@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -79,6 +80,9 @@ async fn accept(listener: &mut TcpListener) -> TcpStream {
     axum::serve::Listener::accept(listener).await.0
 }
 
+/// So long an answer may lie unread.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
+
 struct Connection {
     router: Router,
     is_ending: watch::Receiver<bool>,
@@ -88,6 +92,8 @@ struct Connection {
 impl Connection {
     async fn begin(mut self, stream: TcpStream, settings: Option<Arc<rustls::ServerConfig>>) {
         let _ = stream.set_nodelay(true);
+        // Who asks and does not read the answer gives the place back.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_MAX));
         let Some(settings) = settings else {
             return self.speak(stream, Peer::default()).await;
         };

@@ -78,6 +78,10 @@ impl Daemon {
 
     fn address(&self) -> Result<String, Failure> {
         match &self.address {
+            Some(address) if address.contains('@') => Err(Failure::Usage(
+                "--address holds a user or a token; give that by --token-file or $DRIFTLESS_TOKEN"
+                    .to_owned(),
+            )),
             Some(address) if address.contains("://") => Ok(address.clone()),
             Some(address) => Ok(format!("http://{address}")),
             None => self.config.address(),

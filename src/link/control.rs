@@ -147,6 +147,7 @@ impl Control {
 
     /// Stops a link at a clean checkpoint, also for the next starts of the daemon.
     pub async fn pause(&self, id: &str) -> Result<()> {
+        let _one_at_a_time = self.inner.moving.lock().await;
         self.inner.refuse_moving(id)?;
         let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
         // Before its task ends: a restart of the stream that comes meanwhile must not take the link along.
@@ -177,6 +178,7 @@ impl Control {
 
     /// Has a link copy its table again, and delete the documents that have no row then.
     pub async fn reset(&self, id: &str) -> Result<()> {
+        let _one_at_a_time = self.inner.moving.lock().await;
         self.inner.refuse_moving(id)?;
         let (_, live) = self.inner.record_of(id).ok_or_else(|| self.unknown(id))?;
         if self.inner.parts.source.files().is_some() {

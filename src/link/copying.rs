@@ -243,7 +243,8 @@ impl Worker {
         }
         self.show_copied();
         self.log_progress();
-        if chunk.is_last {
+        // Rows that had to be read again may have shown that the table must be copied anew, from the first key on.
+        if chunk.is_last && self.snapshot.until.is_some() {
             self.end_rows().await?;
         }
         self.note_mark();

@@ -91,14 +91,20 @@ pub(super) async fn read(notes: &dyn Notes, name: &str) -> Result<Option<Kept>> 
         stamp: list.version.max(shared.version),
     };
     for (id, note) in ids.into_iter().zip(found) {
-        let Some(note) = note else {
-            tracing::error!(link = id, "the copy of the state lacks a link that it lists");
-            continue;
-        };
+        let Some(note) = note else { return Err(lacks(&id)) };
         kept.stamp = kept.stamp.max(note.version);
         kept.pages.links.insert(id, Page::unpack(&payload(&note)?)?);
     }
     Ok(Some(kept))
+}
+
+fn lacks(link: &str) -> Error {
+    let what = format!(
+        "the copy of the state in the index .driftless lacks the link `{link}`, which it lists"
+    );
+    Error::new(ErrorKind::SinkBlocked, what).with_advice(
+        "start the daemon that led last; or delete the index .driftless, and the links begin anew",
+    )
 }
 
 fn payload(note: &Note) -> Result<Vec<u8>> {

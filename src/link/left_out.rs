@@ -303,6 +303,9 @@ impl Worker {
     }
 }
 
+/// A batch of rows is never waited for any longer over one connection.
+const ROWS_ANSWERED_IN_MAX: Duration = Duration::from_secs(3_600);
+
 /// One batch of keys.
 pub(super) struct Asked {
     pub subject: Arc<Subject>,
@@ -318,8 +321,9 @@ impl Asked {
     pub async fn read_patiently(self, mut conn: Option<Conn>) -> Result<(Conn, Chunk)> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut had_trouble = false;
+        let mut limit = control::ANSWERED_IN;
         loop {
-            match self.read(conn.take()).await {
+            match self.read(conn.take(), limit).await {
                 Ok(read) => {
                     if had_trouble {
                         self.subject.live.trouble_is_over();
@@ -328,6 +332,8 @@ impl Asked {
                 }
                 Err(error) if error.remedy() == Remedy::Retry => {
                     had_trouble = true;
+                    // Rows may be large, and the way slow.
+                    limit = (limit * 2).min(ROWS_ANSWERED_IN_MAX);
                     tracing::warn!(error = %error.report(), "rows wait to be read again");
                     self.subject.live.wait_for(error.report());
                     tokio::time::sleep(backoff.next(None)).await;
@@ -337,7 +343,7 @@ impl Asked {
         }
     }
 
-    async fn read(&self, conn: Option<Conn>) -> Result<(Conn, Chunk)> {
+    async fn read(&self, conn: Option<Conn>, limit: Duration) -> Result<(Conn, Chunk)> {
         let subject = &self.subject;
         let mut conn = match conn {
             Some(conn) => conn,
@@ -346,7 +352,7 @@ impl Asked {
         subject.open(&mut conn, &self.transactions).await?;
         let (def, wanted) = (&self.def, &self.wanted);
         let read = scan::read_keys(&mut conn, def, wanted, &self.key_ordinals, &self.keys);
-        let read = control::in_time(control::ANSWERED_IN, read).await;
+        let read = control::in_time(limit, read).await;
         let chunk = read.map_err(|error| self.explain(error))?;
         view::close(&mut conn, &subject.server).await?;
         Ok((conn, chunk))

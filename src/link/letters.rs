@@ -73,7 +73,7 @@ const RETRY_SECS_MAX: u64 = 3_600;
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Rows that are read anew at once; the stream stands still meanwhile.
-const RETRIED_AT_ONCE: usize = 256;
+pub(super) const RETRIED_AT_ONCE: usize = 256;
 
 impl Letters {
     pub fn open(state: &State, link: &str, config: &Config) -> Result<Self> {

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use crate::error::Result;
 use crate::link::control::Control;
 use crate::link::inquiry::Rewrite;
+use crate::link::letters::RETRIED_AT_ONCE;
 use crate::link::verify::{asking::Asking, keys};
 
 /// How often it is looked whether something is due.
@@ -54,9 +55,13 @@ impl Control {
         tracing::info!(link, documents = due.len(), "what is parked is tried again");
         let asking = Asking::begin(self, link, &live).await?;
         let plan = asking.standing.plan.clone();
-        let documents =
-            due.into_iter().filter_map(|id| keys::key_of(&plan, &id).map(|key| (id, key)));
-        let rewrite = Rewrite { documents: documents.collect(), may_delete: true };
-        if rewrite.documents.is_empty() { Ok(()) } else { asking.rewrite(rewrite).await }
+        for page in due.chunks(RETRIED_AT_ONCE) {
+            let keyed = |id: &String| keys::key_of(&plan, id).map(|key| (id.clone(), key));
+            let documents: Vec<_> = page.iter().filter_map(keyed).collect();
+            if !documents.is_empty() {
+                asking.rewrite(Rewrite { documents, may_delete: true }).await?;
+            }
+        }
+        Ok(())
     }
 }

@@ -268,8 +268,27 @@ impl Member {
         ))
     }
 
+    /// Another daemon has led, and its copy was never whole: who began with nothing would lose what that one knows.
+    fn refuse_without_copy(&self, holder: Option<&Holder>) -> Result<()> {
+        let is_elsewhere =
+            |holder: &&Holder| holder.state != self.pair.id && holder.epoch.is_some();
+        let Some(holder) = holder.filter(is_elsewhere).filter(|_| self.pair.stamp == 0) else {
+            return Ok(());
+        };
+        let (name, host) = (&self.pair.name, &holder.host);
+        let what = format!(
+            "`{name}` was led on {host}, and nothing of its state is in the index .driftless"
+        );
+        Err(Error::new(ErrorKind::State, what).with_advice(format!(
+            "start the daemon on {host} again; or, if that is lost, delete the index .driftless, and the links begin anew"
+        )))
+    }
+
     async fn take(&mut self, found: Option<(Holder, Place)>) -> Result<Option<Taken>> {
         let kept = kept::read(self.notes.as_ref(), &self.pair.name).await?;
+        if kept.is_none() {
+            self.refuse_without_copy(found.as_ref().map(|(holder, _)| holder))?;
+        }
         let newest_term = kept.as_ref().map_or(0, |kept| kept.stamp >> 32);
         let is_last = found.as_ref().is_none_or(|(holder, _)| holder.state == self.pair.id);
         let kept = kept.filter(|kept| !(is_last && self.pair.stamp >= kept.stamp));

@@ -233,12 +233,15 @@ impl Inner {
     }
 
     async fn start_tailer(self: &Arc<Self>) -> Result<Started> {
+        // Before the source is looked at: a link that reads by itself may write one meanwhile, beyond what was seen.
+        let ours = self.checkpoints()?;
         let look = self.look_at_source().await?;
         let (server, executed) = (look.server.clone(), look.executed.clone());
         let record = self.parts.state.source().get()?;
         let mut lost = BTreeMap::new();
         let mut checkpoints = Vec::new();
-        for (id, checkpoint) in self.checkpoints()? {
+        self.note_torn(&look)?;
+        for (id, checkpoint) in ours {
             match why_lost(&look, &checkpoint) {
                 Some(why) => {
                     lost.insert(id, why);
@@ -370,6 +373,23 @@ impl Inner {
             }
         }
         Ok(checkpoints)
+    }
+
+    /// Links at rest that have read what the log has lost: when they go on the numbers of it will belong to others, and the epoch
+    /// will be another one, so it is written down now.
+    fn note_torn(&self, look: &Look) -> Result<()> {
+        for id in self.ids() {
+            let rests = self.record_of(&id).is_some_and(|(_, live)| live.phase().is_at_rest());
+            let Some(stored) = self.parts.state.checkpoints().get(&id)?.filter(|_| rests) else {
+                continue;
+            };
+            let is_of_this_log = look.epoch == Some(stored.checkpoint.epoch.0);
+            let torn = look.ends.why_torn(&stored.checkpoint.position).filter(|_| is_of_this_log);
+            if let Some(reason) = torn {
+                self.store_record(&id, |record| record.is_incomplete = Some(reason));
+            }
+        }
+        Ok(())
     }
 
     async fn begin_epoch(

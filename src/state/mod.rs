@@ -290,7 +290,8 @@ impl State {
         options.set_sync(durability == Durability::Synced);
         self.inner.db.write_opt(batch, &options).map_err(|cause| {
             // The database looks for room every few seconds, and then takes writes again.
-            if cause.to_string().contains("No space left on device") {
+            let text = cause.to_string();
+            if ["No space left on device", "Disk quota exceeded"].iter().any(|full| text.contains(full)) {
                 return Error::new(ErrorKind::StateFull, "cannot write the state")
                     .caused_by(cause)
                     .with_advice("make room on the disk of the state directory; no restart is needed");

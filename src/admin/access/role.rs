@@ -61,6 +61,10 @@ pub fn of_request(method: &Method, path: &str) -> Option<Role> {
     if is_look && is_open {
         return None;
     }
+    // An underscore needs no other spelling: who writes one so hides the name of a request.
+    if path.contains("%5f") || path.contains("%5F") {
+        return Some(Role::Admin);
+    }
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let role = match segments.as_slice() {
         // The statement says what it needs: `of_statement`.

@@ -173,9 +173,8 @@ impl Control {
 
     /// The old index streams on until its time is over.
     async fn keep(&self, link: &str, rebuild: &RebuildRecord) -> Result<()> {
-        let is_there = self.inner.record_of(&rebuild.other).is_some();
         let left_secs = rebuild.kept_until.unwrap_or(0).saturating_sub(unix_seconds());
-        if is_there && left_secs > 0 {
+        if left_secs > 0 {
             tokio::time::sleep(LOOK_EVERY).await;
             return Ok(());
         }

@@ -160,6 +160,14 @@ impl Control {
                 "let it lead to one of them; the link `{link}` goes on then"
             )));
         }
+        if inner.sink.uuid(&rebuild.index).await?.as_ref() != Some(&rebuild.index_uuid) {
+            inner.set_phase(link, rebuild.phase_before())?;
+            self.let_go_of(link, &rebuild.other).await;
+            let what =
+                format!("the index {} is gone, to which the name was to move", rebuild.index);
+            return Err(Error::new(ErrorKind::SinkBlocked, what)
+                .with_advice(format!("REBUILD LINK `{link}` CANCEL, and begin another one")));
+        }
         let moving = Moving {
             from: rebuild.present.clone(),
             to: rebuild.index.clone(),

@@ -27,6 +27,11 @@ impl Control {
             let advice = "its documents would be missing in a new index: make an index for each";
             return Err(one(Error::new(ErrorKind::Unsupported, what).with_advice(advice)));
         }
+        if inner.lease.is_some() {
+            let what = "a rebuild cannot be handed over to a daemon that stands by";
+            let advice = "take [standby] out of the configuration until the rebuild is over and its old index is gone";
+            return Err(one(Error::new(ErrorKind::Unsupported, what).with_advice(advice)));
+        }
         let (table, current) = self.rules_of(&record).map_err(one)?;
         let rules = match &wanted.rules {
             Some(new) => other_rules(&record, &table, &current, new).map_err(one)?,

@@ -9,7 +9,7 @@ use opensearch::indices::{
 use serde_json::{Map, Value, json};
 
 use super::http::Http;
-use super::index::{ALIAS_SUFFIX, check_name, missing, write_index};
+use super::index::{self, ALIAS_SUFFIX, check_name, missing, write_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::{Changes, Moved, Moving, Named};
 
@@ -54,7 +54,7 @@ pub(super) async fn make_like(
     let path = IndicesCreateParts::Index(new).url();
     let answer = http.control(Method::Put, &path, Some(&body)).await?;
     match answer.status {
-        200 => Ok(()),
+        200 => refuse_aliases(http, new).await,
         400 => {
             let why = answer.into_error(&format!("make the index {new}"));
             Err(Error::input(why.report()).with_advice(
@@ -63,6 +63,19 @@ pub(super) async fn make_like(
         }
         _ => Err(answer.into_error(&format!("make the index {new}"))),
     }
+}
+
+/// A template can give a new index the very alias that is to move: searches would find it half full.
+async fn refuse_aliases(http: &Http, new: &str) -> Result<()> {
+    let made = look(http, new).await?;
+    let (_, description) = write_index(new, &made)?;
+    let aliases = description["aliases"].as_object();
+    let Some(alias) = aliases.and_then(|aliases| aliases.keys().next()) else { return Ok(()) };
+    index::let_go(http, new, true).await?;
+    let what = format!("an index template gives the new index {new} the alias {alias}");
+    Err(Error::input(what).with_advice(
+        "take the alias out of the template: REBUILD moves it when the new index is right",
+    ))
 }
 
 pub(super) async fn refresh(http: &Http, index: &str) -> Result<()> {
