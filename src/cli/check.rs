@@ -27,6 +27,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         .map_err(|cause| Failure::Failed(format!("cannot start: {cause}")))?;
     let looked_at = Looked::at(&config)?;
     let mut findings = looked_at.findings;
+    findings.extend(own_key(&config));
     let parts = wiring::parts(config, looked_at.state);
     let found = runtime.block_on(link::check(&parts, &links));
     let is_known = |finding: &Finding| looked_at.knows_pipelines || !is_about_pipeline(finding);
@@ -45,6 +46,19 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         true => Err(Failure::Failed(String::new())),
         false => Ok(()),
     }
+}
+
+/// Credentials that one daemon has sealed are to be opened by the other one.
+fn own_key(config: &Config) -> Option<Finding> {
+    let is_alone = config.standby.name.is_none();
+    let has_key = config.secrets.key_file.is_some() || wiring::has_key_in_env();
+    (!is_alone && !has_key).then(|| Finding {
+        level: Level::Warning,
+        what: "[standby] is there, and each daemon would seal credentials with a key of its own"
+            .to_owned(),
+        remedy: "give all of this name the same key, by $DRIFTLESS_SECRET_KEY or secrets.key_file"
+            .to_owned(),
+    })
 }
 
 /// Says which link of the file a finding is about.

@@ -64,6 +64,11 @@ pub(super) fn from_here(mut listen: SocketAddr) -> SocketAddr {
     listen
 }
 
+/// Whether the environment has the key of the credentials.
+pub(super) fn has_key_in_env() -> bool {
+    std::env::var_os(KEY_VARIABLE).is_some()
+}
+
 /// Opens the state in `dir`, which is made if it is not there.
 pub(super) fn open_state(config: &Config, dir: &Path) -> Result<State> {
     let from_env = std::env::var(KEY_VARIABLE).ok();

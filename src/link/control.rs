@@ -215,6 +215,10 @@ impl Control {
     pub fn statuses(&self) -> Vec<Status> {
         let mut all = lock(&self.inner.unmade).clone();
         all.extend(lock(&self.inner.links).iter().map(|(id, entry)| (id.clone(), show(entry))));
+        // Nobody leads, perhaps: what the copy says of a leader is not all there is to say.
+        if let Some(Waiting { trouble: Some(trouble), .. }) = self.waiting() {
+            all.values_mut().for_each(|status| status.errors.clone_from(&trouble));
+        }
         all.into_values().collect()
     }
 

@@ -196,16 +196,12 @@ impl Member {
         let (mut seen, mut is_index_there) = (Seen::default(), false);
         let mut shown = None;
         loop {
+            let mut pause = self.length.looked_at_every();
             match self.look(&mut seen, &mut is_index_there, &mut shown).await {
                 Ok(Some(taken)) => return taken,
-                Ok(None) => {}
-                Err(error) => {
-                    let leader = shown.as_ref().map(|shown: &Shown| shown.leader.clone());
-                    self.show(Waiting { leader, trouble: Some(error.report()) });
-                }
+                Ok(None) => pause = pause.min(seen.runs_out_in(self.length, uptime())),
+                Err(error) => self.show(Waiting { leader: None, trouble: Some(error.report()) }),
             }
-            let runs_out = seen.runs_out_in(self.length, uptime());
-            let pause = self.length.looked_at_every().min(runs_out);
             tokio::time::sleep(pause.max(Duration::from_millis(50))).await;
         }
     }
@@ -235,6 +231,7 @@ impl Member {
                 holder.is_released || is_own
             }
         };
+        let waits = !is_free && seen.runs_out_in(self.length, uptime()) > Duration::ZERO;
         if let Some((holder, _)) = &found {
             self.refuse_stranger(holder)?;
             let is_current =
@@ -244,11 +241,13 @@ impl Member {
                 let trouble = trouble.map(|error| error.report());
                 *shown = Some(Shown { leader: holder.host.clone(), at: uptime(), trouble });
             }
-            let trouble = shown.as_ref().and_then(|shown| shown.trouble.clone());
-            let leader = (!holder.is_released).then(|| holder.host.clone());
-            self.show(Waiting { leader, trouble });
+            // Else what keeps it from leading stays to be seen until it leads.
+            if waits {
+                let trouble = shown.as_ref().and_then(|shown| shown.trouble.clone());
+                self.show(Waiting { leader: Some(holder.host.clone()), trouble });
+            }
         }
-        if !is_free && seen.runs_out_in(self.length, uptime()) > Duration::ZERO {
+        if waits {
             return Ok(None);
         }
         self.take(found).await
@@ -260,7 +259,7 @@ impl Member {
             return Ok(());
         }
         let what = format!(
-            "the state directory has links of its own, and `{}` is led by another daemon, on {}",
+            "the state directory has links of its own, and `{}` is another daemon's, led last on {}",
             self.pair.name, holder.host
         );
         Err(Error::new(ErrorKind::State, what).with_advice(

@@ -271,10 +271,27 @@ impl Inner {
     fn adopt_overrides(&self, spec: &Spec) {
         let id = spec.id.clone().unwrap_or_else(|| spec.rules.index().to_owned());
         let Some((record, _)) = self.record_of(&id) else { return };
+        self.tell_other_rules(&id, &record, spec);
         let mut wanted = record.clone();
         set_overrides(&mut wanted, spec.overrides);
         if record.origin == Origin::Config.as_str() && wanted != record {
             self.store_record(&id, |record| set_overrides(record, spec.overrides));
+        }
+    }
+
+    /// A link that is made keeps its rules, whatever becomes of the file.
+    fn tell_other_rules(&self, id: &str, record: &LinkRecord, spec: &Spec) {
+        let is_as_made = record.generation == 0 && record.origin == Origin::Config.as_str();
+        if !is_as_made || record.statement == spec.statement {
+            return;
+        }
+        let what = format!(
+            "the configuration has other rules for the link than those it was made with, which it keeps: \
+             REBUILD LINK `{id}` WITH MAPPING '…' gives it others, or DROP LINK `{id}` and a restart"
+        );
+        tracing::warn!(link = id, "{what}");
+        if let Some((_, live)) = self.record_of(id) {
+            live.set_note(what);
         }
     }
 

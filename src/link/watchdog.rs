@@ -4,6 +4,8 @@
 //!
 //! - *The tailer*: the source has executed more than at the look before, and no event has come since, nor a try to connect. One that
 //!   waits because a link's queue is full works. A connection that is dead is noticed by the missing heartbeats, earlier.
+//! - *The tailer, too*: new connections reach another server than the stream comes from. A tailer that waits for a link does not
+//!   read, so it does not notice that its own connection is gone, and a link that asks the other server for rows waits for it.
 //! - *A link's worker*: it comes by every tenth of a second whatever it waits for, and has not.
 //! - *A lane*: a write has taken longer than all time-outs of the sink together (`lane`). What waits between two tries, for the
 //!   model or for its turn is not in a write.
@@ -11,8 +13,6 @@
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use mysql_async::Conn;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::end::End;
@@ -67,7 +67,8 @@ pub(super) fn worker_stood_still() -> End {
 
 #[derive(Default)]
 struct TailerWatch {
-    conn: Option<Conn>,
+    /// New connections reached another server at the look before.
+    was_elsewhere: bool,
     /// At the look before.
     progress: u64,
     executed: Option<GtidSet>,
@@ -83,19 +84,25 @@ impl TailerWatch {
             Some((tailer.progress(), run.server.clone()?))
         });
         let Some((progress, server)) = found else {
-            self.still_since = None;
+            (self.still_since, self.was_elsewhere) = (None, false);
             return;
         };
         // Asked behind the progress: what is executed by then and was read before was progress at this look or the next.
-        let executed = match self.executed(inner, &server).await {
-            Ok(executed) => executed,
+        let executed = match executed(inner, &server).await {
+            Ok(Some(executed)) => executed,
+            Ok(None) if std::mem::replace(&mut self.was_elsewhere, true) => {
+                *self = Self::default();
+                return begin_again(inner, "the source's address leads to another server now");
+            }
+            Ok(None) => return,
             Err(error) => {
                 // The tailer says so itself where it concerns it.
                 tracing::debug!(reason = %error.report(), "the watchdog cannot see how far the source is");
-                (self.conn, self.still_since) = (None, None);
+                self.still_since = None;
                 return;
             }
         };
+        self.was_elsewhere = false;
         let has_moved = self.executed.as_ref().is_some_and(|before| *before != executed);
         if progress != self.progress || any_waits_for_a_link() {
             self.still_since = None;
@@ -105,33 +112,36 @@ impl TailerWatch {
         (self.progress, self.executed) = (progress, Some(executed));
         if self.still_since.is_some_and(|since| since.elapsed() >= patience) {
             self.still_since = None;
-            self.begin_again(inner);
+            begin_again(inner, "its tailer stood still");
         }
     }
+}
 
-    async fn executed(&mut self, inner: &Inner, server: &Server) -> Result<GtidSet> {
-        let config = &inner.parts.source;
-        let asked = async {
-            if self.conn.is_none() {
-                self.conn = Some(control::connect(config).await?);
-            }
-            let conn = self.conn.as_mut().expect("it was just opened");
-            watermark::executed(conn, server).await
-        };
-        control::in_time(config.connect_timeout(), asked).await
-    }
-
-    fn begin_again(&self, inner: &Inner) {
-        tracing::error!(
-            stage = "tailer",
-            "the watchdog has found a stage that stands still while the source goes on; the stream begins again"
-        );
-        metrics().watchdog_restarted("tailer");
-        for entry in lock(&inner.links).values().filter(|entry| !entry.live.phase().is_at_rest()) {
-            entry.live.wait_for(
-                "the watchdog begins the stream again: its tailer stood still".to_owned(),
-            );
+/// What the source has executed; None where another server is at its address.
+async fn executed(inner: &Inner, server: &Server) -> Result<Option<GtidSet>> {
+    let config = &inner.parts.source;
+    let asked = async {
+        // A new one each time, for one that stands says nothing of where the address leads.
+        let mut conn = control::connect(config).await?;
+        if Server::of(&mut conn).await?.identity != server.identity {
+            return Ok(None);
         }
-        inner.ask_new_stream();
+        let executed = watermark::executed(&mut conn, server).await?;
+        let _ = conn.disconnect().await;
+        Ok(Some(executed))
+    };
+    control::in_time(config.connect_timeout(), asked).await
+}
+
+fn begin_again(inner: &Inner, why: &str) {
+    tracing::error!(
+        stage = "tailer",
+        why,
+        "the watchdog has found a stage that stands still; the stream begins again"
+    );
+    metrics().watchdog_restarted("tailer");
+    for entry in lock(&inner.links).values().filter(|entry| !entry.live.phase().is_at_rest()) {
+        entry.live.wait_for(format!("the watchdog begins the stream again: {why}"));
     }
+    inner.ask_new_stream();
 }

@@ -31,7 +31,7 @@ pub async fn guard(
     };
     match (caller.role, needed) {
         (None, Some(_)) => {
-            let error = Error::input("nobody has said who asks").with_advice(
+            let error = Error::input("no token was sent").with_advice(
                 "send the header Authorization: Bearer TOKEN; for the driftless command: --token-file FILE, or $DRIFTLESS_TOKEN",
             );
             unknown(request, error).await
