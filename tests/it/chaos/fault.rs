@@ -88,6 +88,12 @@ impl Fault {
         choices
     }
 
+    /// Whether documents may show an older state for a moment (docs/delivery.md): another server's log has versions above all that
+    /// were written, and an index that is another one has none.
+    pub fn may_show_older(&self) -> bool {
+        matches!(self, FailOver | IndexReplaced | NodeKilled)
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Kill => "kill -9",
