@@ -151,7 +151,8 @@ async fn rounds_of_drawn_faults_under_load_lose_nothing() {
         std::fs::write(path, &text).expect("the report can be written");
     }
     scene.end().await;
-    // One document in some runs is seen to go back, which is not understood yet: `make chaos` fails for it, the tests do not.
+    // The load has sessions with minimal images, whose rows are read again as they are by then; a full image of a change that is on
+    // its way shows an older state behind that (docs/delivery.md). `make chaos` fails for it, the tests do not.
     let regressed = if asked.is_some() { report.regressed } else { 0 };
     let wrong = (report.lost, regressed, report.differences);
     assert_eq!(wrong, (0, 0, 0), "lost, regressed, differences; seed {seed}");
